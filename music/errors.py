@@ -1,0 +1,43 @@
+"""Every error that Cadenza raises on purpose. Imports nothing.
+
+MusicError
+├─ MidiError            bytes that are not MIDI                                 → 400
+├─ EncodingError        music or a config that an encoding cannot express       → 422
+├─ RecordError          a TFRecord, dataset or card that we do not understand
+└─ BackendError
+   ├─ Unavailable       no server, or the model's version is gone               → 503
+   ├─ Overloaded        too many at once                                        → 429
+   └─ DeadlineExceeded  out of time                                             → 504
+"""
+
+
+class MusicError(Exception):
+    """Any error of this project."""
+
+
+class MidiError(MusicError):
+    """The bytes are not a Standard MIDI File that we can read."""
+
+
+class EncodingError(MusicError):
+    """The music, or the configuration, is beyond what an encoding can express."""
+
+
+class RecordError(MusicError):
+    """A TFRecord, a dataset folder or a model card is damaged, missing or newer than this code."""
+
+
+class BackendError(MusicError):
+    """A model could not answer."""
+
+
+class Unavailable(BackendError):
+    """No server answers, or the model or its version is not there."""
+
+
+class Overloaded(BackendError):
+    """The model has too much to do; try again later."""
+
+
+class DeadlineExceeded(BackendError):
+    """The answer did not come in time."""

@@ -1,0 +1,221 @@
+"""A seed's Notes → a stream of Notes, through a Backend. Knows nothing of HTTP, gRPC, TensorFlow or MIDI.
+
+The model's state is opaque: whatever tensors `state_*` a reply holds go into the next call. All randomness is drawn
+here, from one numpy Generator a piece, so a piece does not depend on how its notes were cut into calls.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from music import encodings
+from music import notes as nt
+from music.encodings import END, NoteRows, Rows
+from music.errors import BackendError, RecordError, Unavailable
+from music.notes import Notes
+
+CARD_SCHEMA = 1
+PRIME_BLOCK = 64  # rows in one `prime` call: constant, so that calls of all listeners can be merged
+CHUNK = 32  # rows in one `generate` call, likewise
+_DETAIL = 2  # the first notes come one `step` at a time, for a quick first one
+_TRIES = 2  # of each call: the second one after describing and priming again
+
+
+class Reply(NamedTuple):
+    outputs: dict[str, np.ndarray]
+    version: int  # of the model that answered
+
+
+class Backend(Protocol):
+    """Anything that answers a signature of a SavedModel: in this process, over gRPC, or scripted in a test."""
+
+    def call(
+        self,
+        signature: str,
+        inputs: Mapping[str, np.ndarray],
+        *,
+        version: int | None = None,
+        timeout: float | None = None,
+    ) -> Reply:
+        """Call one signature; `version` None means the latest one; `timeout` in seconds. Raises BackendError."""
+        ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to draw: `notes` at most, temperature 0 = the likeliest; top_p in (0, 1]; min_p in [0, 1)."""
+
+    notes: int = 256
+    temperature: float = 1.0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    random_seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Card:
+    """All that one must know to use a model; `facts` is the JSON as written by the trainer's export."""
+
+    facts: dict
+    encoding: NoteRows
+
+    @classmethod
+    def parse(cls, text: str | bytes) -> "Card":
+        """Raises RecordError for a card that is damaged or newer than this code; unknown keys are ignored."""
+        try:
+            facts = json.loads(text)
+            if facts["schema"] > CARD_SCHEMA:
+                raise RecordError(f"a card of schema {facts['schema']}: this version reads up to {CARD_SCHEMA}")
+            facts["recipe"], facts["state"]
+            return cls(facts, encodings.from_config(facts["encoding"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise RecordError(f"a model's card is damaged: {error!r}") from error
+
+    @property
+    def name(self) -> str:
+        return self.facts["recipe"]
+
+    def empty_state(self, batch: int = 1) -> dict[str, np.ndarray]:
+        """The state before the first row: zeros (PAD) of the shapes and types that the card lists."""
+        return {
+            f"state_{name}": np.zeros((batch, *spec["shape"]), spec["dtype"])
+            for name, spec in self.facts["state"].items()
+        }
+
+
+class Chunk(NamedTuple):
+    """Some notes of a stream."""
+
+    notes: Notes  # on the seed's clock
+    model: str  # "name/version" that made them
+    ended: str | None  # in the last chunk: "final" (the piece ended by itself) or "length"; else None
+
+
+@dataclass
+class _Voice:
+    """One piece in the making: which model, its state, and the clock at the pending row."""
+
+    card: Card
+    version: int
+    state: dict[str, np.ndarray]
+    clock: float
+
+    @property
+    def model(self) -> str:
+        return f"{self.card.name}/{self.version}"
+
+
+class Generator:
+    """Plays one Backend.
+
+    Args:
+        backend: what answers.
+        chunk: notes per `generate` call, 1 to CHUNK; 1 means strictly one `step` a note. The piece is the same.
+        timeout: seconds for each call; None waits for ever.
+    """
+
+    def __init__(self, backend: Backend, *, chunk: int = CHUNK, timeout: float | None = None):
+        if not 1 <= chunk <= CHUNK:
+            raise ValueError(f"chunk: expected 1 to {CHUNK}, got {chunk}")
+        self._backend = backend
+        self._chunk = chunk
+        self._timeout = timeout
+        self._cards: dict[int, Card] = {}
+
+    def describe(self) -> tuple[Card, int]:
+        """The latest model's card and version. Raises BackendError."""
+        reply = self._call("describe", {"batch": np.zeros(1, "i4")})
+        card = self._cards.get(reply.version)
+        if card is None:
+            card = self._cards[reply.version] = Card.parse(_output(reply, "card")[0])
+        return card, reply.version
+
+    def stream(self, seed: Notes, settings: Settings) -> Iterator[Chunk]:
+        """Continue `seed` (empty: a new piece from its beginning), chunk by chunk.
+
+        Where a call fails because the server or the model's version went away, the model is described again, the
+        notes so far are encoded anew, and the stream goes on: nothing is lost.
+
+        Raises:
+            EncodingError: the model cannot express the seed.
+            BackendError: no model, no time, or too many at once.
+        """
+        rng = np.random.default_rng(settings.random_seed)
+        voice = self._prime(seed)
+        made, left, ended = seed, settings.notes, None
+        while ended is None:
+            count = 1 if settings.notes - left < _DETAIL or self._chunk == 1 else min(self._chunk, left)
+            noise = rng.random((count, len(voice.card.encoding.columns)), "f4")
+            try:
+                rows = self._advance(voice, noise, settings)
+            except Unavailable:
+                voice = self._prime(made)
+                rows = self._advance(voice, noise, settings)
+            final = rows[:, 0] == END
+            rows = rows[~final]
+            notes = voice.card.encoding.decode(rows, after=voice.clock)
+            if len(notes):
+                voice.clock = float(notes["start"][-1])
+            made = np.concatenate([made, notes])
+            left -= len(notes)
+            ended = "final" if final.any() else "length" if left <= 0 else None
+            yield Chunk(notes, voice.model, ended)
+
+    def _prime(self, notes: Notes) -> _Voice:
+        """Describe the latest model and let it hear `notes` from the beginning of a piece."""
+        for attempt in range(_TRIES):
+            try:
+                card, version = self.describe()
+                rows = card.encoding.encode(nt.sort(notes), begin=True, end=False)
+                state = card.empty_state()
+                for at in range(0, len(rows), PRIME_BLOCK):
+                    block, length = _padded(rows[at : at + PRIME_BLOCK], PRIME_BLOCK)
+                    reply = self._call("prime", {"rows": block, "length": length, **state}, version)
+                    state = _state(reply, state)
+                heard = card.encoding.decode(rows, after=float(notes["start"][0]) if len(notes) else 0.0)
+                return _Voice(card, version, state, float(heard["start"][-1]) if len(heard) else 0.0)
+            except Unavailable:
+                if attempt + 1 == _TRIES:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _advance(self, voice: _Voice, noise: np.ndarray, settings: Settings) -> Rows:
+        """The next len(noise) rows, int32 [n, F]; moves the voice's state on."""
+        how = {name: np.full(1, getattr(settings, name), "f4") for name in ("temperature", "top_p", "min_p")}
+        if len(noise) == 1:
+            reply = self._call("step", {"noise": noise, **how, **voice.state}, voice.version)
+            rows = _output(reply, "row")
+        else:
+            block, count = _padded(noise, CHUNK)
+            reply = self._call("generate", {"noise": block, "count": count, **how, **voice.state}, voice.version)
+            rows = _output(reply, "rows")[0, : len(noise)]
+        voice.state = _state(reply, voice.state)
+        return rows
+
+    def _call(self, signature: str, inputs: Mapping[str, np.ndarray], version: int | None = None) -> Reply:
+        return self._backend.call(signature, inputs, version=version, timeout=self._timeout)
+
+
+def _padded(block: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """[n, F] → [1, size, F] with zeros behind, and the length [1]."""
+    padded = np.zeros((1, size, block.shape[1]), block.dtype)
+    padded[0, : len(block)] = block
+    return padded, np.array([len(block)], "i4")
+
+
+def _output(reply: Reply, name: str) -> np.ndarray:
+    if name not in reply.outputs:
+        raise BackendError(f"the model's reply lacks {name!r}; it has {sorted(reply.outputs)}")
+    return reply.outputs[name]
+
+
+def _state(reply: Reply, before: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The reply's state, checked to be of the kind that was sent."""
+    state = {name: _output(reply, name) for name in before}
+    for name, array in before.items():
+        if state[name].shape != array.shape:
+            raise BackendError(f"the model's reply: expected {name} of shape {array.shape}, got {state[name].shape}")
+    return state

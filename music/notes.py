@@ -1,0 +1,91 @@
+"""Notes: music in memory, one numpy record per note, in seconds. Knows nothing of files, encodings or models.
+
+Every function returns a new array and leaves its argument alone.
+"""
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+import numpy as np
+
+NOTE = np.dtype(
+    [
+        ("start", "f8"),  # seconds
+        ("end", "f8"),  # seconds
+        ("pitch", "i2"),  # MIDI 0-127, 60 = middle C
+        ("velocity", "i2"),  # MIDI 1-127
+        ("program", "i2"),  # General MIDI 0-127; DRUMS for the drum channel
+    ]
+)
+DRUMS = 128
+Notes: TypeAlias = np.ndarray  # of NOTE, sorted by (start, pitch)
+
+_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+
+
+def from_tuples(rows: Iterable[tuple]) -> Notes:
+    """Make Notes of (start, end, pitch[, velocity[, program]]) tuples; velocity 80 and program 0 if absent."""
+    return sort(np.array([(*row, *(80, 0)[len(row) - 3 :]) for row in rows], NOTE))
+
+
+def from_columns(start, end, pitch, velocity, program=0) -> Notes:
+    """Make Notes of equally long columns (or single values)."""
+    notes = np.empty(len(start), NOTE)
+    for name, column in zip(NOTE.names, (start, end, pitch, velocity, program), strict=True):
+        notes[name] = column
+    return notes
+
+
+def empty() -> Notes:
+    return np.empty(0, NOTE)
+
+
+def sort(notes: Notes) -> Notes:
+    """Sort by (start, pitch); notes that agree in both keep their order."""
+    return notes[np.lexsort((notes["pitch"], notes["start"]))]
+
+
+def transpose(notes: Notes, semitones: int) -> Notes:
+    """Move every pitch by `semitones`; drums stay. The caller sees to it that 0-127 is not left."""
+    moved = notes.copy()
+    moved["pitch"] += np.where(notes["program"] == DRUMS, 0, semitones).astype("i2")
+    return moved
+
+
+def stretch(notes: Notes, factor: float) -> Notes:
+    """Make the music `factor` times as long."""
+    stretched = notes.copy()
+    stretched["start"] *= factor
+    stretched["end"] *= factor
+    return stretched
+
+
+def shift(notes: Notes, seconds: float) -> Notes:
+    """Move the music by `seconds`."""
+    moved = notes.copy()
+    moved["start"] += seconds
+    moved["end"] += seconds
+    return moved
+
+
+def excerpt(notes: Notes, start: float = 0.0, seconds: float = float("inf")) -> Notes:
+    """Keep the notes that begin in [start, start + seconds), cut at its end, on a clock that begins at `start`."""
+    inside = (notes["start"] >= start) & (notes["start"] < start + seconds)
+    cut = shift(notes[inside], -start)
+    cut["end"] = np.minimum(cut["end"], seconds)
+    return cut
+
+
+def steps(notes: Notes) -> np.ndarray:
+    """Seconds from the onset before to each onset, float64 [n]; the first is 0."""
+    return np.diff(notes["start"], prepend=notes["start"][:1])
+
+
+def length(notes: Notes) -> float:
+    """Seconds until the last note ends."""
+    return float(notes["end"].max()) if len(notes) else 0.0
+
+
+def name(pitch: int) -> str:
+    """Name a MIDI pitch: 60 is C4, 61 C#4."""
+    return f"{_NAMES[pitch % 12]}{pitch // 12 - 1}"

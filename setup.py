@@ -1,0 +1,30 @@
+"""Cadenza: piano music from raw MIDI in a bucket to a note in a listener's ear.
+
+The base reads, writes and encodes music and is small enough for every Beam worker; each stage is an extra.
+"""
+
+from setuptools import setup
+
+EXTRAS = {
+    "preprocessing": ["apache-beam>=2.77", "google-crc32c"],  # WriteToTFRecord's checksum needs crc32c
+    "trainer": ["keras>=3.15", "tensorflow>=2.21", "tensorflow-serving-api>=2.19", "matplotlib"],
+    "jax": ["jax"],  # a second Keras backend
+    "serving": ["flask", "gunicorn", "grpcio"],
+    "embedded": ["tensorflow>=2.21"],  # a SavedModel inside the front end's own process
+    "audio": ["pyfluidsynth", "soundfile"],
+    "plots": ["matplotlib"],
+    "cloud": ["google-cloud-storage"],
+    "dev": ["pytest", "pytest-timeout", "hypothesis", "ruff", "mypy", "uv"],
+}
+
+setup(
+    name="cadenza",
+    version="0.1.0",
+    description="Generate piano music: MIDI -> Beam -> TFRecords -> Keras -> TF Serving -> POST /generate",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=["music", "preprocessing", "trainer", "trainer.recipes", "serving"],
+    package_data={"serving": ["templates/*", "static/*"]},
+    install_requires=["numpy", "protobuf", "pretty_midi", "symusic", "google-crc32c"],
+    extras_require=EXTRAS,
+)
