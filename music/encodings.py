@@ -1,9 +1,9 @@
 """Notes ⇄ rows: what a model reads and writes. Knows nothing of models, files or MIDI.
 
 A row is one event, int32 [F], one class id per Column. In every column ids 0-2 are PAD, BEGIN and END; a column's
-own values start at FIRST. Times are quantised on the absolute clock and then differenced against the clock as decoded
-so far, so every onset is within half a bin of the truth and errors never add up. An end is quantised on that clock
-too: notes that ended together still do.
+own values start at FIRST. Times are quantised on one clock, which begins where the music does, and then differenced
+against the clock as decoded so far, so every onset is within half a bin of the truth and errors never add up. An end
+is quantised on that clock too: notes that ended together still do. A silence beyond the longest step is shortened to it.
 """
 
 from dataclasses import asdict, dataclass
@@ -78,10 +78,13 @@ class Column:
     def _borders(self) -> np.ndarray:
         return (self.values[1:] + self.values[:-1]) / 2
 
-    @property
+    @cached_property
     def resolution(self) -> float:
-        """The smallest distance between two values."""
-        return CELL if self.spacing == "time" else float(np.min(np.diff(self.values)))
+        """What times are rounded to before they are encoded, seconds: the values' grid, 1 µs where they lie on none."""
+        if self.spacing == "time":
+            return CELL
+        whole = self.values / np.min(np.diff(self.values))
+        return float(np.min(np.diff(self.values))) if np.allclose(whole, np.rint(whole), rtol=0, atol=1e-6) else 1e-6
 
     @cached_property
     def cells(self) -> np.ndarray:
@@ -178,16 +181,17 @@ class NoteRows:
         step = self.column("step")
         unit = step.resolution
         piece = np.repeat(np.arange(len(after)), np.diff(bounds))
-        onset = np.rint(notes["start"] / unit)
+        notes = _own_clocks(notes, bounds, after, step.values[-1])
+        onset = _whole(notes["start"] / unit)
         order = np.lexsort((notes["pitch"], onset, piece))
         notes, onset = notes[order], onset[order]
-        steps, clock = _steps(step, onset, bounds, np.rint(np.asarray(after) / unit))
+        steps, clock = _steps(step, onset, bounds)
         notes = notes[np.lexsort((notes["pitch"], clock, piece))]  # a coarse step can make onsets equal
         ids = {"step": steps}
         for name in set(self.names) - {"step"}:
             column = self.column(name)
             if name == "duration":  # quantise the end on the absolute clock, not the difference
-                ids[name] = column.encode(np.rint(notes["end"] / column.resolution) * column.resolution - clock * unit)
+                ids[name] = column.encode(_whole(notes["end"] / column.resolution) * column.resolution - clock * unit)
             else:
                 ids[name] = column.encode(notes[name])
         return np.stack([ids[name] for name in self.names], axis=-1).astype("i4")
@@ -202,7 +206,8 @@ class NoteRows:
         rows = np.asarray(rows).reshape(-1, len(self.columns))
         rows = rows[rows[:, 0] >= FIRST]
         values = {column.name: column.decode(rows[:, k]) for k, column in enumerate(self.columns)}
-        start = after + np.cumsum(values["step"])
+        # Added one by one from `after`: rows decoded in parts give the very same floats.
+        start = np.cumsum(np.append(after, values["step"]))[1:]
         if "duration" not in values:
             values["duration"] = np.append(np.diff(start), 0.5)[: len(start)]
         return nt.from_columns(
@@ -214,17 +219,37 @@ class NoteRows:
         )
 
 
-def _steps(column: Column, onset: np.ndarray, bounds: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _whole(values: np.ndarray) -> np.ndarray:
+    """Round halves up, rounding errors or not, so that music moved in time is rounded alike."""
+    return np.floor(values + (0.5 + 1e-6))
+
+
+def _own_clocks(notes: Notes, bounds: np.ndarray, after: np.ndarray, longest: float) -> Notes:
+    """Move each excerpt to a clock that begins at its `after`, with no silence of more than `longest` seconds in it."""
+    lengths = np.diff(bounds)
+    start = notes["start"] - np.repeat(after, lengths)
+    gaps = np.diff(start, prepend=0.0)
+    firsts = bounds[:-1][lengths > 0]
+    gaps[firsts] = start[firsts]
+    skipped = np.cumsum(np.append(0.0, np.maximum(gaps - longest, 0.0)))
+    skipped = skipped[1:] - np.repeat(skipped[bounds[:-1]], lengths)
+    moved = notes.copy()
+    moved["start"] = start - skipped
+    moved["end"] -= np.repeat(after, lengths) + skipped
+    return moved
+
+
+def _steps(column: Column, onset: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Step ids int32 [n], and the clock as decoded so far, float64 [n] in units, rising within each excerpt.
 
     Args:
-        onset: in whole units of the column's resolution, rising within each excerpt.
-        bounds, after: the excerpts, as in `encode_many`; `after` in units.
+        onset: in whole units of the column's resolution, rising within each excerpt from the 0 of its own clock.
+        bounds: the excerpts, as in `encode_many`.
     """
     unit = column.resolution
     firsts = bounds[:-1][np.diff(bounds) > 0]
     gaps = np.diff(onset, prepend=0.0)
-    gaps[firsts] = onset[firsts] - after[np.diff(bounds) > 0]
+    gaps[firsts] = onset[firsts]
     ids = column.encode(gaps * unit)
     clock = onset.copy()
     values = column.values / unit

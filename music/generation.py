@@ -130,7 +130,7 @@ class Generator:
         reply = self._call("describe", {"batch": np.zeros(1, "i4")})
         card = self._cards.get(reply.version)
         if card is None:
-            card = self._cards[reply.version] = Card.parse(_output(reply, "card")[0])
+            card = self._cards[reply.version] = Card.parse(_output(reply, "card", (1,))[0])
         return card, reply.version
 
     def stream(self, seed: Notes, settings: Settings) -> Iterator[Chunk]:
@@ -153,6 +153,8 @@ class Generator:
                 rows = self._advance(voice, noise, settings)
             except Unavailable:
                 voice = self._prime(made)
+                if len(voice.card.encoding.columns) != noise.shape[1]:  # the new version has another encoding
+                    noise = rng.random((count, len(voice.card.encoding.columns)), "f4")
                 rows = self._advance(voice, noise, settings)
             final = rows[:, 0] == END
             rows = rows[~final]
@@ -175,8 +177,7 @@ class Generator:
                     block, length = _padded(rows[at : at + PRIME_BLOCK], PRIME_BLOCK)
                     reply = self._call("prime", {"rows": block, "length": length, **state}, version)
                     state = _state(reply, state)
-                heard = card.encoding.decode(rows, after=float(notes["start"][0]) if len(notes) else 0.0)
-                return _Voice(card, version, state, float(heard["start"][-1]) if len(heard) else 0.0)
+                return _Voice(card, version, state, float(notes["start"].max()) if len(notes) else 0.0)
             except Unavailable:
                 if attempt + 1 == _TRIES:
                     raise
@@ -187,11 +188,14 @@ class Generator:
         how = {name: np.full(1, getattr(settings, name), "f4") for name in ("temperature", "top_p", "min_p")}
         if len(noise) == 1:
             reply = self._call("step", {"noise": noise, **how, **voice.state}, voice.version)
-            rows = _output(reply, "row")
+            rows = _output(reply, "row", noise.shape)
         else:
             block, count = _padded(noise, CHUNK)
             reply = self._call("generate", {"noise": block, "count": count, **how, **voice.state}, voice.version)
-            rows = _output(reply, "rows")[0, : len(noise)]
+            rows = _output(reply, "rows", block.shape)[0, : len(noise)]
+        sizes = voice.card.encoding.sizes
+        if (rows < END).any() or (rows >= sizes).any():
+            raise BackendError(f"the model's reply: expected classes {END} to below {sizes}, got {rows.tolist()}")
         voice.state = _state(reply, voice.state)
         return rows
 
@@ -206,16 +210,15 @@ def _padded(block: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     return padded, np.array([len(block)], "i4")
 
 
-def _output(reply: Reply, name: str) -> np.ndarray:
+def _output(reply: Reply, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """One tensor of the reply, checked to be there and of the shape that we rely on."""
     if name not in reply.outputs:
         raise BackendError(f"the model's reply lacks {name!r}; it has {sorted(reply.outputs)}")
+    if reply.outputs[name].shape != shape:
+        raise BackendError(f"the model's reply: expected {name} of shape {shape}, got {reply.outputs[name].shape}")
     return reply.outputs[name]
 
 
 def _state(reply: Reply, before: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The reply's state, checked to be of the kind that was sent."""
-    state = {name: _output(reply, name) for name in before}
-    for name, array in before.items():
-        if state[name].shape != array.shape:
-            raise BackendError(f"the model's reply: expected {name} of shape {array.shape}, got {state[name].shape}")
-    return state
+    return {name: _output(reply, name, array.shape) for name, array in before.items()}

@@ -62,15 +62,17 @@ def read(data: bytes, *, pedal: bool = True) -> Notes:
 
 def write(notes: Notes) -> bytes:
     """Write Notes as a Standard MIDI File of 1 ms ticks; a note lasts at least one tick."""
+    start = np.rint(notes["start"] / _TICK)  # rounded here: rounded apart, a note of one tick could become one of none
+    end = np.maximum(np.rint(notes["end"] / _TICK), start + 1)
+    rounded = nt.from_columns(start * _TICK, end * _TICK, *(notes[name] for name in nt.NOTE.names[2:]))
     midi = pretty_midi.PrettyMIDI(resolution=TICKS_PER_QUARTER, initial_tempo=TEMPO)
     for program in np.unique(notes["program"]):
         drums = program == DRUMS
         instrument = pretty_midi.Instrument(program=0 if drums else int(program), is_drum=bool(drums))
-        for note in notes[notes["program"] == program]:
-            start, end = float(note["start"]), float(note["end"])
-            instrument.notes.append(
-                pretty_midi.Note(int(note["velocity"]), int(note["pitch"]), start, max(end, start + _TICK))
-            )
+        instrument.notes = [
+            pretty_midi.Note(int(note["velocity"]), int(note["pitch"]), float(note["start"]), float(note["end"]))
+            for note in rounded[rounded["program"] == program]
+        ]
         midi.instruments.append(instrument)
     out = io.BytesIO()
     midi.write(out)
@@ -145,7 +147,7 @@ def _track_notes(track: symusic.Track, seconds, pedal: bool) -> Notes:
         controls = track.controls.numpy()
         sustain = controls["number"] == SUSTAIN
         end = _hold(begin, end, raw["pitch"], controls["time"][sustain], controls["value"][sustain] >= SUSTAIN)
-    sounding = (end > begin) & (raw["velocity"] > 0)
+    sounding = (raw["duration"] > 0) & (raw["velocity"] > 0) & (seconds(end) > seconds(begin))
     return nt.from_columns(
         seconds(begin)[sounding],
         seconds(end)[sounding],
