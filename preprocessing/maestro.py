@@ -1,0 +1,96 @@
+"""maestro-v*.csv → {path: facts}, and a stable split for music that no table knows. Knows nothing of Beam or MIDI.
+
+The tables of MAESTRO v1, v2 and v3 have the same columns and differ in what they list; columns are found by name.
+"""
+
+import csv
+import hashlib
+import io
+import posixpath
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from music.errors import RecordError
+from music.notes import NOTE, Notes
+from music.pieces import SPLITS
+
+_COLUMNS = ("midi_filename", "canonical_composer", "canonical_title", "year", "split")
+
+
+class Facts(NamedTuple):
+    """What is known of a piece besides its notes; "" and 0 mean unknown."""
+
+    composer: str = ""
+    title: str = ""
+    year: int = 0
+    split: str = ""
+
+
+def read_tables(tables: Iterable[tuple[str, bytes]]) -> dict[str, Facts]:
+    """Read tables, as (id, content); of two rows for one file the later table's counts.
+
+    Returns:
+        The facts by the id of the MIDI file: its name in the table, below the table's own folder.
+
+    Raises:
+        RecordError: a table lacks a column, or is no text.
+    """
+    facts = {}
+    for id, content in tables:
+        folder = posixpath.dirname(id)
+        facts.update((posixpath.join(folder, name), row) for name, row in _rows(id, content))
+    return facts
+
+
+def _rows(id: str, content: bytes) -> list[tuple[str, Facts]]:
+    try:
+        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        missing = set(_COLUMNS) - set(reader.fieldnames or ())
+        if missing:
+            raise RecordError(f"{id} lacks the columns {sorted(missing)}; it has {reader.fieldnames}")
+        return [_row(row) for row in reader]
+    except (UnicodeDecodeError, csv.Error, ValueError) as error:
+        raise RecordError(f"{id} is no table of MAESTRO: {error}") from error
+
+
+def _row(row: dict[str, str]) -> tuple[str, Facts]:
+    name, composer, title, year, split = ((row[column] or "").strip() for column in _COLUMNS)
+    return name, Facts(composer, title, int(year or 0), split if split in SPLITS else "")
+
+
+def complete(facts: Facts, id: str, folder: str, notes: Notes) -> Facts:
+    """Fill in what the table does not say.
+
+    Args:
+        facts: of the table, or Facts().
+        id: the piece's path below the input; the folder it is in names the composer.
+        folder: the input's own name, for a piece that is in no folder below it.
+        notes: the music.
+    """
+    composer = facts.composer or posixpath.basename(posixpath.dirname(id)) or folder
+    split = facts.split or split_of(composition(composer, facts.title, notes))
+    return facts._replace(composer=composer, split=split)
+
+
+def composition(composer: str, title: str, notes: Notes) -> str:
+    """What two performances of one work have in common: composer and title where known, else the music itself."""
+    if composer and title:
+        return "\n".join(" ".join(words.casefold().split()) for words in (composer, title))
+    return content(notes)
+
+
+def content(notes: Notes) -> str:
+    """sha256 of the notes as they are stored, in whole microseconds: equal for identical music."""
+    digest = hashlib.sha256()
+    for name in NOTE.names:
+        values = np.rint(notes[name] * 1e6) if name in ("start", "end") else notes[name]
+        digest.update(values.astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def split_of(composition: str) -> str:
+    """train, validation or test, 80 : 10 : 10; the same on every machine, and all performances of a work together."""
+    tenth = int.from_bytes(hashlib.sha256(composition.encode()).digest()[:8]) % 10
+    return "train" if tenth < 8 else SPLITS[tenth - 7]

@@ -1,0 +1,105 @@
+"""The dataset folder before and after the pipeline: room is made, then what stands there is counted and declared.
+
+`dataset.json` comes last and holds what the files say, never what the pipeline believes; so an interrupted run, or a
+runner that loses records, is never taken for whole. Knows nothing of Beam, nor how pieces came here.
+"""
+
+import hashlib
+import io
+import json
+import re
+from collections import Counter
+from typing import NamedTuple
+
+from music import storage, wire
+from music.errors import MusicError, RecordError
+from music.pieces import DATASET, SCHEMA, SPLITS, checksum
+
+STATISTICS, ERRORS, DUPLICATES = "stats.json", "errors.jsonl", "duplicates.jsonl"
+_SHARD = re.compile(rf"({'|'.join(SPLITS)})-\d{{5}}-of-\d{{5}}\.tfrecord")
+_OURS = re.compile(
+    rf"\.?(?:{_SHARD.pattern}|{'|'.join(map(re.escape, (STATISTICS, ERRORS, DUPLICATES)))})(?:\.\d+\.tmp)?"
+)
+
+
+class Outcome(NamedTuple):
+    """What a run made of its files."""
+
+    dataset: dict  # as in dataset.json
+    errors: int
+    duplicates: int
+
+
+def shard_name(split: str, number: int, shards: int) -> str:
+    """A shard's file name: train-00003-of-00016.tfrecord."""
+    return f"{split}-{number:05d}-of-{shards:05d}.tfrecord"
+
+
+def prepare(folder: str, overwrite: bool) -> None:
+    """Make the folder, and room in it: `dataset.json` goes first, then the other files of a dataset, nothing else.
+
+    Raises:
+        MusicError: it is not empty and `overwrite` is not set.
+        OSError: it cannot be written.
+    """
+    there = storage.entries(folder)
+    if there and not overwrite:
+        raise MusicError(f"--output {folder} is not empty, it holds {there[0]}; --overwrite replaces a dataset in it")
+    storage.remove(storage.join(folder, DATASET))
+    for name in filter(_OURS.fullmatch, there):
+        storage.remove(storage.join(folder, name))
+    storage.write(storage.join(folder, ERRORS), b"")  # better to fail here than after an hour's work
+
+
+def complete(folder: str, source: str, files: int) -> Outcome:
+    """Read what the pipeline wrote and declare it complete.
+
+    Args:
+        source: what to call the origin of the music.
+        files: how many files there were; each must have become a piece, an error or a duplicate.
+
+    Raises:
+        RecordError: files are missing, a shard is damaged, or there is no piece at all.
+    """
+    shards = [_describe(folder, name) for name in storage.entries(folder) if _SHARD.fullmatch(name)]
+    errors, duplicates = (_lines(storage.join(folder, name)) for name in (ERRORS, DUPLICATES))
+    pieces = Counter()
+    for shard in shards:
+        pieces[shard["split"]] += shard["records"]
+    if pieces.total() + errors + duplicates != files:
+        raise RecordError(
+            f"{folder} is not complete: of {files} files there are {pieces.total()} pieces, {errors} errors and "
+            f"{duplicates} duplicates; the input changed meanwhile, or the runner lost some"
+        )
+    if not pieces:
+        raise RecordError(f"none of the {files} files holds music; {storage.join(folder, ERRORS)} tells why")
+    dataset = {
+        "schema": SCHEMA,
+        "source": source,
+        "digest": hashlib.sha256("\n".join(sorted(shard["crc32c"] for shard in shards)).encode()).hexdigest(),
+        "pieces": {split: pieces[split] for split in SPLITS},
+        "shards": shards,
+    }
+    storage.write(storage.join(folder, DATASET), (json.dumps(dataset, ensure_ascii=False, indent=1) + "\n").encode())
+    return Outcome(dataset, errors, duplicates)
+
+
+def _describe(folder: str, name: str) -> dict:
+    data = storage.read(storage.join(folder, name))
+    notes = [_count_notes(record) for record in wire.read_records(io.BytesIO(data), name)]
+    return {
+        "path": name,
+        "split": _SHARD.fullmatch(name)[1],
+        "records": len(notes),
+        "notes": sum(notes),
+        "bytes": len(data),
+        "crc32c": checksum(data),
+    }
+
+
+def _count_notes(record: bytes) -> int:
+    return len(wire.Example.FromString(record).features.feature["pitch"].int64_list.value)
+
+
+def _lines(path: str) -> int:
+    return storage.read(path).count(b"\n")
