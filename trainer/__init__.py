@@ -1,0 +1,1 @@
+"""TFRecords → a trained run → a SavedModel."""

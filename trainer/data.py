@@ -1,0 +1,192 @@
+"""A dataset folder → batches of augmented, encoded windows, in bounded memory. Knows nothing of models.
+
+Batch g is a function of the dataset, the recipe and g alone, so a run that was stopped goes on with the very batches
+it would have seen. Music is changed in natural units (semitones, seconds, velocities) before it is encoded.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from music import notes as nt
+from music.encodings import BEGIN, END, NoteRows
+from music.errors import RecordError
+from music.notes import Notes
+from music.pieces import Dataset, Piece
+from trainer.recipe import Training
+
+MEMORY = 40_000_000  # notes held at once, 22 bytes each
+
+
+class Corpus:
+    """The pieces of one split. All are held if they fit in `memory` notes; else as many shards as fit, by last use.
+
+    Args:
+        select: "" or "fact=word": the pieces whose fact (composer, title, …) holds the word, ignoring case.
+
+    Raises:
+        RecordError: the dataset is not complete or damaged, or nothing is selected.
+    """
+
+    def __init__(self, dataset: Dataset, split: str, select: str = "", memory: int = MEMORY):
+        self._dataset, self._select, self._memory = dataset, select, memory
+        self._shards = dataset.shards(split)
+        self._held: OrderedDict[int, list[Notes]] = OrderedDict()
+        self.index: list[tuple[int, int]] = []  # (shard, place among its selected pieces) of each piece
+        sizes, seen = [], set()
+        for number in range(len(self._shards)):
+            for place, notes in enumerate(self._load(number, seen)):
+                self.index.append((number, place))
+                sizes.append(len(notes))
+        self.sizes = np.array(sizes, "i8")
+        if not self.index:
+            raise RecordError(f"select {select!r} leaves no {split} piece; composers: {', '.join(sorted(seen))}")
+
+    def notes(self, piece: int) -> Notes:
+        number, place = self.index[piece]
+        return (self._held.get(number) or self._load(number))[place]
+
+    def pools(self, rng: np.random.Generator) -> list[np.ndarray]:
+        """The pieces in random order, in pools that fit in half the memory at once."""
+        shard_of = np.array([number for number, _ in self.index])
+        pools, held = [[]], 0
+        for number in rng.permutation(len(self._shards)):
+            members = np.flatnonzero(shard_of == number)
+            size = int(self.sizes[members].sum())
+            if held and held + size > self._memory // 2 and self.sizes.sum() > self._memory:
+                pools.append([])
+                held = 0
+            pools[-1].extend(members)
+            held += size
+        return [np.array(pool, int) for pool in pools]
+
+    def _load(self, number: int, seen: set | None = None) -> list[Notes]:
+        kept = []
+        for piece in self._dataset.read_shard(self._shards[number]):
+            if seen is not None:
+                seen.add(piece.composer)
+            if _selected(piece, self._select):
+                kept.append(piece.notes)
+        self._held[number] = kept
+        while len(self._held) > 1 and sum(len(n) for shard in self._held.values() for n in shard) > self._memory:
+            self._held.popitem(last=False)
+        return kept
+
+
+def _selected(piece: Piece, select: str) -> bool:
+    if not select:
+        return True
+    fact, _, word = select.partition("=")
+    if not hasattr(piece, fact):
+        raise RecordError(f"select {select!r}: expected fact=word with a fact among composer, title, year, id")
+    return word.lower() in str(getattr(piece, fact)).lower()
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Rows first..last of a piece, where row 0 is BEGIN, row n + 1 END, and row i the i-th note."""
+
+    piece: int
+    first: int
+    last: int
+
+
+def cuts(corpus: Corpus, window: int, rng: np.random.Generator) -> list[Cut]:
+    """Every piece cut into windows from a random place on, in random order."""
+    order = []
+    for pool in corpus.pools(rng):
+        mine = []
+        for piece in pool:
+            rows = int(corpus.sizes[piece]) + 2
+            borders = [0, *range(int(rng.integers(1, window + 1)), rows, window), rows]
+            mine += [Cut(int(piece), a, b) for a, b in zip(borders, borders[1:], strict=False) if b > a]
+        order += [mine[i] for i in rng.permutation(len(mine))]
+    return order
+
+
+def encode_cuts(corpus: Corpus, encoding: NoteRows, chosen: list[Cut], window: int, change=None) -> np.ndarray:
+    """Windows as rows, PAD behind: int32 [len(chosen), window, F].
+
+    Args:
+        change: (semitones, factor, louder), arrays of one value a cut; None leaves the music as it is.
+    """
+    parts, after, counts = [], [], []
+    for cut in chosen:
+        notes = corpus.notes(cut.piece)
+        a, b = max(cut.first - 1, 0), min(cut.last - 1, len(notes))
+        parts.append(notes[a:b])
+        after.append(notes["start"][a - 1] if cut.first > 0 and a > 0 else notes["start"][a])
+        counts.append(b - a)
+    notes, after, counts = np.concatenate([nt.empty(), *parts]), np.array(after), np.array(counts)
+    if change is not None:
+        semitones, factor, louder = (np.repeat(values, counts) for values in change)
+        notes["pitch"] += semitones.astype("i2")
+        notes["start"] *= factor
+        notes["end"] *= factor
+        notes["velocity"] = np.clip(notes["velocity"] + louder, 1, 127)
+        after = after * change[1]
+    bounds = np.append(0, np.cumsum(counts))
+    body = encoding.encode_many(notes, bounds, after)
+    rows = np.zeros((len(chosen), window, body.shape[1]), "i4")
+    begins = np.array([cut.first == 0 for cut in chosen])
+    at = np.arange(len(body)) - np.repeat(bounds[:-1], counts) + np.repeat(begins, counts)
+    rows[np.repeat(np.arange(len(chosen)), counts), at] = body
+    rows[begins, 0] = BEGIN
+    for i, cut in enumerate(chosen):
+        if cut.last == corpus.sizes[cut.piece] + 2:
+            rows[i, cut.last - cut.first - 1] = END
+    return rows
+
+
+class Windows(keras.utils.PyDataset):
+    """The batches of a training run, from batch `start` on; each is a tuple of one int32 (B, T, F) array."""
+
+    def __init__(self, corpus: Corpus, encoding: NoteRows, training: Training, batches: int, start: int = 0):
+        super().__init__(workers=4, max_queue_size=16)
+        self._corpus, self._encoding, self._training = corpus, encoding, training
+        self._batches, self._start = batches, start
+        whole = -(-(corpus.sizes + 2) // training.window)  # the least number of windows of each piece
+        self._per_pass = max(int(whole.sum()) // training.batch, 1)
+        self._orders: OrderedDict[int, list[Cut]] = OrderedDict()
+        pitch = encoding.column("pitch")
+        self._pitches = (pitch.low, pitch.high)
+
+    def __len__(self) -> int:
+        return self._batches - self._start
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray]:
+        number, training = self._start + i, self._training
+        order = self._order(number // self._per_pass)
+        at = number % self._per_pass * training.batch
+        chosen = [order[k % len(order)] for k in range(at, at + training.batch)]
+        rng = np.random.default_rng([training.seed, 1, number])
+        change = (
+            np.array([self._semitones(cut, rng) for cut in chosen]),
+            np.exp(rng.uniform(-1, 1, len(chosen)) * np.log1p(training.stretch)),
+            rng.integers(-training.louder, training.louder + 1, len(chosen)),
+        )
+        return (encode_cuts(self._corpus, self._encoding, chosen, training.window, change),)
+
+    def _order(self, number: int) -> list[Cut]:
+        if number not in self._orders:
+            rng = np.random.default_rng([self._training.seed, 0, number])
+            self._orders[number] = cuts(self._corpus, self._training.window, rng)
+            while len(self._orders) > 2:
+                self._orders.popitem(last=False)
+        return self._orders[number]
+
+    def _semitones(self, cut: Cut, rng: np.random.Generator) -> int:
+        pitches = self._corpus.notes(cut.piece)["pitch"][max(cut.first - 1, 0) : cut.last - 1]
+        low, high = self._training.transpose
+        if len(pitches):
+            low = max(low, int(self._pitches[0] - pitches.min()))
+            high = min(high, int(self._pitches[1] - pitches.max()))
+        return int(rng.integers(min(low, 0), max(high, 0) + 1))
+
+
+def validation(corpus: Corpus, encoding: NoteRows, training: Training) -> np.ndarray:
+    """The same windows at every call, unchanged music: int32 [up to training.validation, T, F]."""
+    chosen = cuts(corpus, training.window, np.random.default_rng(0))[: training.validation]
+    return encode_cuts(corpus, encoding, chosen, training.window)

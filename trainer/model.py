@@ -1,0 +1,136 @@
+"""EventModel: a core (time) × heads (one event). keras only; knows nothing of files, seconds or serving.
+
+`state["row"]` is the pending row: the last event, not yet consumed, so a client never feeds rows back, only state. At
+the very start it is PAD; training sees PAD, r0 … r(T-2) and predicts r0 … r(T-1): the same path as `prime`.
+
+B batch, T time, F columns, D width.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from music import encodings
+from music.encodings import END, FIRST, NoteRows
+from trainer import cores, heads
+from trainer import sounding as sg
+
+
+class EventModel(keras.Model):
+    """Made by `build`; its weights exist at once."""
+
+    def __init__(self, encoding: NoteRows, core: keras.layers.Layer, head: heads.ChainHeads):
+        super().__init__(name="model")
+        self.encoding, self.core, self.heads = encoding, core, head
+        self.tables = head.tables
+        self.embeddings = [
+            keras.layers.Embedding(size, 64, name=f"{name}_embedding")
+            for name, size in zip(encoding.names, encoding.sizes, strict=True)
+        ]
+        self.listen = keras.layers.Dense(core.units, name="listen")
+        self.log_cells = [
+            np.concatenate([np.zeros(FIRST), np.log(column.cells)]).astype("f4") for column in encoding.columns
+        ]
+        self.losses_by_column = [keras.metrics.Mean(name=name) for name in encoding.names]
+        for table in self.embeddings:
+            table.build()
+        self.listen.build((None, None, 64 * len(self.embeddings) + 2 * (head.slots + 1) + 4 * self.tables.pitches))
+        core.build((None, None, core.units))
+        head.build((None, None, core.units))
+        self.built = True
+
+    @property
+    def state_spec(self) -> dict[str, dict]:
+        """What the state holds besides the batch: {name: {"shape": […], "dtype": …}}."""
+        floats = {**sg.spec(self.tables, self.heads.slots), **self.core.spec}
+        spec = {"row": {"shape": [len(self.encoding.columns)], "dtype": "int32"}}
+        return spec | {name: {"shape": list(shape), "dtype": "float32"} for name, shape in floats.items()}
+
+    def initial_state(self, batch) -> dict:
+        return {name: ops.zeros((batch, *s["shape"]), s["dtype"]) for name, s in self.state_spec.items()}
+
+    def advance(self, rows, state: dict, length=None, training=False):
+        """Consume rows.
+
+        Args:
+            rows: int32 (B, T, F).
+            state: without the pending row, which this function does not look at.
+            length: int32 (B,), rows beyond it change nothing; None: all count.
+
+        Returns:
+            hidden (B, T, D), what sounds after each row (dict of (B, T, …)), the state after the last row.
+        """
+        sounding = sg.follow(self.tables, rows, state)
+        x = [table(rows[:, :, k]) for k, table in enumerate(self.embeddings)]
+        x = self.listen(ops.concatenate([*x, sg.slot_features(sounding), sg.pitch_features(sounding)], axis=-1))
+        mask = None if length is None else ops.arange(rows.shape[1])[None] < length[:, None]
+        hidden, after = self.core(x, state, mask=mask, training=training)
+        after |= {name: _last(value, length, state[name]) for name, value in sounding.items()}
+        return hidden, sounding, after
+
+    def likelihood(self, rows, state: dict, length=None, training=False):
+        """Nats of given rows on the evaluation's grid: int32 (B, T, F), state → float32 (B, T, F), state.
+
+        PAD and BEGIN rows count 0, rows beyond `length` too and they change nothing.
+        """
+        consumed = ops.concatenate([state["row"][:, None], rows[:, :-1]], axis=1)
+        hidden, sounding, after = self.advance(consumed, state, length, training)
+        nats = self.heads.nll(hidden, rows, sounding, training)
+        wide = ops.stack([ops.take(cells, rows[:, :, k]) for k, cells in enumerate(self.log_cells)], axis=-1)
+        nats = nats + wide  # a bin of n cells: each has the n-th part of its probability
+        if length is not None:
+            nats = ops.where((ops.arange(rows.shape[1])[None] < length[:, None])[:, :, None], nats, 0.0)
+        return nats, after | {"row": _last(rows, length, state["row"])}
+
+    def prime(self, rows, length, state: dict) -> dict:
+        """Hear rows: all but the last are consumed, the last is pending. int32 (B, T, F), (B,), state → state."""
+        consumed = ops.concatenate([state["row"][:, None], rows[:, :-1]], axis=1)
+        _, _, after = self.advance(consumed, state, length)
+        return after | {"row": _last(rows, length, state["row"])}
+
+    def step(self, state: dict, noise, temperature, top_p, min_p):
+        """Draw the next row: state, float32 (B, F), (B,) each → int32 (B, F), state. After END all stays as it is."""
+        hidden, sounding, after = self.advance(state["row"][:, None], state)
+        now = {name: value[:, 0] for name, value in sounding.items()}
+        row = self.heads.draw(hidden[:, 0], noise, now, temperature, top_p, min_p)
+        ended = state["row"][:, :1] == END
+        row = ops.where(ended, END, row)
+        return row, {name: ops.where(ended, state[name], value) for name, value in after.items()} | {"row": row}
+
+    def call(self, rows, training=False):
+        """Nats of windows that begin from the empty state: int32 (B, T, F) → float32 (B, T, F)."""
+        return self.likelihood(rows, self.initial_state(ops.shape(rows)[0]), training=training)[0]
+
+    @property
+    def metrics(self):
+        return [self._loss_tracker, *self.losses_by_column] if self.compiled else []
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Nats per note, the mean over the batch."""
+        return ops.sum(y_pred) / _notes(x)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        notes = _notes(x)
+        for k, metric in enumerate(self.losses_by_column):
+            metric.update_state(ops.sum(y_pred[:, :, k]) / notes, sample_weight=notes)
+        return self.get_metrics_result()
+
+
+def _notes(rows):
+    """How many notes rows hold, at least 1: int32 (B, T, F) → float32 ()."""
+    return ops.maximum(ops.sum(ops.cast(rows[:, :, 0] >= FIRST, "float32")), 1.0)
+
+
+def _last(values, length, before):
+    """The last value that counts: (B, T, …) and (B,) → (B, …); `before` where none does."""
+    if length is None:
+        return values[:, -1]
+    at = ops.reshape(ops.maximum(length - 1, 0), (-1, 1, 1))
+    last = ops.take_along_axis(values, ops.cast(at, "int32"), axis=1)[:, 0]
+    return ops.where(length[:, None] > 0, last, before)
+
+
+def build(card: dict) -> EventModel:
+    """The model that a card describes, with fresh weights."""
+    encoding = encodings.from_config(card["encoding"])
+    return EventModel(encoding, cores.build(card["core"]), heads.build(card["heads"], encoding))

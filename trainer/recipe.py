@@ -1,0 +1,128 @@
+"""A Recipe: one named experiment as frozen dataclasses. Knows nothing of Keras, files or music."""
+
+import ast
+import importlib
+import pkgutil
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+
+from music.encodings import NoteRows
+from music.errors import MusicError
+from trainer import recipes
+
+
+class RecipeError(MusicError):
+    """A recipe, or one of its values, that does not exist."""
+
+
+@dataclass(frozen=True)
+class LSTM:
+    """A residual stack of LSTM layers. The one dial for size is `units`; dropout stands behind every layer."""
+
+    units: int = 512
+    layers: int = 3
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class Chain:
+    """One head a column, each one told the columns before it.
+
+    `hidden` units a head; `slots`: of how many notes back the heads are told how long they still sound.
+    """
+
+    hidden: int = 256
+    slots: int = 12
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train. An epoch is `steps` batches, after which progress is written; the data is passed as often as needed."""
+
+    window: int = 512  # notes
+    batch: int = 32  # windows
+    steps: int = 200  # batches an epoch
+    epochs: int = 100
+    rate: float = 1e-3  # the highest learning rate; rises for `warmup` steps, then falls as a cosine to `floor` of it
+    warmup: int = 300
+    floor: float = 0.02
+    decay: float = 0.01  # AdamW's weight decay
+    clip: float = 1.0  # of the gradient's norm
+    transpose: tuple[int, int] = (-6, 5)  # semitones, both included; what leaves the pitch range is not drawn
+    stretch: float = 0.05  # tempo changed by a factor of up to 1 ± this
+    louder: int = 8  # velocities moved by up to this
+    patience: int = 30  # epochs without a better validation before stopping
+    keep: int = 10  # every k-th epoch's weights are kept
+    validation: int = 128  # windows for the validation after each epoch; `evaluate` measures whole pieces
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One experiment: what, how long it takes, what score it reaches, and every number of it."""
+
+    name: str
+    about: str
+    encoding: NoteRows
+    core: LSTM
+    heads: Chain
+    training: Training = field(default_factory=Training)
+    select: str = ""  # e.g. "composer=Bach"
+
+
+def names() -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(recipes.__path__))
+
+
+def load(name: str) -> Recipe:
+    """The recipe `trainer/recipes/<name>.py`. Raises RecipeError naming the ones there are."""
+    if name not in names():
+        raise RecipeError(f"recipe {name!r}: expected one of {', '.join(names())}")
+    return importlib.import_module(f"trainer.recipes.{name}").RECIPE
+
+
+def override(recipe: Recipe, setting: str) -> Recipe:
+    """A recipe with one value changed, e.g. "training.batch=32". Raises RecipeError for a wrong name or type."""
+    path, equals, text = setting.partition("=")
+    if not equals:
+        raise RecipeError(f"--set {setting!r}: expected name=value, such as training.batch=32")
+    return _set(recipe, path.split("."), text, path)
+
+
+def _set(node, path: list[str], text: str, whole: str):
+    known = [f.name for f in fields(node)]
+    if path[0] not in known:
+        raise RecipeError(f"--set {whole}: no such value; expected one of {', '.join(known)}")
+    old = getattr(node, path[0])
+    if len(path) > 1:
+        if not is_dataclass(old):
+            raise RecipeError(f"--set {whole}: {path[0]} has no parts")
+        return replace(node, **{path[0]: _set(old, path[1:], text, whole)})
+    return replace(node, **{path[0]: _parse(old, text, whole)})
+
+
+def _parse(old, text: str, whole: str):
+    if isinstance(old, str):
+        return text
+    try:
+        new = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        raise RecipeError(f"--set {whole}: cannot read {text!r} as {type(old).__name__}") from None
+    if isinstance(old, float) and type(new) is int:
+        new = float(new)
+    if type(new) is not type(old):
+        raise RecipeError(f"--set {whole}: expected {type(old).__name__}, got {text!r}")
+    return new
+
+
+def to_card(recipe: Recipe) -> dict:
+    """The part of a model's card that the recipe is."""
+    return {
+        "recipe": recipe.name,
+        "about": recipe.about,
+        "encoding": recipe.encoding.config(),
+        "core": {"kind": type(recipe.core).__name__.lower(), **asdict(recipe.core)},
+        "heads": {"kind": type(recipe.heads).__name__.lower(), **asdict(recipe.heads)},
+        "training": asdict(recipe.training),
+        "select": recipe.select,
+    }

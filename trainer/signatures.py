@@ -1,0 +1,116 @@
+"""What a model answers: the calls of the SavedModel, as functions on dicts of tensors. keras only.
+
+`export` traces them into the SavedModel; `Live` answers them from a model in this process, for `sample` and the tests.
+Every tensor is batch-first, every other dimension is constant, and `state_*` goes in and out untouched.
+
+A matrix product of one row can differ in its last bit from the same row among others. So every call is computed with
+one more row than it was given, and a piece comes out the same alone as among others.
+
+B batch, F columns.
+"""
+
+import json
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+from keras import ops
+
+from music.generation import CHUNK, PRIME_BLOCK, Reply
+from trainer.model import EventModel
+
+STATE = "state_"
+_DRAWING = ("temperature", "top_p", "min_p")
+
+
+def prime(model: EventModel, inputs: dict) -> dict:
+    """rows int32 (B, 64, F), length int32 (B,), state → state; rows beyond `length` change nothing."""
+    return _states(model.prime(inputs["rows"], inputs["length"], _state(inputs)))
+
+
+def likelihood(model: EventModel, inputs: dict) -> dict:
+    """rows int32 (B, 64, F), length int32 (B,), state → nll float32 (B, 64, F) on the evaluation's grid, state."""
+    nll, state = model.likelihood(inputs["rows"], _state(inputs), inputs["length"])
+    return {"nll": nll, **_states(state)}
+
+
+def step(model: EventModel, inputs: dict) -> dict:
+    """noise float32 (B, F), temperature, top_p, min_p float32 (B,), state → row int32 (B, F), state."""
+    row, state = model.step(_state(inputs), inputs["noise"], *(inputs[name] for name in _DRAWING))
+    return {"row": row, **_states(state)}
+
+
+def generate(model: EventModel, inputs: dict) -> dict:
+    """`count` int32 (B,) steps at once: noise float32 (B, 32, F), … → rows int32 (B, 32, F), PAD beyond, state."""
+    noise, count = inputs["noise"], inputs["count"]
+    how = [inputs[name] for name in _DRAWING]
+
+    def more(i, rows, state):
+        return i < ops.max(count)
+
+    def one(i, rows, state):
+        row, after = model.step(state, ops.take(noise, i, axis=1), *how)
+        counts = (i < count)[:, None]
+        here = (ops.arange(CHUNK) == i)[None, :, None] & counts[:, :, None]
+        rows = ops.where(here, row[:, None], rows)
+        return i + 1, rows, {name: ops.where(counts, after[name], state[name]) for name in state}
+
+    rows = ops.zeros_like(ops.cast(noise, "int32"))
+    _, rows, state = ops.while_loop(more, one, (ops.cast(0, "int32"), rows, _state(inputs)), maximum_iterations=CHUNK)
+    return {"rows": rows, **_states(state)}
+
+
+SIGNATURES = {"prime": prime, "likelihood": likelihood, "step": step, "generate": generate}
+
+
+def specs(model: EventModel) -> dict[str, dict[str, tuple[list, str]]]:
+    """The inputs of each signature: {signature: {name: (shape without the batch, dtype)}}."""
+    columns = len(model.encoding.columns)
+    state = {STATE + name: (s["shape"], s["dtype"]) for name, s in model.state_spec.items()}
+    rows = {"rows": ([PRIME_BLOCK, columns], "int32"), "length": ([], "int32"), **state}
+    how = {name: ([], "float32") for name in _DRAWING}
+    return {
+        "prime": rows,
+        "likelihood": rows,
+        "step": {"noise": ([columns], "float32"), **how, **state},
+        "generate": {"noise": ([CHUNK, columns], "float32"), "count": ([], "int32"), **how, **state},
+    }
+
+
+def alike(function, model: EventModel, inputs: dict) -> dict:
+    """Compute a signature with one more row than was given, a copy of the first; the rule above."""
+    more = {name: ops.concatenate([value, value[:1]], axis=0) for name, value in inputs.items()}
+    return {name: value[:-1] for name, value in function(model, more).items()}
+
+
+class _Call(keras.Model):
+    """One signature as a Keras model, so that `predict_on_batch` compiles it on any backend."""
+
+    def __init__(self, name: str, model: EventModel):
+        super().__init__(name=name)
+        self._function, self.model = SIGNATURES[name], model
+        self.built = True
+
+    def call(self, inputs):
+        return alike(self._function, self.model, inputs)
+
+
+class Live:
+    """A Backend that answers from a model in this process. Its card needs no export; its version is 0."""
+
+    def __init__(self, model: EventModel, card: dict):
+        self._calls = {name: _Call(name, model) for name in SIGNATURES}
+        self._card = np.array([json.dumps(card).encode()], object)
+
+    def call(self, signature: str, inputs: Mapping[str, np.ndarray], *, version=None, timeout=None) -> Reply:
+        if signature == "describe":
+            return Reply({"card": np.repeat(self._card, len(inputs["batch"]))}, 0)
+        return Reply(self._calls[signature].predict_on_batch(dict(inputs)), 0)
+
+
+def _state(inputs: dict) -> dict:
+    return {name.removeprefix(STATE): value for name, value in inputs.items() if name.startswith(STATE)}
+
+
+def _states(state: dict) -> dict:
+    return {STATE + name: value for name, value in state.items()}
