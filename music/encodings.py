@@ -3,7 +3,7 @@
 A row is one event, int32 [F], one class id per Column. In every column ids 0-2 are PAD, BEGIN and END; a column's
 own values start at FIRST. Times are quantised on one clock, which begins where the music does, and then differenced
 against the clock as decoded so far, so every onset is within half a bin of the truth and errors never add up. An end
-is quantised on that clock too: notes that ended together still do. A silence beyond the longest step is shortened to it.
+is quantised on that clock too: notes that ended together still do. A silence beyond the longest step is shortened.
 """
 
 from dataclasses import asdict, dataclass
