@@ -1,0 +1,83 @@
+"""Serve the front end with gunicorn.
+
+    python -m serving                                                  the model in models/, in this process
+    python -m serving --model runs/export/performance                  another one
+    python -m serving --server 127.0.0.1:8500 --model-name performance       before a TF Serving
+
+Then open http://127.0.0.1:8080/, or: curl -F seed=@music.mid 'http://127.0.0.1:8080/generate?notes=64' -o out.mid
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import flask
+from gunicorn.app.base import Application
+
+from music.errors import MusicError
+from music.generation import CHUNK
+from serving import DEFAULTS, create_app
+from serving.embedded import find_model
+
+
+class Gunicorn(Application):
+    """gunicorn, configured by our file and flags instead of its own command line."""
+
+    def __init__(self, bind: str, workers: int | None, config: dict):
+        self._bind, self._workers, self._config = bind, workers, config
+        super().__init__()
+
+    def load_config(self) -> None:
+        self.load_config_from_file(str(Path(__file__).with_name("gunicorn.conf.py")))
+        self.cfg.set("bind", self._bind)
+        if self._workers:
+            self.cfg.set("workers", self._workers)
+
+    def load(self) -> flask.Flask:
+        """Runs in each worker, after the fork."""
+        return create_app(self._config)
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line."""
+    usage, _, _ = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser("python -m serving", description=usage)
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--model", metavar="DIR", help="a SavedModel: version, model or base folder; default: models/")
+    where.add_argument("--server", metavar="HOST:PORT", help="a TF Serving's gRPC address")
+    parser.add_argument("--model-name", metavar="NAME", help="what that server calls the model")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--chunk", type=int, default=CHUNK, help=f"notes a call, 1 to {CHUNK}; 1: one `step` a note")
+    parser.add_argument("--timeout", type=float, default=DEFAULTS["TIMEOUT"], help="seconds for one call of the model")
+    return parser
+
+
+def run(argv: Sequence[str] | None = None) -> None:
+    """Serve until told to stop; exits with 2 where the command line or the model is at fault."""
+    parser = arguments()
+    args = parser.parse_args(argv)
+    if bool(args.server) != bool(args.model_name):
+        parser.error("--server and --model-name belong together")
+    if not 1 <= args.chunk <= CHUNK:
+        parser.error(f"--chunk: expected 1 to {CHUNK}, got {args.chunk}")
+    if not args.timeout > 0:
+        parser.error(f"--timeout: expected more than 0 seconds, got {args.timeout:g}")
+    config = {"CHUNK": args.chunk, "TIMEOUT": args.timeout}
+    try:
+        if args.server:
+            config |= {"SERVER": args.server, "MODEL_NAME": args.model_name}
+        else:
+            config["MODEL"] = str(find_model(args.model))
+    except MusicError as error:
+        print(f"python -m serving: {error}", file=sys.stderr)
+        sys.exit(2)
+    # gunicorn's own default is one process, or $WEB_CONCURRENCY
+    workers = 2 * (os.cpu_count() or 1) if args.server and "WEB_CONCURRENCY" not in os.environ else None
+    Gunicorn(f"{args.host}:{args.port}", workers, config).run()
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,103 @@
+"""A Backend that runs a SavedModel in this process, on the CPU. Knows TF Serving's folders, but nothing of music.
+
+TensorFlow is imported when a model is loaded and not before: a front end before a model server does without it.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from music.errors import BackendError, Overloaded, Unavailable
+from music.generation import Reply
+
+MODELS = Path(__file__).resolve().parents[1] / "models"  # what ships with the project
+_SAVED = "saved_model.pb"  # written last, so a version without it is not complete
+
+
+def find_model(folder: str | os.PathLike | None = None) -> Path:
+    """The newest version in a folder: <base>/<name>/<version>/saved_model.pb, any of the three levels given.
+
+    Args:
+        folder: a version, a model with its versions, or a base with one model; None: MODELS.
+
+    Raises:
+        Unavailable: none is there, or several models are, so that one must be named.
+    """
+    base = Path(MODELS if folder is None else folder)
+    if (base / _SAVED).is_file():
+        if not base.absolute().name.isdecimal():
+            raise Unavailable(f"{base} is a model, but its folder's name is no version: expected a number such as 1")
+        return base
+    models = [base, *sorted(base.glob("*/"))]
+    found = {model: versions for model in models if (versions := _versions(model))}
+    if not found:
+        raise Unavailable(f"no model in {base}: expected [<name>/]<version>/{_SAVED}, the version a number")
+    if len(found) > 1:
+        raise Unavailable(f"several models in {base}: name one of {', '.join(str(model) for model in found)}")
+    (versions,) = found.values()
+    return max(versions, key=lambda version: int(version.name))
+
+
+def _versions(model: Path) -> list[Path]:
+    return [saved.parent for saved in model.glob(f"*/{_SAVED}") if saved.parent.name.isdecimal()]
+
+
+class Embedded:
+    """A SavedModel, loaded when this object is made. Threads may share it.
+
+    Args:
+        folder: as `find_model` takes it. The version is the number that its folder is named by.
+    """
+
+    def __init__(self, folder: str | os.PathLike | None = None):
+        path = find_model(folder)
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else a page of notices about CPU instructions
+        import tensorflow as tf
+
+        self._tf = tf
+        self._version = int(path.absolute().name)
+        try:
+            with tf.device("/CPU:0"):
+                self._model = tf.saved_model.load(str(path))
+        except (OSError, ValueError, tf.errors.OpError) as error:
+            raise Unavailable(f"the model in {path} cannot be loaded: {error}") from error
+
+    def call(
+        self,
+        signature: str,
+        inputs: Mapping[str, np.ndarray],
+        *,
+        version: int | None = None,
+        timeout: float | None = None,
+    ) -> Reply:
+        """See Backend. A call here is one bounded block of work that cannot be interrupted: `timeout` is not heeded."""
+        if version not in (None, self._version):
+            raise Unavailable(f"version {version} is not here, version {self._version} is")
+        function = self._model.signatures.get(signature)
+        if function is None:
+            raise BackendError(f"signature {signature!r}: the model has {', '.join(sorted(self._model.signatures))}")
+        tensors = self._tensors(signature, function, inputs)
+        try:
+            with self._tf.device("/CPU:0"):
+                outputs = function(**tensors)
+        except self._tf.errors.ResourceExhaustedError as error:
+            raise Overloaded(f"signature {signature!r}: {error}") from error
+        except self._tf.errors.OpError as error:
+            raise BackendError(f"signature {signature!r}: {error}") from error
+        return Reply({name: tensor.numpy() for name, tensor in outputs.items()}, self._version)
+
+    def _tensors(self, signature: str, function, inputs: Mapping[str, np.ndarray]) -> dict:
+        """The inputs as the signature wants them, its names and types checked."""
+        wanted = function.structured_input_signature[1]
+        if wanted.keys() != inputs.keys():
+            raise BackendError(f"signature {signature!r}: expected inputs {sorted(wanted)}, got {sorted(inputs)}")
+        for name, spec in wanted.items():
+            if spec.dtype.as_numpy_dtype != np.asarray(inputs[name]).dtype:
+                got = np.asarray(inputs[name]).dtype
+                raise BackendError(f"signature {signature!r}: expected {name} of {spec.dtype.name}, got {got}")
+            if not spec.shape.is_compatible_with(np.shape(inputs[name])):
+                got = np.shape(inputs[name])
+                raise BackendError(f"signature {signature!r}: expected {name} of shape {spec.shape}, got {got}")
+        return {name: self._tf.constant(array) for name, array in inputs.items()}

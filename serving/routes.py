@@ -1,0 +1,67 @@
+"""The paths of the front end. Knows which module does what, and how many may generate at once."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import flask
+
+from music.errors import Overloaded
+from music.generation import Generator
+from serving import replies, requests
+
+
+class Limit:
+    """At most `most` at once; one more is refused instead of being queued without end."""
+
+    def __init__(self, most: int):
+        self._most = most
+        self._free = threading.BoundedSemaphore(most)
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Raises Overloaded."""
+        if not self._free.acquire(blocking=False):
+            raise Overloaded(f"{self._most} pieces are being made already, the most at once; try again in a moment")
+        try:
+            yield
+        finally:
+            self._free.release()
+
+
+def blueprint(generator: Generator, limit: Limit) -> flask.Blueprint:
+    """The routes, playing `generator`."""
+    routes = flask.Blueprint("routes", __name__)
+
+    @routes.get("/")
+    def page() -> str:
+        return flask.render_template("index.html", numbers=requests.NUMBERS)
+
+    @routes.post("/generate")
+    def generate() -> flask.Response:
+        request = requests.parse(flask.request)  # before a slot is taken: an upload may be slow
+        with ExitStack() as held:
+            held.enter_context(limit.slot())
+            response = replies.reply(request, generator.stream(request.seed, request.settings))
+            if response.is_streamed:  # then the slot is free when the last line is out, or the listener gone
+                response.call_on_close(held.pop_all().close)
+            return response
+
+    @routes.get("/healthz")
+    def healthz() -> dict:
+        """This process is up."""
+        return {"status": "ok"}
+
+    @routes.get("/readyz")
+    def readyz() -> dict:
+        """The model answers; else the problem with it."""
+        card, version = generator.describe()
+        return {"status": "ready", "model": f"{card.name}/{version}"}
+
+    @routes.get("/model")
+    def model() -> dict:
+        """The model's card."""
+        card, version = generator.describe()
+        return {"name": card.name, "version": version, "card": card.facts}
+
+    return routes

@@ -1,0 +1,491 @@
+"""Test doubles: a Backend that plays a script, a toy SavedModel, and a model server that answers as TF Serving does.
+
+TensorFlow is imported where it is needed and not before, so that tests of the front end alone stay quick.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import numpy as np
+
+from music import notes as nt
+from music.encodings import END, FIRST, Column, NoteRows
+from music.errors import Unavailable
+from music.generation import Reply
+from music.notes import Notes
+
+ENCODING = NoteRows(
+    Column("step", 0, 5, 501), Column("pitch", 21, 108, 88), Column("velocity", 1, 127, 127), Column("duration", 0.01, 5, 500)
+)  # fmt: skip
+F = len(ENCODING.columns)
+CARD = {
+    "schema": 1,
+    "recipe": "toy",
+    "encoding": ENCODING.config(),
+    "state": {"row": {"shape": [F], "dtype": "int32"}, "at": {"shape": [1], "dtype": "float32"}},
+}
+
+
+class ScriptedBackend:
+    """Plays `notes`, whatever the seed, and then ends the piece. Keeps what it was called with.
+
+    Args:
+        notes: what the model "makes", on a clock that begins at the seed's last onset.
+        version: of the model; may be changed in the middle of a piece, as a model server may.
+        on_call: runs before each call with (number of the call, signature), and may raise.
+    """
+
+    def __init__(self, notes: Notes, *, version: int = 1, on_call: Callable[[int, str], None] = lambda n, name: None):
+        self.rows = ENCODING.encode(notes, begin=False, end=True, after=0.0)
+        self.version = version
+        self.on_call = on_call
+        self.calls: list[tuple[str, int | None, float | None]] = []
+        self.card = CARD
+
+    def call(
+        self,
+        signature: str,
+        inputs: Mapping[str, np.ndarray],
+        *,
+        version: int | None = None,
+        timeout: float | None = None,
+    ) -> Reply:
+        self.calls.append((signature, version, timeout))
+        self.on_call(len(self.calls), signature)
+        if version not in (None, self.version):
+            raise Unavailable(f"version {version} is gone")
+        outputs = {
+            "describe": self._describe, "prime": self._prime, "step": self._step, "generate": self._generate
+        }[signature](inputs)  # fmt: skip
+        return Reply(outputs, self.version)
+
+    def _describe(self, inputs):
+        return {"card": np.array([json.dumps(self.card).encode()], object)}
+
+    def _prime(self, inputs):
+        """Of the rows primed only the new ones matter: those that this script made itself count as played."""
+        last = inputs["rows"][0, inputs["length"][0] - 1]
+        at = next((n + 1 for n, row in enumerate(self.rows) if (row == last).all()), 0)
+        return {"state_row": last[None], "state_at": np.full((1, 1), at, "f4")}
+
+    def _step(self, inputs):
+        reply = self._generate({**inputs, "count": np.array([1])})
+        return {"row": reply.pop("rows")[:, 0], **reply}
+
+    def _generate(self, inputs):
+        at, count = int(inputs["state_at"][0, 0]), int(inputs["count"][0])
+        rows = np.full((1, 32, F), END, "i4")
+        played = self.rows[at : at + count]
+        rows[0, : len(played)] = played
+        return {"rows": rows, "state_row": rows[:, count - 1], "state_at": inputs["state_at"] + np.float32(count)}
+
+
+def melody(count: int, pitch: int = 60) -> Notes:
+    """A seed, or a script: `count` notes a quarter of a second apart, rising and falling by a third."""
+    return nt.from_tuples([(n / 4, n / 4 + 0.25, pitch + n % 4, 60 + n % 40) for n in range(count)])
+
+
+def save_toy_model(base: Path, version: int) -> Path:
+    """Write <base>/toy/<version>: section 6's signatures over a model that is not musical but honest.
+
+    Each note depends on the noise, the row before and how many came before; its velocity is the model's version.
+    """
+    import tensorflow as tf
+
+    sizes = np.array([column.size for column in ENCODING.columns], "f4")
+    velocity = ENCODING.names.index("velocity")
+
+    def spec(*shape, dtype=tf.float32):
+        return tf.TensorSpec((None, *shape), dtype)
+
+    row, at = spec(F, dtype=tf.int32), spec(1)
+    state = {"state_row": row, "state_at": at}
+    how = {name: spec() for name in ("temperature", "top_p", "min_p")}
+
+    def advance(noise, temperature, state_row, state_at):
+        mixed = tf.math.mod(noise * tf.sign(temperature)[:, None] + tf.cast(state_row, tf.float32) * 0.37 + state_at * 0.11, 1)
+        drawn = tf.cast(tf.minimum(mixed * 0.1 * sizes, sizes - 1), tf.int32) + FIRST
+        is_velocity = tf.one_hot(velocity, F, dtype=tf.int32)
+        return drawn * (1 - is_velocity) + is_velocity * (FIRST - 1 + version), state_at + 1
+
+    module = tf.Module()
+    module.card = tf.saved_model.Asset(_written(base / "card.json", json.dumps(CARD)))
+
+    @tf.function(input_signature=[spec(dtype=tf.int32)])
+    def describe(batch):
+        return {"card": tf.fill(tf.shape(batch), tf.io.read_file(module.card))}
+
+    def prime(rows, length, state_row, state_at):
+        last = tf.gather(rows, tf.maximum(length - 1, 0), batch_dims=1)
+        heard = tf.where((length > 0)[:, None], last, state_row)
+        return {"state_row": heard, "state_at": state_at + tf.cast(length, tf.float32)[:, None]}
+
+    def step(noise, temperature, top_p, min_p, state_row, state_at):
+        state_row, state_at = advance(noise, temperature, state_row, state_at)
+        return {"row": state_row, "state_row": state_row, "state_at": state_at}
+
+    def generate(noise, count, temperature, top_p, min_p, state_row, state_at):
+        rows = []
+        for n in range(32):
+            new, after = advance(noise[:, n], temperature, state_row, state_at)
+            on = (n < count)[:, None]
+            state_row, state_at = tf.where(on, new, state_row), tf.where(on, after, state_at)
+            rows.append(new)
+        return {"rows": tf.stack(rows, 1), "state_row": state_row, "state_at": state_at}
+
+    def signature(function, **inputs):
+        return tf.function(function).get_concrete_function(
+            **{name: tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in inputs.items()}
+        )
+
+    folder = base / "toy" / str(version)
+    stepping = signature(step, noise=spec(F), **how, **state)
+    tf.saved_model.save(module, str(folder), signatures={
+        "describe": describe,
+        "prime": signature(prime, rows=spec(64, F, dtype=tf.int32), length=spec(dtype=tf.int32), **state),
+        "step": stepping,
+        "serving_default": stepping,
+        "generate": signature(generate, noise=spec(32, F), count=spec(dtype=tf.int32), **how, **state),
+    })  # fmt: skip
+    return folder
+
+
+def _written(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+class Refused(Exception):
+    """A call that the model server answers with an error."""
+
+    def __init__(self, code: grpc.StatusCode, message: str):
+        super().__init__(message)
+        self.code, self.message = code, message
+
+
+class ModelServer:
+    """A gRPC server on 127.0.0.1 made of the official stubs, with TF Serving's own error codes and messages.
+
+    Args:
+        base: the folder of a model's versions, <base>/<version>/; the model is called what that folder is.
+        versions: those to load at first; None: the newest one.
+        content: answer with `tensor_content` instead of typed lists (--enable_serialization_as_tensor_content).
+        window: seconds for which a call waits for others to be merged with; 0: no batching.
+
+    The numbers in comments are rows of the table that TF Serving's behaviour was written down in (FACTS 6).
+    """
+
+    def __init__(self, base: Path, *, versions: list[int] | None = None, content: bool = False, window: float = 0.0):
+        self.name = Path(base).name
+        self._base, self._content = Path(base), content
+        self._models: dict[int, object] = {}
+        self._gone: set[int] = set()
+        self._failures: list[tuple[grpc.StatusCode, str]] = []
+        self._batcher = _Batcher(window) if window else None
+        self.on_call: Callable[[int], None] = lambda n: None  # runs before each Predict, with its number
+        self.calls: list[tuple[str, int]] = []  # (signature, batch) of each Predict
+        self.port = 0
+        for version in versions or [max(int(folder.name) for folder in self._base.iterdir())]:
+            self.load(version)
+        self.start()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def merged(self) -> list[int]:
+        """How many calls each run of the model joined."""
+        return self._batcher.sizes
+
+    def load(self, version: int) -> None:
+        import tensorflow as tf
+
+        self._models[version] = tf.saved_model.load(str(self._base / str(version)))
+        self._gone.discard(version)
+
+    def unload(self, version: int) -> None:
+        del self._models[version]
+        self._gone.add(version)
+
+    def fail(self, code: grpc.StatusCode, message: str, times: int = 1) -> None:
+        """Answer the next `times` calls with an error."""
+        self._failures += [(code, message)] * times
+
+    def start(self) -> None:
+        """Listen; on the same port as before, if there was one."""
+        from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+
+        server = grpc.server(
+            futures.ThreadPoolExecutor(16), options=[("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)]
+        )
+        predictions = prediction_service_pb2_grpc.PredictionServiceServicer()
+        predictions.Predict = self._answering(self._predict)
+        statuses = model_service_pb2_grpc.ModelServiceServicer()
+        statuses.GetModelStatus = self._answering(self._status)
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(predictions, server)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(statuses, server)
+        self.port = server.add_insecure_port(self.address)
+        server.start()
+        self._server = server
+
+    def stop(self) -> threading.Event:
+        """Stop at once, as a killed server does; wait for the event to be sure, but not in `on_call`."""
+        return self._server.stop(0)
+
+    def __enter__(self) -> "ModelServer":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.stop().wait(5)
+
+    @staticmethod
+    def _answering(method: Callable) -> Callable:
+        def answer(request, context):
+            try:
+                return method(request)
+            except Refused as refused:
+                message = refused.message
+                context.abort(refused.code, message if len(message) <= 1024 else message[:1024] + "...TRUNCATED")  # 22
+
+        return answer
+
+    def _predict(self, request):
+        from tensorflow_serving.apis import predict_pb2
+
+        self.calls.append((request.model_spec.signature_name, _batch(request)))
+        self.on_call(len(self.calls))
+        if self._failures:
+            raise Refused(*self._failures.pop(0))
+        version = self._version(request)
+        signature = request.model_spec.signature_name or "serving_default"  # 8
+        function = self._models[version].signatures.get(signature)
+        if function is None:  # 6
+            raise Refused(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{signature}" not found.')
+        inputs = _inputs(request, function.structured_input_signature[1])
+        wanted = _filtered(request.output_filter, list(function.structured_outputs))
+        if self._batcher:
+            outputs = self._batcher.run((version, signature), function, inputs)
+        else:
+            outputs = _run(function, inputs)
+        response = predict_pb2.PredictResponse()
+        response.model_spec.name = self.name  # 9
+        response.model_spec.version.value = version
+        response.model_spec.signature_name = signature
+        for name in wanted:
+            _fill(response.outputs[name], outputs[name], self._content)
+        return response
+
+    def _version(self, request) -> int:
+        spec = request.model_spec
+        if not request.HasField("model_spec"):  # 1
+            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "Missing ModelSpec")
+        if not spec.name:  # 2
+            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "ModelSpec has no name specified.")
+        if spec.version_label:  # 30
+            message = f"Unrecognized servable version label: {spec.version_label}"
+            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, message)
+        asked = spec.version.value if spec.HasField("version") else None
+        version = max(self._models, default=None) if asked is None else asked
+        if spec.name != self.name or version not in self._models:  # 3, 4
+            which = f"Latest({spec.name})" if asked is None else f"Specific({spec.name}, {asked})"
+            raise Refused(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {which}")
+        return version
+
+    def _status(self, request):
+        from tensorflow_serving.apis import get_model_status_pb2
+
+        spec = request.model_spec
+        if not request.HasField("model_spec"):  # 23
+            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "Missing ModelSpec")
+        known = sorted({*self._models, *self._gone}) if spec.name == self.name else []
+        if not known:  # 24
+            raise Refused(grpc.StatusCode.NOT_FOUND, f"Could not find any versions of model {spec.name}")
+        if spec.HasField("version"):
+            if spec.version.value not in known:  # 25
+                message = f"Could not find version {spec.version.value} of model {spec.name}"
+                raise Refused(grpc.StatusCode.NOT_FOUND, message)
+            known = [spec.version.value]
+        response = get_model_status_pb2.GetModelStatusResponse()
+        for version in known:  # 26: AVAILABLE is 30, END is 50
+            response.model_version_status.add(version=version, state=30 if version in self._models else 50).status.SetInParent()
+        return response
+
+
+def _batch(request) -> int:
+    return max((tensor.tensor_shape.dim[0].size for tensor in request.inputs.values() if tensor.tensor_shape.dim), default=0)
+
+
+def _inputs(request, wanted: Mapping) -> dict:
+    """The request's tensors, refused as TF Serving refuses them. Shapes other than the batch are not its business (15)."""
+    import tensorflow as tf
+
+    sent = request.inputs
+    if len(sent) != len(wanted):  # 10
+        extra, missing = sorted(set(sent) - set(wanted)), sorted(set(wanted) - set(sent))
+        raise Refused(
+            grpc.StatusCode.INVALID_ARGUMENT,
+            f"input size does not match signature: {len(sent)}!={len(wanted)} len({{{','.join(sorted(sent))}}}) != "
+            f"len({{{','.join(sorted(wanted))}}}). Sent extra: {{{','.join(extra)}}}. "
+            f"Missing but required: {{{','.join(missing)}}}.",
+        )
+    inputs = {}
+    for n, (name, spec) in enumerate(sorted(wanted.items())):
+        if name not in sent:  # 11
+            message = f'tensor "{name}": input alias not found in request and no default value provided'
+            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, message)
+        try:
+            inputs[name] = tf.constant(tf.make_ndarray(sent[name]))
+        except (TypeError, ValueError) as error:  # 13
+            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, f"tensor parsing error: {name}") from error
+        if inputs[name].dtype != spec.dtype:  # 14
+            message = f"Expects arg[{n}] to be {_type(spec.dtype)} but {_type(inputs[name].dtype)} is provided"
+            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, message)
+    return inputs
+
+
+def _type(dtype) -> str:
+    return {"float32": "float", "float64": "double"}.get(dtype.name, dtype.name)
+
+
+def _filtered(asked, known: list[str]) -> list[str]:
+    for n, name in enumerate(asked):
+        if name not in known:  # 18
+            raise Refused(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"output tensor alias not found in signature: {name} Outputs expected to be in the set "
+                f"{{{','.join(sorted(known))}}}.",
+            )
+        if name in asked[:n]:  # 19
+            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, f"duplicate output tensor alias: {name}")
+    return list(asked) or known  # 20
+
+
+def _run(function, inputs: Mapping) -> dict[str, np.ndarray]:
+    """Run the graph; an empty batch gives an empty result (17), a kernel's error passes through (15, 16)."""
+    import tensorflow as tf
+
+    codes = {code.value[0]: code for code in grpc.StatusCode}
+    try:
+        return {name: tensor.numpy() for name, tensor in function(**inputs).items()}
+    except tf.errors.OpError as error:
+        raise Refused(codes[error.error_code], error.message) from error
+    except (TypeError, ValueError) as error:  # a shape that Python's front end of TensorFlow sees before the kernel does
+        raise Refused(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
+
+
+def _fill(proto, array: np.ndarray, content: bool) -> None:
+    """An output as a TensorProto (21)."""
+    import tensorflow as tf
+
+    dtype = tf.as_dtype(array.dtype)
+    proto.dtype = dtype.as_datatype_enum
+    for size in array.shape:
+        proto.tensor_shape.dim.add(size=size)
+    if content and dtype != tf.string:
+        proto.tensor_content = array.tobytes()
+    else:
+        field = {"float32": "float_val", "int32": "int_val", "int64": "int64_val", "string": "string_val"}[dtype.name]
+        getattr(proto, field).extend(array.ravel().tolist())
+
+
+class _Batcher:
+    """TF Serving's merging (43): calls of one signature that wait together run as one, joined along dimension 0."""
+
+    def __init__(self, window: float):
+        self._window = window
+        self._lock = threading.Lock()
+        self._waiting: dict[tuple, list] = {}
+        self.sizes: list[int] = []
+
+    def run(self, key: tuple, function, inputs: Mapping) -> dict[str, np.ndarray]:
+        answer: futures.Future = futures.Future()
+        with self._lock:
+            batch = self._waiting.setdefault(key, [])
+            batch.append((inputs, answer))
+            leads = len(batch) == 1
+        if leads:
+            time.sleep(self._window)
+            with self._lock:
+                batch = self._waiting.pop(key)
+                self.sizes.append(len(batch))
+            self._run(function, batch)
+        return answer.result(timeout=30)
+
+    def _run(self, function, batch: list) -> None:
+        try:
+            outputs = self._split(_run(function, self._joined(batch)), [self._size(inputs) for inputs, _ in batch])
+        except Refused as refused:
+            for _, answer in batch:
+                answer.set_exception(refused)
+        else:
+            for (_, answer), output in zip(batch, outputs, strict=True):
+                answer.set_result(output)
+
+    @staticmethod
+    def _size(inputs: Mapping) -> int:
+        sizes = {tensor.shape[0] if tensor.shape.rank else None for tensor in inputs.values()}
+        if len(sizes) != 1 or None in sizes:
+            message = "Batching session Run() input tensors must have equal 0th-dimension size"
+            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, message)
+        return sizes.pop()
+
+    @staticmethod
+    def _joined(batch: list) -> dict:
+        import tensorflow as tf
+
+        first, _ = batch[0]
+        for inputs, _ in batch:
+            for name, tensor in inputs.items():
+                if tensor.shape[1:] != first[name].shape[1:]:
+                    message = f"Tensors with name '{name}' from different tasks have different shapes and padding is turned off"
+                    raise Refused(grpc.StatusCode.FAILED_PRECONDITION, message)
+        return {name: tf.concat([inputs[name] for inputs, _ in batch], 0) for name in first}
+
+    @staticmethod
+    def _split(outputs: Mapping[str, np.ndarray], sizes: list[int]) -> list[dict[str, np.ndarray]]:
+        for array in outputs.values():
+            if not array.ndim:
+                raise Refused(grpc.StatusCode.FAILED_PRECONDITION, "Batched output tensor has 0 dimensions")
+            if len(array) != sum(sizes):
+                message = "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input tensors"
+                raise Refused(grpc.StatusCode.FAILED_PRECONDITION, message)
+        ends = np.cumsum(sizes)
+        return [{name: array[end - size : end] for name, array in outputs.items()} for size, end in zip(sizes, ends, strict=True)]
+
+
+@contextmanager
+def front_end(*flags: str, **environ: str) -> Iterator[str]:
+    """`python -m serving` as a process of its own on a free port; gives its address, and ends it."""
+    import os
+    import re
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "serving", "--port", "0", *flags]
+    environ = {**os.environ, "WEB_CONCURRENCY": "1", **environ}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environ)
+    log = []
+    try:
+        for line in process.stderr:
+            log.append(line)
+            if found := re.search(r"Listening at: (http://\S+)", line):
+                drain = threading.Thread(target=lambda: log.extend(process.stderr), daemon=True)
+                drain.start()
+                yield found[1]
+                return
+        raise AssertionError("the front end did not start:\n" + "".join(log))
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(5)
+            raise
