@@ -9,6 +9,7 @@
 """
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -19,23 +20,54 @@ from music.errors import MusicError
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("trainer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
+    run = argparse.ArgumentParser(add_help=False)
+    run.add_argument("--run", required=True, help="the run's folder")
+    run.add_argument("--weights", default="best", metavar="best|last|EPOCH")
+    backend = argparse.ArgumentParser(add_help=False)
+    backend.add_argument("--backend", choices=["tensorflow", "jax"], default="tensorflow")
 
-    train = commands.add_parser("train", help="train a recipe, or go on with a run")
+    train = commands.add_parser("train", parents=[backend], help="train a recipe, or go on with a run")
     train.add_argument("--recipe", required=True)
     train.add_argument("--data", required=True, help="a folder that `python -m preprocessing` wrote")
     train.add_argument("--run", required=True, help="the run's folder; a run that is there goes on")
     train.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="e.g. training.batch=32")
     train.add_argument("--minutes", type=float, help="stop after the epoch in which they are over")
-    train.add_argument("--backend", choices=["tensorflow", "jax"], default="tensorflow")
+
+    evaluate = commands.add_parser("evaluate", parents=[backend], help="nats per note on a split")
+    which = evaluate.add_mutually_exclusive_group(required=True)
+    which.add_argument("--run", help="a run's folder")
+    which.add_argument("--model", help="an exported version's folder, such as models/performance/1")
+    evaluate.add_argument("--weights", default="best", metavar="best|last|EPOCH")
+    evaluate.add_argument("--data", required=True)
+    evaluate.add_argument("--split", choices=["train", "validation", "test"], required=True)
+    evaluate.add_argument("--pieces", type=int, help="only the first so many pieces, for a quick look")
+    evaluate.add_argument("--json", action="store_true")
+
+    sample = commands.add_parser("sample", parents=[run, backend], help="write a piece as MIDI")
+    sample.add_argument("--seed", metavar="MIDI", help="continue this file; absent: a new piece from its beginning")
+    sample.add_argument("--notes", type=int, default=256)
+    sample.add_argument("--temperature", type=float, default=1.0)
+    sample.add_argument("--top-p", type=float, default=1.0)
+    sample.add_argument("--min-p", type=float, default=0.0)
+    sample.add_argument("--random-seed", type=int)
+    sample.add_argument("--output", required=True)
+
+    export = commands.add_parser("export", parents=[run], help="write a SavedModel for TF Serving")
+    export.add_argument("--output", required=True, help="the base folder; <recipe>/<version> is made in it")
+    export.add_argument("--version", type=int)
     return parser
 
 
 def run(argv: Sequence[str] | None = None) -> int:
+    """Run one command; 0, or 2 with a line on stderr for an error that the user can mend."""
     args = _parser().parse_args(argv)
     os.environ["KERAS_BACKEND"] = getattr(args, "backend", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if args.command == "export":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # the graph must not hold cuDNN ops
     try:
-        globals()[f"_{args.command}"](args)
-    except MusicError as error:
+        {"train": _train, "evaluate": _evaluate, "sample": _sample, "export": _export}[args.command](args)
+    except (MusicError, OSError) as error:
         print(f"trainer: {error}", file=sys.stderr)
         return 2
     return 0
@@ -49,6 +81,61 @@ def _train(args) -> None:
     for setting in args.set:
         chosen = recipe.override(chosen, setting)
     training.fit(chosen, Dataset.open(args.data), args.run, args.minutes)
+
+
+def _evaluate(args) -> None:
+    import numpy as np
+
+    from music.generation import Card
+    from music.pieces import Dataset
+    from trainer import data, evaluation, training
+
+    if args.model:
+        from trainer import export
+
+        backend = export.Loaded(args.model)
+    else:
+        backend = _live(*training.load_run(args.run, args.weights))
+    card = Card.parse(backend.call("describe", {"batch": np.zeros(1, "i4")}).outputs["card"][0])
+    corpus = data.Corpus(Dataset.open(args.data), args.split, card.facts.get("select", ""))
+    score = evaluation.evaluate(backend, card, corpus, args.pieces).to_dict()
+    if args.json:
+        print(json.dumps({"split": args.split, **score}))
+        return
+    columns = " + ".join(f"{name} {value:.3f}" for name, value in score["columns"].items())
+    print(f"{score['nats_per_note']:.3f} nats a note on {args.split}: {columns}")
+    print(f"{score['pieces']} pieces, {score['notes']:,} notes, {score['seconds']:.0f} s; grid of 10 ms and 32 velocities")
+
+
+def _sample(args) -> None:
+    import numpy as np
+
+    from music import midi, storage
+    from music import notes as nt
+    from music.generation import Generator, Settings
+    from trainer import training
+
+    seed = midi.read(storage.read(args.seed)) if args.seed else nt.empty()
+    settings = Settings(args.notes, args.temperature, args.top_p, args.min_p, args.random_seed)
+    generator = Generator(_live(*training.load_run(args.run, args.weights)))
+    chunks = list(generator.stream(seed, settings))
+    made = np.concatenate([chunk.notes for chunk in chunks])
+    storage.write(args.output, midi.write(nt.sort(np.concatenate([seed, made]))))
+    print(f"{args.output}: {len(seed)} notes of the seed and {len(made)} new ones, {nt.length(made):.0f} s")
+
+
+def _export(args) -> None:
+    from trainer import export, training
+
+    model, card = training.load_run(args.run, args.weights)
+    card["made"] = {**card.get("made", {}), "commit": export.commit(), "weights": args.weights}
+    print(export.publish(model, card, args.output, args.version))
+
+
+def _live(model, card):
+    from trainer import signatures
+
+    return signatures.Live(model, card)
 
 
 if __name__ == "__main__":

@@ -35,16 +35,16 @@ class LSTMCore(keras.layers.Layer):
             layer.build((*shape[:2], self.units))
         self.built = True
 
-    def call(self, x, state: dict, mask=None, training=False):
-        """(B, T, D), state → (B, T, D), state. Where `mask`, bool (B, T), is False nothing advances."""
+    def call(self, x, state: dict, counts=None, training=False):
+        """(B, T, D), state → (B, T, D), state. Where `counts`, bool (B, T), is False nothing advances."""
         after = {}
         for k, (norm, lstm) in enumerate(zip(self.norms, self.lstms, strict=True)):
             before = [state[f"h{k}"], state[f"c{k}"]]
-            if x.shape[1] == 1 and mask is None:  # one note: the cell itself, no loop around it
+            if x.shape[1] == 1 and counts is None:  # one note: the cell itself, no loop around it
                 y, (h, c) = lstm.cell(norm(x)[:, 0], before)
                 y = y[:, None]
             else:
-                y, h, c = lstm(norm(x), initial_state=before, mask=mask, training=training)
+                y, h, c = lstm(norm(x), initial_state=before, mask=counts, training=training)
             after[f"h{k}"], after[f"c{k}"] = h, c
             x = x + self.dropout(y, training=training)
         return self.last_norm(x), after

@@ -63,8 +63,8 @@ class EventModel(keras.Model):
         sounding = sg.follow(self.tables, rows, state)
         x = [table(rows[:, :, k]) for k, table in enumerate(self.embeddings)]
         x = self.listen(ops.concatenate([*x, sg.slot_features(sounding), sg.pitch_features(sounding)], axis=-1))
-        mask = None if length is None else ops.arange(rows.shape[1])[None] < length[:, None]
-        hidden, after = self.core(x, state, mask=mask, training=training)
+        counts = None if length is None else ops.arange(rows.shape[1])[None] < length[:, None]
+        hidden, after = self.core(x, state, counts=counts, training=training)
         after |= {name: _last(value, length, state[name]) for name, value in sounding.items()}
         return hidden, sounding, after
 

@@ -17,7 +17,7 @@ import time
 import keras
 import numpy as np
 
-from music import storage
+from music import plots, storage
 from music.errors import MusicError, RecordError
 from music.pieces import Dataset
 from trainer import data, model
@@ -250,8 +250,6 @@ class Keeper(keras.callbacks.Callback):
         effort = {name: self._history[-1][name] for name in ("epoch", "notes", "seconds")}
         self._card |= {"metrics": {"best_epoch": best["epoch"], **metrics, "trained": effort}, "made": made}
         storage.write(storage.join(self._run, CARD), _json(self._card))
-        from music import plots
-
         plots.losses(storage.join(self._run, HISTORY), storage.join(self._run, "loss.png"))
         return self._card
 

@@ -1,0 +1,76 @@
+"""What several test files share: a tiny dataset, a tiny model and its export, all made here."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+
+import numpy as np
+import pytest
+
+from music import midi
+from music import notes as nt
+from trainer import recipe
+from trainer.recipe import LSTM, Chain
+
+
+def waltz(seed: int, bars: int = 24) -> nt.Notes:
+    """A little waltz, another one for each seed: a bass note, two chords, and a melody that wanders."""
+    rng = np.random.default_rng(seed)
+    rows, melody = [], 72
+    for bar in range(bars):
+        at, root = bar * 1.5, 45 + int(rng.choice([0, 3, 5, 7]))
+        rows.append((at, at + 1.4, root, 60))
+        for beat in (0.5, 1.0):
+            rows += [(at + beat + 0.01 * k, at + beat + 0.45, root + up, 45) for k, up in enumerate((12, 16, 19))]
+        for beat in (0.0, 0.75):
+            melody = int(np.clip(melody + rng.integers(-4, 5), 60, 90))
+            rows.append((at + beat + rng.uniform(0, 0.02), at + beat + 0.7, melody, int(rng.integers(60, 90))))
+    return nt.from_tuples(rows)
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe() -> recipe.Recipe:
+    """`performance`, small enough to train in a test."""
+    full = recipe.load("performance")
+    training = replace(full.training, window=32, batch=4, steps=5, epochs=4, warmup=5, keep=2, validation=8)
+    return replace(full, core=LSTM(units=16, layers=2, dropout=0.1), heads=Chain(hidden=16, slots=4), training=training)
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory) -> str:
+    """A folder of twenty waltzes, preprocessed."""
+    from preprocessing.__main__ import run
+
+    folder = tmp_path_factory.mktemp("midi")
+    for seed in range(20):
+        (folder / f"waltz-{seed:02d}.mid").write_bytes(midi.write(waltz(seed)))
+    out = tmp_path_factory.mktemp("dataset") / "notes"
+    assert run(["--input", str(folder), "--output", str(out), "--shards", "2"]) == 0
+    return str(out)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_recipe):
+    """(model, card) of fresh weights, never trained; always the same ones."""
+    import keras
+
+    from trainer import model
+
+    keras.utils.set_random_seed(7)
+    card = {"schema": 1, **recipe.to_card(tiny_recipe)}
+    made = model.build(card)
+    return made, card | {"state": made.state_spec}
+
+
+@pytest.fixture(scope="session")
+def tiny_export(tiny_model, tmp_path_factory) -> Path:
+    """A base folder with `performance/1` in it, as TF Serving wants it; a second version can be published beside it."""
+    from trainer import export
+
+    base = tmp_path_factory.mktemp("models")
+    export.publish(*tiny_model, str(base))
+    return base

@@ -1,0 +1,159 @@
+"""A run → a SavedModel that TF Serving serves, verified and published. The only TensorFlow code of the trainer.
+
+Always traced on the CPU: a graph traced on a GPU may hold cuDNN ops that a CPU server cannot run (keras#18504).
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+from music import wire
+from music.errors import MusicError
+from music.generation import CHUNK, Card, Reply
+from trainer import signatures
+from trainer.model import EventModel
+
+SERVED = "saved_model.pb"  # TF Serving loads a version when this file appears, so it is published last
+
+
+class ExportError(MusicError):
+    """The exported model does not do what the run's model does, or its place is taken."""
+
+
+def save(model: EventModel, card: dict, folder: str) -> None:
+    """Write a SavedModel with the signatures, the card as an asset and warm-up records."""
+    module = tf.Module()
+    module.weights = [weight.value for weight in model.weights]
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as beside:
+        asset = Path(beside, "card.json")
+        asset.write_text(json.dumps(card, indent=1))
+        module.card = tf.saved_model.Asset(str(asset))
+        with tf.device("/CPU:0"):
+            traced = {name: _trace(name, model, inputs) for name, inputs in signatures.specs(model).items()}
+            traced["describe"] = _describe(module)
+        traced["serving_default"] = traced["step"]
+        tf.saved_model.save(module, folder, signatures=traced)
+    _write_warm_up(model, folder)
+
+
+def publish(model: EventModel, card: dict, base: str, version: int | None = None) -> str:
+    """Save, load again, verify, and copy to <base>/<recipe>/<version>/ with saved_model.pb last.
+
+    Returns:
+        The version's folder; the version is one more than the newest there, if none is given.
+
+    Raises:
+        ExportError: the version exists, or the saved model's answers differ from the run's.
+    """
+    home = Path(base, card["recipe"])
+    there = [int(entry.name) for entry in home.iterdir() if entry.name.isdigit()] if home.is_dir() else []
+    version = max(there, default=0) + 1 if version is None else version
+    target = home / str(version)
+    if (target / SERVED).exists():
+        raise ExportError(f"{target} exists already; choose another --version")
+    if target.exists():
+        shutil.rmtree(target)  # an export that was interrupted: without saved_model.pb nobody has served it
+    with tempfile.TemporaryDirectory(dir=_made(home), prefix=".export-") as beside:
+        save(model, card, beside)
+        verify(model, card, beside)
+        shutil.copytree(beside, target, ignore=shutil.ignore_patterns(SERVED))
+        target.chmod(0o755)  # the temporary folder was its owner's alone; a server is somebody else
+        os.replace(Path(beside, SERVED), target / SERVED)
+    return str(target)
+
+
+def verify(model: EventModel, card: dict, folder: str) -> None:
+    """Raises ExportError unless the SavedModel reproduces the model's nll within 1e-4, and step equals generate."""
+    saved, live = Loaded(folder), signatures.Live(model, card)
+    read = Card.parse(saved.call("describe", {"batch": np.zeros(1, "i4")}).outputs["card"][0])
+    if read.facts != json.loads(json.dumps(card)):
+        raise ExportError(f"{folder}: the card that comes back is not the one that went in")
+    rng = np.random.default_rng(0)
+    rows = np.stack([rng.integers(3, size, (2, 64)) for size in read.encoding.sizes], axis=-1).astype("i4")
+    heard = {"rows": rows, "length": np.array([64, 40], "i4"), **read.empty_state(2)}
+    ours, theirs = (b.call("likelihood", heard).outputs["nll"] for b in (live, saved))
+    if not np.allclose(ours, theirs, atol=1e-4):
+        raise ExportError(f"{folder}: nll differs by up to {np.abs(ours - theirs).max():.2g}, expected under 1e-4")
+    state = {k: v for k, v in saved.call("prime", heard).outputs.items()}
+    noise = rng.random((2, CHUNK, rows.shape[-1]), "f4")
+    how = {name: np.full(2, value, "f4") for name, value in (("temperature", 1), ("top_p", 0.95), ("min_p", 0.01))}
+    chunk = saved.call("generate", {"noise": noise, "count": np.full(2, CHUNK, "i4"), **how, **state}).outputs
+    for i in range(CHUNK):
+        one = saved.call("step", {"noise": noise[:, i], **how, **state}).outputs
+        state = {name: one[name] for name in state}
+        if not np.array_equal(one["row"], chunk["rows"][:, i]):
+            raise ExportError(f"{folder}: `step` number {i + 1} drew {one['row']}, `generate` {chunk['rows'][:, i]}")
+
+
+class Loaded:
+    """A Backend over a SavedModel folder, to verify and to evaluate it."""
+
+    def __init__(self, folder: str):
+        self._model = tf.saved_model.load(folder)
+
+    def call(self, signature: str, inputs: Mapping[str, np.ndarray], *, version=None, timeout=None) -> Reply:
+        outputs = self._model.signatures[signature](**{name: tf.constant(value) for name, value in inputs.items()})
+        return Reply({name: value.numpy() for name, value in outputs.items()}, 0)
+
+
+def commit() -> str:
+    """The commit this code is at, for the card; "unknown" outside a git checkout."""
+    found = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+    )
+    return found.stdout.strip() or "unknown"
+
+
+def _trace(name: str, model: EventModel, inputs: dict):
+    function = signatures.SIGNATURES[name]
+    specs = {key: tf.TensorSpec([None, *shape], dtype, name=key) for key, (shape, dtype) in inputs.items()}
+
+    @tf.function
+    def traced(**given):
+        return signatures.alike(function, model, given)
+
+    return traced.get_concrete_function(**specs)
+
+
+def _describe(module):
+    @tf.function
+    def describe(batch):
+        card = tf.io.read_file(module.card.asset_path)
+        return {"card": tf.repeat(card[None], tf.shape(batch)[0])}
+
+    return describe.get_concrete_function(tf.TensorSpec([None], tf.int32, name="batch"))
+
+
+def _write_warm_up(model: EventModel, folder: str) -> None:
+    """One call of each signature, that TF Serving makes before it serves the version."""
+    calls = {"describe": {"batch": np.zeros(1, "i4")}}
+    for name, inputs in signatures.specs(model).items():
+        ones = ("length", "count", "temperature", "top_p")  # zero would do no work, or be no setting
+        calls[name] = {
+            key: np.full((1, *shape), key in ones, dtype) for key, (shape, dtype) in inputs.items()
+        }
+    records = []
+    for name, given in calls.items():
+        request = predict_pb2.PredictRequest()
+        request.model_spec.signature_name = name
+        for key, value in given.items():
+            request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
+        log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
+        records.append(log.SerializeToString(deterministic=True))
+    extra = Path(folder, "assets.extra")
+    extra.mkdir(exist_ok=True)
+    (extra / "tf_serving_warmup_requests").write_bytes(wire.write_records(records))
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
