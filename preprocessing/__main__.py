@@ -21,6 +21,8 @@ The folder then holds, for each split, up to --shards files (only those with a p
 """
 
 import argparse
+import os
+import signal
 import sys
 import threading
 import time
@@ -60,10 +62,8 @@ def run(argv: Sequence[str] | None = None) -> int:
             build(pipeline, source, facts, args.output, args.shards)
             pipeline.run().wait_until_finish()
         outcome = output.complete(args.output, source.name, files)
-    except MusicError as error:
+    except (MusicError, OSError) as error:
         return _fail(error, 1)
-    except KeyboardInterrupt:
-        return _fail(f"interrupted; {args.output} is not complete, run again with --overwrite", 130)
     print(_summary(outcome, args.output, time.monotonic() - began))
     return 0
 
@@ -121,8 +121,9 @@ def _progress(files: int) -> Iterator[None]:
         while not done.wait(0.5 if live else 3.0):
             if read := Tally.files - before:
                 rate = read / (time.monotonic() - began)
-                left = f"about {(files - read) / rate:.0f} s left" if read < files else "writing shards"
-                line = f"{read} of {files} files, {rate:.0f} a second, {left}"
+                line = f"{read} of {files} files, {rate:.0f} a second, about {(files - read) / rate:.0f} s left"
+                if read == files:
+                    line = f"all {files} files are read, writing shards"
                 print(f"\r\033[K{line}" if live else line, end="" if live else "\n", file=sys.stderr, flush=True)
 
     reporter = threading.Thread(target=report, daemon=True)
@@ -152,5 +153,11 @@ def _fail(why: object, code: int) -> int:
     return code
 
 
+def _interrupted(*_) -> None:
+    """End at once: Beam would make some sixty lines of traceback of Ctrl-C, and there is nothing to tidy up."""
+    os._exit(_fail("interrupted; the dataset is not complete, run again with --overwrite", 130))
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, _interrupted)
     sys.exit(run())

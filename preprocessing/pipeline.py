@@ -22,15 +22,16 @@ from preprocessing.maestro import Facts
 from preprocessing.output import shard_name
 from preprocessing.sources import FAILED, Source, attempt
 
-# Histogram edges; a value outside counts in the outermost bin. Times in seconds, ten bins a decade, the first one
-# for what is as good as simultaneous. Pieces by notes: two bins an octave.
-_TIMES = [0.0, *(round(0.001 * 10 ** (k / 10), 6) for k in range(51))]
+# Histogram edges: whole MIDI numbers; whole milliseconds, ten bins a decade up to 100 s; notes, two bins an octave.
+_MILLISECONDS = [0, *sorted({round(10 ** (k / 10)) for k in range(51)})]
+_OCTAVES = sorted({round(2 ** (k / 2)) for k in range(36)})
+_BIN_OF_MILLISECOND = np.searchsorted(_MILLISECONDS, np.arange(_MILLISECONDS[-1]), side="right") - 1
 EDGES = {
     "pitch": list(range(129)),
     "velocity": list(range(129)),
-    "step": _TIMES,
-    "duration": _TIMES,
-    "notes_per_piece": sorted({round(2 ** (k / 2)) for k in range(36)}),
+    "step": [edge / 1000 for edge in _MILLISECONDS],
+    "duration": [edge / 1000 for edge in _MILLISECONDS],
+    "notes_per_piece": _OCTAVES,
 }
 
 
@@ -173,18 +174,23 @@ def counts(piece: Piece) -> dict:
         ("notes", piece.split): len(notes),
         ("microseconds", piece.split): round(nt.length(notes) * 1e6),
     }
-    values = {
+    bins = {
         "pitch": notes["pitch"],
         "velocity": notes["velocity"],
-        "step": np.round(nt.steps(notes), 6),
-        "duration": np.round(notes["end"] - notes["start"], 6),
-        "notes_per_piece": np.array([len(notes)]),
+        "step": _time_bins(nt.steps(notes)[1:]),  # from each onset to the next; the first note has none before it
+        "duration": _time_bins(notes["end"] - notes["start"]),
+        "notes_per_piece": np.searchsorted(_OCTAVES, [len(notes)], side="right") - 1,
     }
-    for name, column in values.items():
-        bins = np.searchsorted(EDGES[name], column, side="right") - 1
-        bins, numbers = np.unique(np.clip(bins, 0, len(EDGES[name]) - 2), return_counts=True)
-        found.update({(name, bin): number for bin, number in zip(bins.tolist(), numbers.tolist(), strict=True)})
+    for name, which in bins.items():
+        histogram = np.bincount(np.minimum(which, len(EDGES[name]) - 2))
+        found.update({(name, bin): int(histogram[bin]) for bin in np.flatnonzero(histogram).tolist()})
     return found
+
+
+def _time_bins(seconds: np.ndarray) -> np.ndarray:
+    """Bins of _MILLISECONDS; a longer time is in the last. A table, as searching takes longer than reading MIDI."""
+    microseconds = np.rint(seconds * 1e6).astype("i8")  # 0.29 s must not become 289 ms
+    return _BIN_OF_MILLISECOND[np.minimum(microseconds // 1000, len(_BIN_OF_MILLISECOND) - 1)]
 
 
 def _total(some: Iterable[dict]) -> dict:
@@ -215,18 +221,19 @@ def describe(total: dict) -> dict:
 
 
 class WriteJson(beam.PTransform):
-    """Write the one element there is as a JSON file."""
+    """Write the one dict there is as a JSON file, a line for each key."""
 
     def __init__(self, path: str):
         super().__init__()
         self.path = path
 
-    def expand(self, element):
-        return element | beam.Map(_write_json, self.path)
+    def expand(self, elements):
+        return elements | beam.Map(_write_json, self.path)
 
 
-def _write_json(value, path: str) -> None:
-    storage.write(path, (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode())
+def _write_json(element: dict, path: str) -> None:
+    lines = (f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in element.items())
+    storage.write(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
 
 class WriteLines(beam.PTransform):

@@ -43,23 +43,25 @@ class Files:
 
     def ids(self) -> list[str]:
         """The ids of all MIDI files, sorted."""
-        return sorted(filter(is_midi, self._ids(self.pattern)))
+        return sorted(filter(is_midi, self._paths(self.pattern)))
 
     def tables(self) -> list[tuple[str, bytes]]:
         """Every maestro-v*.csv, as (id, content), sorted by id."""
-        found = sorted(filter(is_table, self._ids(self.tables_pattern)))
-        return [(id, storage.read(storage.join(self.base, id))) for id in found]
+        paths = self._paths(self.tables_pattern)
+        return [(id, storage.read(paths[id])) for id in sorted(filter(is_table, paths))]
 
     def reader(self) -> beam.PTransform:
         """A transform from the pipeline to (id, bytes), and to (id, reason) under FAILED."""
         return _ReadFiles(self)
 
     def id(self, path: str) -> str:
-        """A path's id, "" for a path that is not below the base."""
-        return path.removeprefix(self.base.rstrip("/") + "/") if path.startswith(self.base.rstrip("/") + "/") else ""
+        """A path's id, "" for a path that is not below the base; bytes that are no UTF-8 stand as \\xe9."""
+        base = storage.join(self.base, "")
+        return os.fsencode(path.removeprefix(base)).decode(errors="backslashreplace") if path.startswith(base) else ""
 
-    def _ids(self, pattern: str) -> list[str]:
-        return [self.id(found.path) for match in FileSystems.match([pattern]) for found in match.metadata_list]
+    def _paths(self, pattern: str) -> dict[str, str]:
+        """The path of every file that matches, by id."""
+        return {self.id(found.path): found.path for found in FileSystems.match([pattern])[0].metadata_list}
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def find(text: str) -> Source:
     exists = storage.exists(text)
     path = os.path.abspath(text)
     if os.path.isdir(path):
-        pattern = _literally(path.rstrip("/")) + "/**"
+        pattern = storage.join(_literally(path), "**")
         return Files(os.path.basename(path), os.path.basename(path), path, pattern, pattern)
     if exists and path.lower().endswith(".zip"):
         return _find_zip(path)
