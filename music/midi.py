@@ -3,9 +3,10 @@
 symusic reads (some 250 times as fast as pretty_midi, which is the oracle in the tests); pretty_midi writes.
 symusic's own seconds are float32, so we take its ticks and multiply them out on a float64 tempo map.
 
-Where the two readers differ by design (the tests show each case) we follow symusic:
-overlapping notes of one pitch end first in, first out; a note-on without its own note-off is no note;
-tempo changes count in whichever track they stand.
+Where the two readers differ by design (the tests show each case): like symusic we take a note-on without a note-off of
+its own for no note, count tempo changes in whichever track they stand, and give a note the program it was struck with.
+Like pretty_midi we end every sounding note of a key at the key's first release. symusic pairs them first in, first out,
+so one release missing in a file makes every later note of its key too long: a minute, in one MAESTRO performance.
 """
 
 import io
@@ -141,20 +142,28 @@ def _tempo_map(score: symusic.Score):
 
 def _track_notes(track: symusic.Track, seconds, pedal: bool) -> Notes:
     raw = track.notes.numpy()
-    begin = raw["time"].astype("i8")
-    end = begin + raw["duration"]
+    real = (raw["duration"] > 0) & (raw["velocity"] > 0)
+    begin, pitch, velocity = raw["time"][real].astype("i8"), raw["pitch"][real], raw["velocity"][real]
+    end = _released(begin, begin + raw["duration"][real], pitch)
     if pedal and not track.is_drum:
         controls = track.controls.numpy()
         sustain = controls["number"] == SUSTAIN
-        end = _hold(begin, end, raw["pitch"], controls["time"][sustain], controls["value"][sustain] >= SUSTAIN)
-    sounding = (raw["duration"] > 0) & (raw["velocity"] > 0) & (seconds(end) > seconds(begin))
+        end = _hold(begin, end, pitch, controls["time"][sustain], controls["value"][sustain] >= SUSTAIN)
+    sounding = seconds(end) > seconds(begin)
     return nt.from_columns(
         seconds(begin)[sounding],
         seconds(end)[sounding],
-        raw["pitch"][sounding],
-        raw["velocity"][sounding],
+        pitch[sounding],
+        velocity[sounding],
         DRUMS if track.is_drum else track.program,
     )
+
+
+def _released(begin, end, pitch) -> np.ndarray:
+    """Move note ends (ticks) to the first release of their key after they were struck."""
+    key = pitch.astype("i8") << 32
+    releases = np.sort(key + end)
+    return releases[np.searchsorted(releases, key + begin, side="right")] - key
 
 
 def _hold(begin, end, pitch, pedal_at, pedal_down) -> np.ndarray:
@@ -166,9 +175,10 @@ def _hold(begin, end, pitch, pedal_at, pedal_down) -> np.ndarray:
         return end
     order = np.argsort(pedal_at, kind="stable")
     at, down = pedal_at[order].astype("i8"), pedal_down[order]
+    last = max(end.max(), at[-1])
     change = np.append(True, down[1:] != down[:-1])
     at, down = at[change], down[change]
-    lifts = np.append(at[~down], max(end.max(), at[-1]))
+    lifts = np.append(at[~down], last)
     before = np.searchsorted(at, end, side="right") - 1  # the pedal's state when the key is released
     held = (before >= 0) & down[before]
     lift = lifts[np.searchsorted(at[~down], end, side="right")]
