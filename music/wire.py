@@ -6,6 +6,7 @@ of 2-7 s and 600 MB). The official packages are the oracle in the tests.
 Source: tensorflow/core/example/*.proto, tensorflow/core/framework/tensor.proto, tensorflow_serving/apis/*.proto.
 """
 
+import math
 import struct
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
@@ -134,7 +135,9 @@ def from_tensor(tensor) -> np.ndarray:
         RecordError: a type that we do not speak, or values that do not fill the shape.
     """
     shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
-    count = int(np.prod(shape, dtype="i8"))
+    if min(shape, default=0) < 0:
+        raise RecordError(f"a tensor of shape {shape}: expected no size below 0")
+    count = math.prod(shape)
     if tensor.dtype == _STRING:
         values = np.array([None, *tensor.string_val], object)[1:]
     elif tensor.dtype not in _DTYPES:
