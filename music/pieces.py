@@ -22,6 +22,7 @@ SPLITS = ("train", "validation", "test")
 SCHEMA = 1
 DATASET = "dataset.json"
 _MICRO = 1e6
+_SHARD = ("path", "split", "records", "bytes", "crc32c")
 _FACTS = ("id", "composer", "title", "year", "split")
 
 
@@ -38,7 +39,7 @@ class Piece:
 
 
 def to_example(piece: Piece) -> bytes:
-    """Piece → tf.Example: `start` and `end` in microseconds, pitch, velocity and program as int64 [n], facts as bytes."""
+    """Piece → tf.Example: start and end in microseconds, pitch, velocity and program as int64 [n], facts as bytes."""
     example = wire.Example()
     feature = example.features.feature
     for fact in _FACTS:
@@ -65,7 +66,9 @@ def from_example(data: bytes) -> Piece:
         if missing:
             raise RecordError(f"a tf.Example lacks the features {sorted(missing)}; it has {sorted(feature)}")
         columns = {name: np.array(feature[name].int64_list.value, "i8") for name in nt.NOTE.names}
-        notes = nt.from_columns(columns["start"] / _MICRO, columns["end"] / _MICRO, *(columns[n] for n in nt.NOTE.names[2:]))
+        notes = nt.from_columns(
+            columns["start"] / _MICRO, columns["end"] / _MICRO, *(columns[n] for n in nt.NOTE.names[2:])
+        )
         text = {fact: feature[fact].bytes_list.value[0].decode() for fact in _FACTS if fact != "year"}
         return Piece(notes=notes, year=int(feature["year"].int64_list.value[0]), **text)
     except RecordError:
@@ -94,15 +97,17 @@ class Dataset:
             facts = json.loads(storage.read(path))
             if facts["schema"] > SCHEMA:
                 raise RecordError(f"{path} has schema {facts['schema']}; this version reads up to {SCHEMA}")
-            facts["shards"], facts["digest"]
+            facts["digest"], facts["pieces"], [[shard[key] for key in _SHARD] for shard in facts["shards"]]
         except FileNotFoundError:
-            raise RecordError(f"{folder} is no complete dataset: {DATASET} is missing. Run `python -m preprocessing`") from None
+            raise RecordError(
+                f"{folder} is no complete dataset: {DATASET} is missing. Run `python -m preprocessing`"
+            ) from None
         except (ValueError, KeyError, TypeError) as error:
             raise RecordError(f"{path} is damaged: {error!r}") from error
         return cls(folder, facts)
 
     def shards(self, split: str) -> list[dict]:
-        """The shards of one split: dicts of path, split, records, notes, bytes, crc32c. Raises RecordError if there is none."""
+        """The shards of one split, dicts as in `dataset.json`. Raises RecordError if there is none with a piece in it."""
         found = [shard for shard in self.facts["shards"] if shard["split"] == split and shard["records"]]
         if not found:
             raise RecordError(f"{self.folder} has no {split} pieces; its shards: {self.facts['pieces']}")
