@@ -94,10 +94,10 @@ class Embedded:
         if wanted.keys() != inputs.keys():
             raise BackendError(f"signature {signature!r}: expected inputs {sorted(wanted)}, got {sorted(inputs)}")
         for name, spec in wanted.items():
-            if spec.dtype.as_numpy_dtype != np.asarray(inputs[name]).dtype:
-                got = np.asarray(inputs[name]).dtype
-                raise BackendError(f"signature {signature!r}: expected {name} of {spec.dtype.name}, got {got}")
-            if not spec.shape.is_compatible_with(np.shape(inputs[name])):
-                got = np.shape(inputs[name])
-                raise BackendError(f"signature {signature!r}: expected {name} of shape {spec.shape}, got {got}")
+            got = np.asarray(inputs[name])
+            if spec.dtype.as_numpy_dtype != got.dtype or not spec.shape.is_compatible_with(got.shape):
+                raise BackendError(
+                    f"signature {signature!r}: expected {name} to be {spec.dtype.name} of shape {spec.shape}, "
+                    f"got {got.dtype} of shape {got.shape}"
+                )
         return {name: self._tf.constant(array) for name, array in inputs.items()}

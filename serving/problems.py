@@ -3,7 +3,8 @@
 import json
 
 import flask
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.wrappers import Response
 
 from music import errors
 
@@ -33,15 +34,15 @@ def status_of(error: errors.MusicError) -> int:
     return next(status for kind, status in _STATUS.items() if isinstance(error, kind))
 
 
-def _from_music(error: errors.MusicError) -> flask.Response:
+def _from_music(error: errors.MusicError) -> Response:
     status = status_of(error)
     headers = {"Retry-After": str(RETRY_AFTER)} if status in (429, 503) else {}
-    return flask.Response(_body(status, _TITLES[status], str(error)), status, headers, mimetype=_TYPE)
+    return Response(_body(status, _TITLES[status], str(error)), status, headers, mimetype=_TYPE)
 
 
-def _from_http(error: HTTPException) -> flask.Response:
+def _from_http(error: HTTPException) -> Response:
     response = error.get_response()  # keeps what belongs to the status, such as 405's Allow
-    response.data = _body(error.code, error.name, _detail(error))
+    response.data = _body(response.status_code, error.name, _detail(error))
     response.mimetype = _TYPE
     return response
 
@@ -58,7 +59,7 @@ def _detail(error: HTTPException) -> str:
     request = flask.request
     if error.code == 404:
         return f"there is no {request.path} here; to generate music, POST to /generate"
-    if error.code == 405:
+    if isinstance(error, MethodNotAllowed):
         return f"{request.path} does not take {request.method}, expected {', '.join(sorted(error.valid_methods or []))}"
     if error.code == 413:
         most = flask.current_app.config["MAX_CONTENT_LENGTH"] / 2**20

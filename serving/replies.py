@@ -81,7 +81,7 @@ _MAKERS = {"mid": _midi, "json": _json, "ndjson": _ndjson}
 def _whole(request: GenerateRequest, pieces: list[Chunk], body: str | bytes) -> flask.Response:
     headers = _headers(request, _models(pieces))
     headers["X-Notes"] = str(sum(len(chunk.notes) for chunk in pieces))  # new ones, the seed's not counted
-    headers["X-Ended"] = pieces[-1].ended
+    headers["X-Ended"] = str(pieces[-1].ended)
     return flask.Response(body, headers=headers, mimetype=FORMATS[request.format][0])
 
 

@@ -10,10 +10,11 @@ import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import flask
 from werkzeug.datastructures import FileStorage
-from werkzeug.exceptions import BadRequest, NotAcceptable, UnprocessableEntity, UnsupportedMediaType
+from werkzeug.exceptions import NotAcceptable, RequestEntityTooLarge, UnprocessableEntity, UnsupportedMediaType
 
 from music import midi
 from music import notes as nt
@@ -85,7 +86,7 @@ def parse(request: flask.Request) -> GenerateRequest:
     """
     data = _seed(request)
     given = _parameters(request)
-    numbers = {name: _number(name, given[name]) for name in NUMBERS if name in given}
+    numbers: dict[str, Any] = {name: _number(name, given[name]) for name in NUMBERS if name in given}
     numbers.setdefault("random_seed", secrets.randbelow(2**32))
     return GenerateRequest(
         seed=nt.empty() if data is None else _notes(data),
@@ -102,25 +103,26 @@ def _seed(request: flask.Request) -> bytes | None:
         if kind in MIDI_TYPES:
             raise MidiError("the body is said to be MIDI but is empty; for a new piece send no Content-Type")
         return None
-    if kind == "multipart/form-data":
+    if kind in _FORM_TYPES:
+        if not (request.form or request.files) or any(name.startswith("MThd") for name in request.form):
+            raise UnsupportedMediaType(
+                f"a body of type {kind} that is no such form; a MIDI file needs the header 'Content-Type: audio/midi'"
+            )
         return _part(request)
-    if kind == "application/x-www-form-urlencoded":
-        if any(name.startswith("MThd") for name in request.form):
-            raise UnsupportedMediaType("a MIDI file sent as a form; add the header 'Content-Type: audio/midi'")
-        return None
     if kind and kind not in _RAW_TYPES:
         raise UnsupportedMediaType(
             f"a body of type {kind}: expected a MIDI file as one of {', '.join(_RAW_TYPES)}, or a form"
         )
-    return request.get_data(cache=False)  # without a type, bytes are taken for what they are
+    data = request.get_data(cache=False)  # without a type, bytes are taken for what they are
+    if request.content_length is None and len(data) == request.max_content_length:
+        raise RequestEntityTooLarge  # werkzeug cuts a chunked body off at the limit without a word
+    return data
 
 
 def _part(request: flask.Request) -> bytes | None:
-    """The part `seed` of a multipart body; a file field that was left empty in a browser has no name."""
-    if not request.form and not request.files:
-        raise BadRequest("a multipart body without any part that can be read")
+    """The part `seed` of a form; a file field that was left empty in a browser has no name."""
     if "seed" in request.form:
-        raise MidiError("the part 'seed' is text, expected a file; with curl: -F seed=@music.mid")
+        raise MidiError("'seed' is text, expected a file; with curl: -F seed=@music.mid")
     parts: list[FileStorage] = request.files.getlist("seed")
     if len(parts) > 1:
         raise UnprocessableEntity(f"expected one part 'seed', got {len(parts)}")

@@ -4,6 +4,10 @@ TensorFlow is imported where it is needed and not before, so that tests of the f
 """
 
 import json
+import os
+import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,8 +25,11 @@ from music.generation import Reply
 from music.notes import Notes
 
 ENCODING = NoteRows(
-    Column("step", 0, 5, 501), Column("pitch", 21, 108, 88), Column("velocity", 1, 127, 127), Column("duration", 0.01, 5, 500)
-)  # fmt: skip
+    Column("step", 0, 5, 501),
+    Column("pitch", 21, 108, 88),
+    Column("velocity", 1, 127, 127),
+    Column("duration", 0.01, 5, 500),
+)
 F = len(ENCODING.columns)
 CARD = {
     "schema": 1,
@@ -109,8 +116,9 @@ def save_toy_model(base: Path, version: int) -> Path:
     how = {name: spec() for name in ("temperature", "top_p", "min_p")}
 
     def advance(noise, temperature, state_row, state_at):
-        mixed = tf.math.mod(noise * tf.sign(temperature)[:, None] + tf.cast(state_row, tf.float32) * 0.37 + state_at * 0.11, 1)
-        drawn = tf.cast(tf.minimum(mixed * 0.1 * sizes, sizes - 1), tf.int32) + FIRST
+        heard = tf.cast(state_row, tf.float32) * 0.37 + state_at * 0.11
+        mixed = tf.math.mod(heard + noise * tf.sign(temperature)[:, None], 1)
+        drawn = tf.cast(mixed * 0.1 * sizes, tf.int32) + FIRST
         is_velocity = tf.one_hot(velocity, F, dtype=tf.int32)
         return drawn * (1 - is_velocity) + is_velocity * (FIRST - 1 + version), state_at + 1
 
@@ -270,10 +278,7 @@ class ModelServer:
             raise Refused(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{signature}" not found.')
         inputs = _inputs(request, function.structured_input_signature[1])
         wanted = _filtered(request.output_filter, list(function.structured_outputs))
-        if self._batcher:
-            outputs = self._batcher.run((version, signature), function, inputs)
-        else:
-            outputs = _run(function, inputs)
+        outputs = self._batcher.run((version, signature), function, inputs) if self._batcher else _run(function, inputs)
         response = predict_pb2.PredictResponse()
         response.model_spec.name = self.name  # 9
         response.model_spec.version.value = version
@@ -314,16 +319,18 @@ class ModelServer:
             known = [spec.version.value]
         response = get_model_status_pb2.GetModelStatusResponse()
         for version in known:  # 26: AVAILABLE is 30, END is 50
-            response.model_version_status.add(version=version, state=30 if version in self._models else 50).status.SetInParent()
+            status = response.model_version_status.add(version=version, state=30 if version in self._models else 50)
+            status.status.SetInParent()
         return response
 
 
 def _batch(request) -> int:
-    return max((tensor.tensor_shape.dim[0].size for tensor in request.inputs.values() if tensor.tensor_shape.dim), default=0)
+    shapes = [tensor.tensor_shape.dim for tensor in request.inputs.values()]
+    return max((shape[0].size for shape in shapes if shape), default=0)
 
 
 def _inputs(request, wanted: Mapping) -> dict:
-    """The request's tensors, refused as TF Serving refuses them. Shapes other than the batch are not its business (15)."""
+    """The request's tensors, refused as TF Serving refuses them; their shapes are the kernels' business (15)."""
     import tensorflow as tf
 
     sent = request.inputs
@@ -376,7 +383,7 @@ def _run(function, inputs: Mapping) -> dict[str, np.ndarray]:
         return {name: tensor.numpy() for name, tensor in function(**inputs).items()}
     except tf.errors.OpError as error:
         raise Refused(codes[error.error_code], error.message) from error
-    except (TypeError, ValueError) as error:  # a shape that Python's front end of TensorFlow sees before the kernel does
+    except (TypeError, ValueError) as error:  # a shape that TensorFlow's Python sees before a kernel does
         raise Refused(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
 
 
@@ -444,8 +451,8 @@ class _Batcher:
         for inputs, _ in batch:
             for name, tensor in inputs.items():
                 if tensor.shape[1:] != first[name].shape[1:]:
-                    message = f"Tensors with name '{name}' from different tasks have different shapes and padding is turned off"
-                    raise Refused(grpc.StatusCode.FAILED_PRECONDITION, message)
+                    message = f"Tensors with name '{name}' from different tasks have different shapes and padding is "
+                    raise Refused(grpc.StatusCode.FAILED_PRECONDITION, message + "turned off")
         return {name: tf.concat([inputs[name] for inputs, _ in batch], 0) for name in first}
 
     @staticmethod
@@ -454,33 +461,37 @@ class _Batcher:
             if not array.ndim:
                 raise Refused(grpc.StatusCode.FAILED_PRECONDITION, "Batched output tensor has 0 dimensions")
             if len(array) != sum(sizes):
-                message = "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input tensors"
-                raise Refused(grpc.StatusCode.FAILED_PRECONDITION, message)
-        ends = np.cumsum(sizes)
-        return [{name: array[end - size : end] for name, array in outputs.items()} for size, end in zip(sizes, ends, strict=True)]
+                message = (
+                    "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the "
+                )
+                raise Refused(grpc.StatusCode.FAILED_PRECONDITION, message + "input tensors")
+        cuts = np.cumsum(sizes)[:-1]
+        parts = {name: np.split(array, cuts) for name, array in outputs.items()}
+        return [{name: parts[name][n] for name in parts} for n in range(len(sizes))]
 
 
 @contextmanager
 def front_end(*flags: str, **environ: str) -> Iterator[str]:
     """`python -m serving` as a process of its own on a free port; gives its address, and ends it."""
-    import os
-    import re
-    import subprocess
-    import sys
-
-    command = [sys.executable, "-m", "serving", "--port", "0", *flags]
-    environ = {**os.environ, "WEB_CONCURRENCY": "1", **environ}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environ)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "serving", "--port", "0", *flags],
+        stderr=subprocess.PIPE, text=True, env={**os.environ, "WEB_CONCURRENCY": "1", **environ},
+    )  # fmt: skip
+    address: futures.Future = futures.Future()
     log = []
-    try:
+
+    def listen() -> None:
         for line in process.stderr:
             log.append(line)
             if found := re.search(r"Listening at: (http://\S+)", line):
-                drain = threading.Thread(target=lambda: log.extend(process.stderr), daemon=True)
-                drain.start()
-                yield found[1]
-                return
-        raise AssertionError("the front end did not start:\n" + "".join(log))
+                address.set_result(found[1])
+
+    reader = threading.Thread(target=listen, daemon=True)
+    reader.start()
+    try:
+        yield address.result(timeout=60)
+    except futures.TimeoutError as error:
+        raise AssertionError("the front end did not start:\n" + "".join(log)) from error
     finally:
         process.terminate()
         try:
@@ -489,3 +500,6 @@ def front_end(*flags: str, **environ: str) -> Iterator[str]:
             process.kill()
             process.wait(5)
             raise
+        finally:
+            reader.join(5)
+            process.stderr.close()
