@@ -95,8 +95,8 @@ class ChainHeads(keras.layers.Layer):
         if name == "pitch":
             context.append(sg.pitch_features(sounding))
         if name == "duration":  # does this pitch sound already?
-            pitch = ops.clip(rows[..., self.tables.pitch, None] - FIRST, 0, self.tables.pitches - 1)
-            left = ops.take_along_axis(sounding["ringing"], pitch, axis=-1)
+            mine = rows[..., self.tables.pitch, None] - FIRST == np.arange(self.tables.pitches, dtype="i4")
+            left = ops.sum(ops.where(mine, sounding["ringing"], 0.0), axis=-1, keepdims=True)
             context.append(ops.concatenate([ops.log1p(left), ops.cast(left > 0, "float32")], axis=-1))
         x = self.hear[name](h) + self.context[name](ops.concatenate(context, axis=-1))
         for j in range(k):

@@ -23,6 +23,8 @@ from music.pieces import Dataset
 from trainer import data, model
 from trainer.recipe import Recipe, to_card
 
+_MAY_CHANGE = ("epochs", "patience", "keep")  # of a run that goes on: train it longer, or shorter
+
 CARD, CHECKPOINT, HISTORY = "card.json", "checkpoint.npz", "history.csv"
 
 
@@ -173,6 +175,8 @@ class Keeper(keras.callbacks.Callback):
     def _check_same(self) -> None:
         before = json.loads(storage.read(storage.join(self._run, CARD)))
         ours = json.loads(_json(self._card))
+        for card in (before, ours):
+            card["training"] = {k: v for k, v in card["training"].items() if k not in _MAY_CHANGE}
         for key in ("recipe", "encoding", "core", "heads", "select", "training"):
             if before.get(key) != ours[key]:
                 raise RecordError(

@@ -1,0 +1,75 @@
+"""Windows: every row of the music stands in one, changed in natural units, and batch g is always batch g."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from music.encodings import BEGIN, END, FIRST, PAD
+from music.errors import RecordError
+from music.pieces import Dataset
+from trainer import data
+
+
+@pytest.fixture(scope="module")
+def corpus(tiny_dataset) -> data.Corpus:
+    return data.Corpus(Dataset.open(tiny_dataset), "train")
+
+
+def test_cuts_cover_every_row_once(corpus):
+    chosen = data.cuts(corpus, 32, np.random.default_rng(1))
+    for piece, size in enumerate(corpus.sizes):
+        mine = sorted((cut.first, cut.last) for cut in chosen if cut.piece == piece)
+        assert mine[0][0] == 0 and mine[-1][1] == size + 2
+        assert all(a[1] == b[0] for a, b in zip(mine, mine[1:], strict=False))
+        assert all(0 < last - first <= 32 for first, last in mine)
+
+
+def test_unchanged_windows_are_the_piece_itself(corpus, tiny_recipe):
+    encoding = tiny_recipe.encoding
+    chosen = [cut for cut in data.cuts(corpus, 32, np.random.default_rng(2)) if cut.piece == 3]
+    chosen.sort(key=lambda cut: cut.first)
+    windows = data.encode_cuts(corpus, encoding, chosen, 32)
+    rows = np.concatenate([w[w[:, 0] != PAD] for w in windows])
+    notes = corpus.notes(3)
+    assert (rows[0] == BEGIN).all() and (rows[-1] == END).all() and len(rows) == len(notes) + 2
+    made = encoding.decode(rows, after=notes["start"][0])
+    np.testing.assert_array_equal(np.sort(made["pitch"]), np.sort(notes["pitch"]))
+    assert np.abs(made["start"] - notes["start"]).max() < 0.02 * len(chosen)
+
+
+def test_a_batch_is_a_function_of_its_number(corpus, tiny_recipe):
+    training = tiny_recipe.training
+    whole = data.Windows(corpus, tiny_recipe.encoding, training, 40)
+    resumed = data.Windows(corpus, tiny_recipe.encoding, training, 40, start=33)
+    assert len(resumed) == 7
+    for i in range(7):
+        np.testing.assert_array_equal(resumed[i][0], whole[33 + i][0])
+    assert any(not np.array_equal(whole[0][0], whole[i][0]) for i in range(1, 5))
+
+
+def test_music_is_changed_within_the_recipe_and_the_range(corpus, tiny_recipe):
+    training = replace(tiny_recipe.training, transpose=(-30, 30), louder=200, batch=16)
+    rows = np.concatenate([data.Windows(corpus, tiny_recipe.encoding, training, 9)[i][0] for i in range(9)])
+    notes = rows[rows[:, :, 0] >= FIRST]
+    assert notes[:, 1].min() >= FIRST and notes[:, 1].max() < tiny_recipe.encoding.sizes[1]
+    assert len(np.unique(notes[:, 1])) > 50  # the waltzes themselves use fewer
+    still = replace(training, transpose=(0, 0), louder=0, stretch=0.0)
+    rows = data.Windows(corpus, tiny_recipe.encoding, still, 9)[0][0]
+    assert len(np.unique(rows[rows[:, :, 0] >= FIRST][:, 1])) < 50
+
+
+def test_a_corpus_beyond_memory_gives_the_same_pieces(corpus, tiny_dataset, tiny_recipe):
+    small = data.Corpus(Dataset.open(tiny_dataset), "train", memory=int(corpus.sizes.max()))
+    assert small.index == corpus.index and len(small._held) < len(corpus._held)
+    for piece in (0, len(corpus.index) - 1, 1):
+        np.testing.assert_array_equal(small.notes(piece), corpus.notes(piece))
+    assert sum(len(n) for shard in small._held.values() for n in shard) < corpus.sizes.sum()
+    assert len(small.pools(np.random.default_rng(0))) > 1
+
+
+def test_a_selection_of_nothing_names_the_composers(tiny_dataset):
+    with pytest.raises(RecordError, match="leaves no train piece; composers"):
+        data.Corpus(Dataset.open(tiny_dataset), "train", "composer=Nobody")
+    with pytest.raises(RecordError, match="expected fact=word"):
+        data.Corpus(Dataset.open(tiny_dataset), "train", "mood=happy")

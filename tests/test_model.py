@@ -1,0 +1,199 @@
+"""The laws that make a model of windows a model of single notes: all paths give the same numbers."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from music.encodings import BEGIN, END, FIRST, PAD
+from music.generation import CHUNK, Card
+from tests.conftest import waltz
+from trainer import signatures, sounding
+
+
+@pytest.fixture(scope="module")
+def rows(tiny_recipe) -> np.ndarray:
+    """Three pieces side by side, int32 [3, 96, 4]: whole, whole, and cut at both ends."""
+    whole = [tiny_recipe.encoding.encode(waltz(seed, bars=9), begin=True, end=True) for seed in (1, 2, 3)]
+    out = np.zeros((3, 96, 4), "i4")
+    for lane, piece in enumerate([whole[0], whole[1], whole[2][20:-1]]):
+        part = piece[:96]
+        out[lane, : len(part)] = part
+    return out
+
+
+def numpy(tensors: dict) -> dict:
+    return {name: np.asarray(value) for name, value in tensors.items()}
+
+
+def test_call_is_step_by_step_likelihood(tiny_model, rows):
+    model, _ = tiny_model
+    at_once = np.asarray(model(rows))
+    state, singly = model.initial_state(3), []
+    for t in range(rows.shape[1]):
+        nats, state = model.likelihood(rows[:, t : t + 1], state)
+        singly.append(np.asarray(nats)[:, 0])
+    np.testing.assert_allclose(np.stack(singly, 1), at_once, atol=1e-5)
+
+
+def test_pad_and_begin_count_nothing_and_end_its_first_column_alone(tiny_model, rows):
+    nats = np.asarray(tiny_model[0](rows))
+    first = rows[:, :, 0]
+    assert {PAD, BEGIN, END} <= set(first.ravel())
+    assert not nats[(first == PAD) | (first == BEGIN)].any()
+    assert (nats[first == END][:, 0] > 0).all() and not nats[first == END][:, 1:].any()
+    assert (nats[first >= FIRST] > 0).all()
+
+
+def test_the_probabilities_of_all_classes_sum_to_one(tiny_model, rows):
+    """Of the step alone, and of the duration with its pointers; a bin of n cells counts n times."""
+    model, _ = tiny_model
+    state = model.prime(rows[:1, :20], np.array([20], "i4"), model.initial_state(1))
+    for column in (0, 3):
+        size = model.encoding.sizes[column]
+        given = np.repeat(rows[:1, 20:21], size - FIRST, axis=0)
+        given[:, 0, column] = np.arange(FIRST, size)
+        wide = {name: np.repeat(np.asarray(value), len(given), axis=0) for name, value in state.items()}
+        nats, _ = model.likelihood(given, wide)
+        p = np.exp(-np.asarray(nats, "f8")[:, 0, column]) * model.encoding.columns[column].cells
+        ended = given.copy()[:1]
+        ended[:] = END
+        end = np.exp(-np.asarray(model.likelihood(ended, state)[0])[0, 0, 0]) if column == 0 else 0.0
+        assert p.sum() + end == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 7, 63])
+def test_priming_at_once_is_priming_in_two(tiny_model, rows, cut):
+    model, _ = tiny_model
+    whole = numpy(model.prime(rows[:, :64], np.array([64, 64, 64], "i4"), model.initial_state(3)))
+    padded = np.zeros((3, 64, 4), "i4")
+    padded[:, :cut] = rows[:, :cut]
+    half = model.prime(padded, np.array([cut] * 3, "i4"), model.initial_state(3))
+    padded[:] = 5  # what stands beyond the length must not matter
+    padded[:, : 64 - cut] = rows[:, cut:64]
+    both = numpy(model.prime(padded, np.array([64 - cut] * 3, "i4"), half))
+    for name, value in whole.items():
+        np.testing.assert_allclose(both[name], value, atol=1e-6, err_msg=name)
+
+
+def test_what_sounds_is_exact_in_any_cut(tiny_model, rows):
+    """Compared with the plain definition, note by note."""
+    model, _ = tiny_model
+    followed = numpy(sounding.follow(model.tables, rows[:1, :60], model.initial_state(1)))
+    notes = [row for row in rows[0, :60]]
+    clock, ends, newest = 0.0, [], {}
+    step, pitch, velocity, duration = model.encoding.columns
+    for t, row in enumerate(notes):
+        if row[0] >= FIRST:
+            clock += round(float(step.decode(row[0])) * 100)
+            ends.append(clock + round(float(duration.decode(row[3])) * 100))
+            newest[row[1] - FIRST] = (clock, ends[-1])
+        else:
+            ends.append(-np.inf)
+        left = [max(end - clock, 0) for end in reversed(ends[-4:])]
+        np.testing.assert_array_equal(followed["slots"][0, t], left + [0] * (4 - len(left)))
+        for p in range(88):
+            struck, end = newest.get(p, (None, -np.inf))
+            assert followed["ringing"][0, t, p] == max(end - clock, 0)
+            assert followed["struck"][0, t, p] == (0 if struck is None else clock - struck + 1)
+
+
+@pytest.fixture(scope="module")
+def live(tiny_model):
+    return signatures.Live(*tiny_model)
+
+
+def start(live, rows) -> dict:
+    card = Card.parse(live.call("describe", {"batch": np.zeros(1, "i4")}).outputs["card"][0])
+    heard = {"rows": rows[:, :64], "length": np.array([64, 3, 0], "i4"), **card.empty_state(3)}
+    return live.call("prime", heard).outputs
+
+
+def how(batch: int, temperature=1.0, top_p=0.95, min_p=0.01) -> dict:
+    values = {"temperature": temperature, "top_p": top_p, "min_p": min_p}
+    return {name: np.full(batch, value, "f4") for name, value in values.items()}
+
+
+@pytest.mark.parametrize("cuts", [[32, 32], [5, 32, 27], [1] * 8 + [32, 24]])
+def test_steps_are_generate_in_any_chunks(live, rows, cuts):
+    noise = np.random.default_rng(3).random((3, 64, 4), "f4")
+    state, steps = start(live, rows), []
+    for t in range(64):
+        out = live.call("step", {"noise": noise[:, t], **how(3), **state}).outputs
+        steps.append(out.pop("row"))
+        state = out
+    chunked, chunks, at = start(live, rows), [], 0
+    for count in cuts:
+        block = np.zeros((3, CHUNK, 4), "f4")
+        block[:, :count] = noise[:, at : at + count]
+        out = live.call("generate", {"noise": block, "count": np.full(3, count, "i4"), **how(3), **chunked}).outputs
+        made = out.pop("rows")
+        assert not made[:, count:].any()
+        chunks.append(made[:, :count])
+        chunked, at = out, at + count
+    np.testing.assert_array_equal(np.concatenate(chunks, 1), np.stack(steps, 1))
+    for name, value in state.items():
+        np.testing.assert_array_equal(chunked[name], value, err_msg=name)
+
+
+def test_alone_is_as_among_others(live, rows):
+    """Bit for bit, state and all: a listener is never told apart by who else listens."""
+    noise = np.random.default_rng(4).random((3, CHUNK, 4), "f4")
+    state = start(live, rows)
+    together = live.call("generate", {"noise": noise, "count": np.full(3, 32, "i4"), **how(3), **state}).outputs
+    for lane in range(3):
+        mine = {name: value[lane : lane + 1] for name, value in state.items()}
+        given = {"noise": noise[lane : lane + 1], "count": np.full(1, 32, "i4"), **how(1), **mine}
+        for name, value in live.call("generate", given).outputs.items():
+            np.testing.assert_array_equal(value[0], together[name][lane], err_msg=name)
+
+
+def test_after_end_everything_stays(live, tiny_model, rows):
+    state = {name: value.copy() for name, value in start(live, rows).items()}
+    state["state_row"][1] = END
+    noise = np.random.default_rng(5).random((3, 4), "f4")
+    out = live.call("step", {"noise": noise, **how(3), **state}).outputs
+    assert (out["row"][1] == END).all()
+    for name, value in state.items():
+        np.testing.assert_array_equal(out[name][1], value[1], err_msg=name)
+    assert (out["row"][0] != END).any()
+
+
+def test_pad_and_begin_are_never_drawn_and_end_is_a_whole_row(live, rows):
+    noise = np.random.default_rng(6).random((3, CHUNK, 4), "f4")
+    given = {"noise": noise, "count": np.full(3, 32, "i4"), **how(3, 2.0, 1.0, 0.0), **start(live, rows)}
+    made = live.call("generate", given).outputs["rows"]
+    assert not np.isin(made, [PAD, BEGIN]).any()
+    ended = (made == END).any(axis=-1)
+    assert (made[ended] == END).all()
+
+
+_OTHER_BACKEND = """
+import json, sys, numpy as np
+from trainer import model, training, signatures
+card = json.load(open(sys.argv[1]))
+made = model.build(card)
+training.load_weights(made, training.unpack(sys.argv[2]), "weights")
+rows = np.load(sys.argv[3])
+import keras
+np.savez(sys.argv[4], nll=keras.ops.convert_to_numpy(made(rows)), backend=keras.backend.backend())
+"""
+
+
+def test_jax_gives_the_same_likelihood_for_the_same_weights(tiny_model, rows, tmp_path):
+    from trainer import training
+
+    model, card = tiny_model
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    (tmp_path / "weights.npz").write_bytes(training.pack(training.weights(model)))
+    np.save(tmp_path / "rows.npy", rows)
+    paths = [str(tmp_path / name) for name in ("card.json", "weights.npz", "rows.npy", "out.npz")]
+    import os
+
+    env = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", _OTHER_BACKEND, *paths], check=True, env=env, timeout=180)
+    other = np.load(tmp_path / "out.npz")
+    assert str(other["backend"]) == "jax"
+    np.testing.assert_allclose(other["nll"], np.asarray(model(rows)), atol=2e-5)

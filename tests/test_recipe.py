@@ -1,0 +1,44 @@
+"""Recipes are data: found by name, overridden with the type checked."""
+
+import json
+
+import pytest
+
+from music.encodings import from_config
+from trainer import recipe
+
+
+def test_every_recipe_has_its_modules_name_and_makes_a_card():
+    assert "performance" in recipe.names()
+    for name in recipe.names():
+        found = recipe.load(name)
+        card = json.loads(json.dumps(recipe.to_card(found)))
+        assert found.name == name and from_config(card["encoding"]) == found.encoding
+
+
+def test_set_changes_one_value():
+    changed = recipe.override(recipe.load("performance"), "training.batch=7")
+    assert changed.training.batch == 7
+    assert recipe.override(changed, "training.rate=1").training.rate == 1.0
+    assert recipe.override(changed, "training.transpose=(-1, 2)").training.transpose == (-1, 2)
+    assert recipe.override(changed, "select=composer=Bach").select == "composer=Bach"
+
+
+@pytest.mark.parametrize(
+    "setting, message",
+    [
+        ("training.batch", "expected name=value"),
+        ("training.batches=3", "no such value; expected one of window, batch"),
+        ("training.batch=many", "cannot read 'many' as int"),
+        ("training.batch=3.5", "expected int"),
+        ("name.x=3", "name has no parts"),
+    ],
+)
+def test_a_wrong_set_says_what_was_expected(setting, message):
+    with pytest.raises(recipe.RecipeError, match=message):
+        recipe.override(recipe.load("performance"), setting)
+
+
+def test_an_unknown_recipe_names_the_known_ones():
+    with pytest.raises(recipe.RecipeError, match="performance"):
+        recipe.load("perfomance")

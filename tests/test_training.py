@@ -1,0 +1,180 @@
+"""Runs: progress is kept whatever happens, and the measure is the one that the design defines."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from music import notes as nt
+from music.encodings import Column, NoteRows
+from music.errors import RecordError
+from music.generation import Card, Reply
+from music.pieces import Dataset
+from trainer import data, evaluation, signatures, training
+
+SMALL = [
+    "core.units=16", "core.layers=1", "heads.hidden=16", "heads.slots=4", "training.window=32", "training.batch=4",
+    "training.steps=5", "training.warmup=5", "training.keep=2", "training.validation=8",
+]  # fmt: skip
+
+
+def command(dataset: str, run: Path, epochs: int) -> list[str]:
+    sets = [part for setting in [*SMALL, f"training.epochs={epochs}"] for part in ("--set", setting)]
+    return [sys.executable, "-m", "trainer", "train", "--recipe", "performance", "--data", dataset, "--run", str(run), *sets]
+
+
+def train(dataset: str, run: Path, epochs: int) -> subprocess.CompletedProcess:
+    return subprocess.run(command(dataset, run, epochs), capture_output=True, text=True, timeout=240)
+
+
+def history(run: Path) -> list[dict]:
+    with open(run / "history.csv") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny_dataset, tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "unbroken"
+    done = train(tiny_dataset, run, 8)
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+def test_a_run_learns_and_leaves_what_it_promises(unbroken):
+    lines = history(unbroken)
+    assert [int(line["epoch"]) for line in lines] == list(range(1, 9))
+    assert float(lines[-1]["val_loss"]) < float(lines[0]["val_loss"]) - 1
+    parts = sum(float(lines[-1][name]) for name in ("step", "pitch", "velocity", "duration"))
+    assert parts == pytest.approx(float(lines[-1]["loss"]), abs=0.15)  # the loss is a mean of batches, they of notes
+    kept = sorted(path.name for path in (unbroken / "weights").iterdir())
+    assert kept == ["00002.npz", "00004.npz", "00006.npz", "00008.npz", "best.npz", "last.npz"]
+    assert (unbroken / "loss.png").read_bytes().startswith(b"\x89PNG")
+    card = json.loads((unbroken / "card.json").read_text())
+    assert card["metrics"]["val_loss"] == min(float(line["val_loss"]) for line in lines)
+    assert card["dataset"]["pieces"]["train"] > 0
+
+
+def test_killed_twice_and_started_again_it_ends_as_if_unbroken(tiny_dataset, unbroken, tmp_path):
+    """kill -9 once after the first checkpoint and once after the fourth, wherever the process is then."""
+    run = tmp_path / "killed"
+    for enough in (1, 4):
+        process = subprocess.Popen(command(tiny_dataset, run, 8), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        until = time.monotonic() + 120
+        while time.monotonic() < until and process.poll() is None:
+            if (run / "history.csv").exists() and len(history(run)) >= enough:
+                break
+            time.sleep(0.02)
+        assert process.poll() is None, "it ended before it could be killed"
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(30)
+    done = train(tiny_dataset, run, 8)
+    assert done.returncode == 0, done.stderr
+    assert "going on after epoch" in done.stderr
+    ours = [(float(line["loss"]), float(line["val_loss"])) for line in history(run)]
+    theirs = [(float(line["loss"]), float(line["val_loss"])) for line in history(unbroken)]
+    assert len(ours) == 8
+    # The same batches, optimiser and rates; dropout alone draws other noise after a restart.
+    np.testing.assert_allclose(ours, theirs, atol=0.25)
+
+
+def test_another_recipe_or_dataset_in_the_same_run_is_refused(tiny_dataset, unbroken):
+    done = subprocess.run(
+        [*command(tiny_dataset, unbroken, 8), "--set", "training.batch=5"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2
+    assert "holds another run" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_folder_without_a_dataset_is_named(tmp_path):
+    done = train(str(tmp_path), tmp_path / "run", 1)
+    assert done.returncode == 2
+    assert "dataset.json is missing" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_damaged_weights_are_named(unbroken, tmp_path):
+    for name in ("card.json", "weights"):
+        (tmp_path / name).symlink_to(unbroken / name)
+    model, card = training.load_run(str(tmp_path), "4")
+    assert card["recipe"] == "performance" and model.count_params() > 0
+    with pytest.raises(RecordError, match=r"00003.npz is missing; there are .*00004"):
+        training.load_run(str(tmp_path), "3")
+    (tmp_path / "weights").unlink()
+    (tmp_path / "weights").mkdir()
+    whole = (unbroken / "weights" / "best.npz").read_bytes()
+    (tmp_path / "weights" / "best.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RecordError, match="best.npz is damaged"):
+        training.load_run(str(tmp_path))
+    with pytest.raises(RecordError, match="is no run"):
+        training.load_run(str(tmp_path / "elsewhere"))
+
+
+def test_a_sample_is_a_midi_file(unbroken, tmp_path):
+    import pretty_midi
+
+    out = tmp_path / "out.mid"
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer", "sample", "--run", str(unbroken), "--notes", "20", "--output", str(out)],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert 0 < len(pretty_midi.PrettyMIDI(str(out)).instruments[0].notes) <= 20
+
+
+class Coin:
+    """A Backend that gives every class of a column the same probability: its nats can be computed by hand."""
+
+    def __init__(self, encoding: NoteRows):
+        self.card = {"schema": 1, "recipe": "coin", "encoding": encoding.config(), "state": {}}
+        self._encoding = encoding
+
+    def call(self, signature, inputs, *, version=None, timeout=None) -> Reply:
+        rows = inputs["rows"]
+        sizes, cells = self._encoding.sizes, [np.append([1, 1, 1], column.cells) for column in self._encoding.columns]
+        nats = np.stack([np.log(sizes[k] - 3) + np.log(cells[k][rows[:, :, k]]) for k in range(len(sizes))], axis=-1)
+        counts = (np.arange(64) < inputs["length"][:, None]) & (rows[:, :, 0] >= 2)
+        return Reply({"nll": np.where(counts[:, :, None], nats, 0.0)}, 1)
+
+
+def test_the_measure_by_hand(tiny_dataset):
+    """Three notes a piece of 2 columns: 4 pitches are log 4; of the steps, 0.5 s is one cell and 2 s is one of several."""
+    encoding = NoteRows(Column("pitch", 60, 63, 4), Column("step", 0, 4, 103, "time", exact=1.0))
+    piece = nt.from_tuples([(0, 1, 60), (0.5, 1, 61), (2.5, 3, 62)])
+    bins = [0.0, 2.0, 4.0]  # the values above the exact ones: 101 cells of 10 ms, then two more
+    assert encoding.column("step").values[101:].tolist() == bins[1:]
+    wide = 301 - 150  # cells nearer to 2 s than to 1 s or 4 s: 1.50 s to 3.00 s, its upper border not included
+    assert encoding.column("step").cells[101] == wide - 1
+
+    class One:
+        index, sizes = [(0, 0)], np.array([3])
+
+        def notes(self, i):
+            return piece
+
+    coin = Coin(encoding)
+    score = evaluation.evaluate(coin, Card.parse(json.dumps(coin.card)), One())
+    # END counts in this coin in both columns, as its `likelihood` says: 4 rows of log 4 and of log 103.
+    assert score.columns["pitch"] == pytest.approx(4 * np.log(4) / 3)
+    assert score.columns["step"] == pytest.approx((4 * np.log(103) + np.log(wide - 1)) / 3)
+    assert score.nats == pytest.approx(sum(score.columns.values()))
+    assert (score.pieces, score.notes) == (1, 3)
+
+
+def test_blocks_carry_the_state(tiny_model, tiny_dataset):
+    """A whole piece in blocks, among shorter and longer ones, is the piece in one go."""
+    model, card = tiny_model
+    corpus = data.Corpus(Dataset.open(tiny_dataset), "train")
+    parsed = Card.parse(json.dumps(card))
+    score = evaluation.evaluate(signatures.Live(model, card), parsed, corpus)
+    total = 0.0
+    for piece in range(len(corpus.index)):
+        rows = evaluation.encode(parsed.encoding, corpus, piece)
+        total += float(np.asarray(model(rows[None])).sum(dtype="f8"))
+    assert score.nats == pytest.approx(total / corpus.sizes.sum(), abs=1e-5)
+    assert score.notes == corpus.sizes.sum()
