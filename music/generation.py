@@ -144,7 +144,8 @@ class Generator:
             BackendError: no model, no time, or too many at once.
         """
         rng = np.random.default_rng(settings.random_seed)
-        voice = self._prime(seed)
+        began = float(seed["start"].min()) if len(seed) else 0.0
+        voice = self._prime(seed, began)
         made, left, ended = seed, settings.notes, None
         while ended is None:
             count = 1 if settings.notes - left < _DETAIL or self._chunk == 1 else min(self._chunk, left)
@@ -152,7 +153,7 @@ class Generator:
             try:
                 rows = self._advance(voice, noise, settings)
             except Unavailable:
-                voice = self._prime(made)
+                voice = self._prime(made, began)
                 if len(voice.card.encoding.columns) != noise.shape[1]:  # the new version has another encoding
                     noise = rng.random((count, len(voice.card.encoding.columns)), "f4")
                 rows = self._advance(voice, noise, settings)
@@ -166,18 +167,18 @@ class Generator:
             ended = "final" if final.any() else "length" if left <= 0 else None
             yield Chunk(notes, voice.model, ended)
 
-    def _prime(self, notes: Notes) -> _Voice:
-        """Describe the latest model and let it hear `notes` from the beginning of a piece."""
+    def _prime(self, notes: Notes, began: float) -> _Voice:
+        """Describe the latest model and let it hear `notes` of a piece that began at the second `began`."""
         for attempt in range(_TRIES):
             try:
                 card, version = self.describe()
-                rows = card.encoding.encode(nt.sort(notes), begin=True, end=False)
+                rows = card.encoding.encode(nt.sort(notes), begin=True, end=False, after=began)
                 state = card.empty_state()
                 for at in range(0, len(rows), PRIME_BLOCK):
                     block, length = _padded(rows[at : at + PRIME_BLOCK], PRIME_BLOCK)
                     reply = self._call("prime", {"rows": block, "length": length, **state}, version)
                     state = _state(reply, state)
-                return _Voice(card, version, state, float(notes["start"].max()) if len(notes) else 0.0)
+                return _Voice(card, version, state, float(notes["start"].max()) if len(notes) else began)
             except Unavailable:
                 if attempt + 1 == _TRIES:
                     raise

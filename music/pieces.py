@@ -107,7 +107,7 @@ class Dataset:
         return cls(folder, facts)
 
     def shards(self, split: str) -> list[dict]:
-        """The shards of one split, dicts as in `dataset.json`. Raises RecordError if there is none with a piece in it."""
+        """The shards of one split, dicts as in `dataset.json`. Raises RecordError if none of them has a piece."""
         found = [shard for shard in self.facts["shards"] if shard["split"] == split and shard["records"]]
         if not found:
             raise RecordError(f"{self.folder} has no {split} pieces; its shards: {self.facts['pieces']}")
