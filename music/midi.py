@@ -11,6 +11,7 @@ so one release missing in a file makes every later note of its key too long: a m
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pretty_midi
@@ -65,7 +66,7 @@ def write(notes: Notes) -> bytes:
     """Write Notes as a Standard MIDI File of 1 ms ticks; a note lasts at least one tick."""
     start = np.rint(notes["start"] / _TICK)  # rounded here: rounded apart, a note of one tick could become one of none
     end = np.maximum(np.rint(notes["end"] / _TICK), start + 1)
-    rounded = nt.from_columns(start * _TICK, end * _TICK, *(notes[name] for name in nt.NOTE.names[2:]))
+    rounded = nt.from_columns(start * _TICK, end * _TICK, *(notes[name] for name in nt.FIELDS[2:]))
     midi = pretty_midi.PrettyMIDI(resolution=TICKS_PER_QUARTER, initial_tempo=TEMPO)
     for program in np.unique(notes["program"]):
         drums = program == DRUMS
@@ -111,7 +112,7 @@ def instrument_name(program: int) -> str:
     return "Drums" if program == DRUMS else pretty_midi.program_to_instrument_name(int(program))
 
 
-def _parse(data: bytes) -> symusic.Score:
+def _parse(data: bytes) -> Any:  # a symusic.Score, which is no class that a type checker knows
     if data[:4] != b"MThd":
         raise MidiError(f"not a MIDI file: expected it to begin with b'MThd', got {bytes(data[:4])!r}")
     if len(data) < 14 or data[12] & 0x80 or data[12:14] == b"\0\0":
@@ -122,7 +123,7 @@ def _parse(data: bytes) -> symusic.Score:
         raise MidiError(f"damaged MIDI: {error}") from error
 
 
-def _tempo_map(score: symusic.Score):
+def _tempo_map(score):
     """Ticks → seconds, as a function on arrays."""
     changes = score.tempos.numpy()
     order = np.argsort(changes["time"], kind="stable")
@@ -140,7 +141,7 @@ def _tempo_map(score: symusic.Score):
     return seconds
 
 
-def _track_notes(track: symusic.Track, seconds, pedal: bool) -> Notes:
+def _track_notes(track, seconds, pedal: bool) -> Notes:
     raw = track.notes.numpy()
     real = (raw["duration"] > 0) & (raw["velocity"] > 0)
     begin, pitch, velocity = raw["time"][real].astype("i8"), raw["pitch"][real], raw["velocity"][real]

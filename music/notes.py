@@ -17,6 +17,7 @@ NOTE = np.dtype(
         ("program", "i2"),  # General MIDI 0-127; DRUMS for the drum channel
     ]
 )
+FIELDS: tuple[str, ...] = NOTE.names or ()
 DRUMS = 128
 Notes: TypeAlias = np.ndarray  # of NOTE, sorted by (start, pitch)
 
@@ -31,7 +32,7 @@ def from_tuples(rows: Iterable[tuple]) -> Notes:
 def from_columns(start, end, pitch, velocity, program=0) -> Notes:
     """Make Notes of equally long columns (or single values)."""
     notes = np.empty(len(start), NOTE)
-    for name, column in zip(NOTE.names, (start, end, pitch, velocity, program), strict=True):
+    for name, column in zip(FIELDS, (start, end, pitch, velocity, program), strict=True):
         notes[name] = column
     return notes
 

@@ -48,7 +48,7 @@ def to_example(piece: Piece) -> bytes:
             feature[fact].int64_list.value.append(value)
         else:
             feature[fact].bytes_list.value.append(value.encode())
-    for name in nt.NOTE.names:
+    for name in nt.FIELDS:
         values = piece.notes[name]
         if name in ("start", "end"):
             values = np.rint(values * _MICRO)
@@ -62,12 +62,12 @@ def from_example(data: bytes) -> Piece:
     try:
         example.ParseFromString(data)
         feature = example.features.feature
-        missing = {*_FACTS, *nt.NOTE.names} - set(feature)
+        missing = {*_FACTS, *nt.FIELDS} - set(feature)
         if missing:
             raise RecordError(f"a tf.Example lacks the features {sorted(missing)}; it has {sorted(feature)}")
-        columns = {name: np.array(feature[name].int64_list.value, "i8") for name in nt.NOTE.names}
+        columns = {name: np.array(feature[name].int64_list.value, "i8") for name in nt.FIELDS}
         notes = nt.from_columns(
-            columns["start"] / _MICRO, columns["end"] / _MICRO, *(columns[n] for n in nt.NOTE.names[2:])
+            columns["start"] / _MICRO, columns["end"] / _MICRO, *(columns[n] for n in nt.FIELDS[2:])
         )
         text = {fact: feature[fact].bytes_list.value[0].decode() for fact in _FACTS if fact != "year"}
         return Piece(notes=notes, year=int(feature["year"].int64_list.value[0]), **text)

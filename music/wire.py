@@ -100,7 +100,7 @@ GetModelStatusRequest = _CLASSES["GetModelStatusRequest"]
 GetModelStatusResponse = _CLASSES["GetModelStatusResponse"]
 
 # DataType of tensorflow/core/framework/types.proto: numpy type, and the typed list that may carry it
-_DTYPES = {
+_DTYPES: dict[int, tuple[np.dtype, str]] = {
     1: (np.dtype("f4"), "float_val"),
     2: (np.dtype("f8"), "double_val"),
     3: (np.dtype("i4"), "int_val"),

@@ -1,6 +1,7 @@
 """Windows: every row of the music stands in one, changed in natural units, and batch g is always batch g."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ def test_cuts_cover_every_row_once(corpus):
     for piece, size in enumerate(corpus.sizes):
         mine = sorted((cut.first, cut.last) for cut in chosen if cut.piece == piece)
         assert mine[0][0] == 0 and mine[-1][1] == size + 2
-        assert all(a[1] == b[0] for a, b in zip(mine, mine[1:], strict=False))
+        assert all(a[1] == b[0] for a, b in pairwise(mine))
         assert all(0 < last - first <= 32 for first, last in mine)
 
 

@@ -62,7 +62,9 @@ def test_warm_up_records_call_every_signature(loaded, tiny_export):
     for record in wire.read_records(io.BytesIO(path.read_bytes())):
         request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
         name = request.model_spec.signature_name
-        given = {key: wire.from_tensor(wire.Tensor.FromString(t.SerializeToString())) for key, t in request.inputs.items()}
+        given = {
+            key: wire.from_tensor(wire.Tensor.FromString(t.SerializeToString())) for key, t in request.inputs.items()
+        }
         assert loaded.signatures[name](**{key: np.asarray(value) for key, value in given.items()})
         called.add(name)
     assert called == NAMES - {"serving_default"}

@@ -84,7 +84,7 @@ def test_what_sounds_is_exact_in_any_cut(tiny_model, rows):
     followed = numpy(sounding.follow(model.tables, rows[:1, :60], model.initial_state(1)))
     notes = [row for row in rows[0, :60]]
     clock, ends, newest = 0.0, [], {}
-    step, pitch, velocity, duration = model.encoding.columns
+    step, _, _, duration = model.encoding.columns
     for t, row in enumerate(notes):
         if row[0] >= FIRST:
             clock += round(float(step.decode(row[0])) * 100)

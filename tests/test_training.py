@@ -27,7 +27,19 @@ SMALL = [
 
 def command(dataset: str, run: Path, epochs: int) -> list[str]:
     sets = [part for setting in [*SMALL, f"training.epochs={epochs}"] for part in ("--set", setting)]
-    return [sys.executable, "-m", "trainer", "train", "--recipe", "performance", "--data", dataset, "--run", str(run), *sets]
+    return [
+        sys.executable,
+        "-m",
+        "trainer",
+        "train",
+        "--recipe",
+        "performance",
+        "--data",
+        dataset,
+        "--run",
+        str(run),
+        *sets,
+    ]
 
 
 def train(dataset: str, run: Path, epochs: int) -> subprocess.CompletedProcess:
@@ -103,13 +115,13 @@ def test_damaged_weights_are_named(unbroken, tmp_path):
         (tmp_path / name).symlink_to(unbroken / name)
     model, card = training.load_run(str(tmp_path), "4")
     assert card["recipe"] == "performance" and model.count_params() > 0
-    with pytest.raises(RecordError, match=r"00003.npz is missing; there are .*00004"):
+    with pytest.raises(RecordError, match=r"00003\.npz is missing; there are .*00004"):
         training.load_run(str(tmp_path), "3")
     (tmp_path / "weights").unlink()
     (tmp_path / "weights").mkdir()
     whole = (unbroken / "weights" / "best.npz").read_bytes()
     (tmp_path / "weights" / "best.npz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(RecordError, match="best.npz is damaged"):
+    with pytest.raises(RecordError, match=r"best\.npz is damaged"):
         training.load_run(str(tmp_path))
     with pytest.raises(RecordError, match="is no run"):
         training.load_run(str(tmp_path / "elsewhere"))
@@ -143,7 +155,7 @@ class Coin:
 
 
 def test_the_measure_by_hand(tiny_dataset):
-    """Three notes a piece of 2 columns: 4 pitches are log 4; of the steps, 0.5 s is one cell and 2 s is one of several."""
+    """Three notes, two columns: one of 4 pitches is log 4; of the steps, 0.5 s is one cell and 2 s one of several."""
     encoding = NoteRows(Column("pitch", 60, 63, 4), Column("step", 0, 4, 103, "time", exact=1.0))
     piece = nt.from_tuples([(0, 1, 60), (0.5, 1, 61), (2.5, 3, 62)])
     bins = [0.0, 2.0, 4.0]  # the values above the exact ones: 101 cells of 10 ms, then two more

@@ -13,12 +13,15 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from music.errors import MusicError
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("trainer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "trainer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     run = argparse.ArgumentParser(add_help=False)
     run.add_argument("--run", required=True, help="the run's folder")
@@ -104,7 +107,9 @@ def _evaluate(args) -> None:
         return
     columns = " + ".join(f"{name} {value:.3f}" for name, value in score["columns"].items())
     print(f"{score['nats_per_note']:.3f} nats a note on {args.split}: {columns}")
-    print(f"{score['pieces']} pieces, {score['notes']:,} notes, {score['seconds']:.0f} s; grid of 10 ms and 32 velocities")
+    print(
+        f"{score['pieces']} pieces, {score['notes']:,} notes, {score['seconds']:.0f} s; grid of 10 ms and 32 velocities"
+    )
 
 
 def _sample(args) -> None:
@@ -128,7 +133,12 @@ def _export(args) -> None:
     from trainer import export, training
 
     model, card = training.load_run(args.run, args.weights)
-    card["made"] = {**card.get("made", {}), "commit": export.commit(), "weights": args.weights}
+    card["made"] = {
+        **card.get("made", {}),
+        "commit": export.commit(),
+        "run": Path(args.run).name,
+        "weights": args.weights,
+    }
     print(export.publish(model, card, args.output, args.version))
 
 

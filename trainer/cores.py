@@ -6,7 +6,6 @@ B batch, T time, D width.
 """
 
 import keras
-from keras import ops
 
 
 class LSTMCore(keras.layers.Layer):

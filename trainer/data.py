@@ -6,6 +6,7 @@ it would have seen. Music is changed in natural units (semitones, seconds, veloc
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import pairwise
 
 import keras
 import numpy as np
@@ -35,7 +36,8 @@ class Corpus:
         self._shards = dataset.shards(split)
         self._held: OrderedDict[int, list[Notes]] = OrderedDict()
         self.index: list[tuple[int, int]] = []  # (shard, place among its selected pieces) of each piece
-        sizes, seen = [], set()
+        sizes: list[int] = []
+        seen: set[str] = set()
         for number in range(len(self._shards)):
             for place, notes in enumerate(self._load(number, seen)):
                 self.index.append((number, place))
@@ -51,7 +53,8 @@ class Corpus:
     def pools(self, rng: np.random.Generator) -> list[np.ndarray]:
         """The pieces in random order, in pools that fit in half the memory at once."""
         shard_of = np.array([number for number, _ in self.index])
-        pools, held = [[]], 0
+        pools: list[list[int]] = [[]]
+        held = 0
         for number in rng.permutation(len(self._shards)):
             members = np.flatnonzero(shard_of == number)
             size = int(self.sizes[members].sum())
@@ -101,7 +104,7 @@ def cuts(corpus: Corpus, window: int, rng: np.random.Generator) -> list[Cut]:
         for piece in pool:
             rows = int(corpus.sizes[piece]) + 2
             borders = [0, *range(int(rng.integers(1, window + 1)), rows, window), rows]
-            mine += [Cut(int(piece), a, b) for a, b in zip(borders, borders[1:], strict=False) if b > a]
+            mine += [Cut(int(piece), a, b) for a, b in pairwise(borders) if b > a]
         order += [mine[i] for i in rng.permutation(len(mine))]
     return order
 
@@ -112,14 +115,14 @@ def encode_cuts(corpus: Corpus, encoding: NoteRows, chosen: list[Cut], window: i
     Args:
         change: (semitones, factor, louder), arrays of one value a cut; None leaves the music as it is.
     """
-    parts, after, counts = [], [], []
+    parts, gaps_from, sizes = [], [], []
     for cut in chosen:
         notes = corpus.notes(cut.piece)
         a, b = max(cut.first - 1, 0), min(cut.last - 1, len(notes))
         parts.append(notes[a:b])
-        after.append(notes["start"][a - 1] if cut.first > 0 and a > 0 else notes["start"][a])
-        counts.append(b - a)
-    notes, after, counts = np.concatenate([nt.empty(), *parts]), np.array(after), np.array(counts)
+        gaps_from.append(notes["start"][a - 1] if cut.first > 0 and a > 0 else notes["start"][a])
+        sizes.append(b - a)
+    notes, after, counts = np.concatenate([nt.empty(), *parts]), np.array(gaps_from), np.array(sizes)
     if change is not None:
         semitones, factor, louder = (np.repeat(values, counts) for values in change)
         notes["pitch"] += semitones.astype("i2")

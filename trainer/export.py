@@ -138,9 +138,7 @@ def _write_warm_up(model: EventModel, folder: str) -> None:
     calls = {"describe": {"batch": np.zeros(1, "i4")}}
     for name, inputs in signatures.specs(model).items():
         ones = ("length", "count", "temperature", "top_p")  # zero would do no work, or be no setting
-        calls[name] = {
-            key: np.full((1, *shape), key in ones, dtype) for key, (shape, dtype) in inputs.items()
-        }
+        calls[name] = {key: np.full((1, *shape), key in ones, dtype) for key, (shape, dtype) in inputs.items()}
     records = []
     for name, given in calls.items():
         request = predict_pb2.PredictRequest()

@@ -73,7 +73,7 @@ class ChainHeads(keras.layers.Layer):
 
     def draw(self, h, noise, sounding, temperature, top_p, min_p):
         """Draw one row: (B, D), float32 (B, F) in [0, 1), state, (B,) each → int32 (B, F)."""
-        drawn = []
+        drawn: list = []
         for k, size in enumerate(self.sizes):
             log_p, pointer = self._column(k, h, ops.stack(drawn, axis=-1) if drawn else None, sounding, False)
             if pointer is not None:

@@ -37,7 +37,7 @@ class Chain:
 
 @dataclass(frozen=True)
 class Training:
-    """How to train. An epoch is `steps` batches, after which progress is written; the data is passed as often as needed."""
+    """How to train. An epoch is `steps` batches, after which progress is written; it is no pass of the data."""
 
     window: int = 512  # notes
     batch: int = 32  # windows

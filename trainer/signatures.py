@@ -68,7 +68,7 @@ def specs(model: EventModel) -> dict[str, dict[str, tuple[list, str]]]:
     columns = len(model.encoding.columns)
     state = {STATE + name: (s["shape"], s["dtype"]) for name, s in model.state_spec.items()}
     rows = {"rows": ([PRIME_BLOCK, columns], "int32"), "length": ([], "int32"), **state}
-    how = {name: ([], "float32") for name in _DRAWING}
+    how: dict[str, tuple[list, str]] = {name: ([], "float32") for name in _DRAWING}
     return {
         "prime": rows,
         "likelihood": rows,

@@ -35,7 +35,7 @@ class Diverged(MusicError):
 def pack(arrays: dict[str, np.ndarray]) -> bytes:
     """Named arrays as an .npz file, without pickles."""
     out = io.BytesIO()
-    np.savez(out, **arrays)
+    np.savez(out, allow_pickle=False, **arrays)  # type: ignore[arg-type]  # mypy takes any name for a flag's
     return out.getvalue()
 
 
@@ -164,6 +164,7 @@ class Keeper(keras.callbacks.Callback):
             storage.write(storage.join(self._run, CARD), _json(self._card))
             return 0
         self._check_same()
+        storage.write(storage.join(self._run, CARD), _json(self._card))
         arrays = unpack(path)
         load_weights(made, arrays, path)
         for variable in made.optimizer.variables:
@@ -187,7 +188,9 @@ class Keeper(keras.callbacks.Callback):
             raise RecordError(f"{self._run} was trained on another dataset ({before['dataset']['source']})")
 
     def patience_is_over(self) -> bool:
-        return bool(self._history) and self._history[-1]["epoch"] - self._best["epoch"] >= self._recipe.training.patience
+        if self._best is None:
+            return False
+        return self._history[-1]["epoch"] - self._best["epoch"] >= self._recipe.training.patience
 
     def on_epoch_begin(self, epoch, logs=None):
         self._started = time.monotonic()
@@ -249,6 +252,8 @@ class Keeper(keras.callbacks.Callback):
     def finish(self) -> dict:
         """Write the card with the best epoch's metrics, and the plot."""
         best = self._best
+        if best is None:
+            raise RecordError(f"{self._run}: no epoch was trained; expected training.epochs of at least 1")
         metrics = {name: value for name, value in best.items() if name.startswith("val_")}
         made = {"backend": keras.backend.backend(), "keras": keras.__version__, "time": time.strftime("%Y-%m-%d")}
         effort = {name: self._history[-1][name] for name in ("epoch", "notes", "seconds")}

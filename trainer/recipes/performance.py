@@ -1,6 +1,6 @@
 """Our own pianist: expressive piano performances, one LSTM step a note, columns drawn as a chain.
 
-    python -m trainer train --recipe performance --data data/maestro --run runs/performance
+python -m trainer train --recipe performance --data data/maestro --run runs/performance
 """
 
 from music.encodings import Column, NoteRows

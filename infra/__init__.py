@@ -1,0 +1,1 @@
+"""How Cadenza runs: the demo here, later the cloud. No library code."""

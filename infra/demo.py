@@ -1,0 +1,104 @@
+"""The demo: a real server, a real POST /generate, and files to hear and to see.
+
+    python -m infra.demo --output out/demo [--notes 200 --random-seed 2]
+
+Starts `python -m serving` with the model in models/ on a free port of this machine, sends it half a minute of piano
+music, writes the continuation as MIDI and a piano roll of both, and stops the server.
+"""
+
+import argparse
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from music import midi, plots, seeds
+from music import notes as nt
+
+READY = 120  # seconds that the server has to load its model
+
+
+@contextlib.contextmanager
+def server(log: Path) -> Iterator[str]:
+    """The front end's address; it runs until the block ends, and says what it does in `log`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with open(log, "w") as file:
+        process = subprocess.Popen([sys.executable, "-m", "serving", "--port", str(port)], stderr=file)
+    try:
+        base = f"http://127.0.0.1:{port}"
+        until = time.monotonic() + READY
+        while time.monotonic() < until:
+            if process.poll() is not None:
+                raise SystemExit(f"the server did not start:\n{log.read_text()}")
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{base}/readyz", timeout=READY):
+                break
+            time.sleep(0.2)
+        else:
+            raise SystemExit(f"the server was not ready after {READY} s; see {log}")
+        yield base
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def post(url: str, body: bytes) -> tuple[bytes, dict]:
+    request = urllib.request.Request(url, body, {"Content-Type": "audio/midi"})
+    try:
+        with urllib.request.urlopen(request, timeout=120) as reply:
+            return reply.read(), dict(reply.headers)
+    except urllib.error.HTTPError as error:
+        raise SystemExit(f"{url}: {error.code} {error.read().decode()}") from error
+
+
+def run(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m infra.demo", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--output", default="out/demo", type=Path)
+    parser.add_argument("--notes", type=int, default=200)
+    parser.add_argument("--random-seed", type=int, default=2)
+    args = parser.parse_args(argv)
+    args.output.mkdir(parents=True, exist_ok=True)
+    seed_path, whole_path, picture = (args.output / name for name in ("seed.mid", "continued.mid", "continued.png"))
+    seed_path.write_bytes(midi.write(seeds.nocturne()))
+    seed = midi.read(seed_path.read_bytes())
+
+    print("starting the server …")
+    with server(args.output / "server.log") as base:
+        query = f"notes={args.notes}&random_seed={args.random_seed}"
+        started = time.monotonic()
+        whole, headers = post(f"{base}/generate?{query}", seed_path.read_bytes())
+        seconds = time.monotonic() - started
+        alone, _ = post(f"{base}/generate?{query}&include_seed=false", seed_path.read_bytes())
+        with urllib.request.urlopen(f"{base}/model", timeout=30) as reply:
+            card = json.load(reply)["card"]
+    whole_path.write_bytes(whole)
+    continuation = midi.read(alone)
+    plots.piano_roll({"seed": seed, "continuation": continuation}, picture)
+
+    new, trained = headers["X-Notes"], card["metrics"]["trained"]
+    print(f"""
+seed           {seed_path}   {len(seed)} notes, {nt.length(seed):.0f} s
+continued      {whole_path}   {new} notes more in {seconds:.1f} s; the piece is {nt.length(midi.read(whole)):.0f} s long
+piano roll     {picture}
+model          {headers["X-Model"]}, {card["parameters"]:,} parameters; random seed {headers["X-Random-Seed"]}
+its training   {trained["notes"]:,} notes of {card["dataset"]["source"]} in {trained["seconds"] / 60:.0f} minutes
+               with {card["made"]["backend"]}, run {card["made"]["run"]}; see models/MODEL_CARD.md
+
+Next: make serve, then in another terminal
+  curl -F seed=@{seed_path} 'http://127.0.0.1:8080/generate?notes=300&temperature=0.9' -o mine.mid
+or open http://127.0.0.1:8080/ and choose a MIDI file of your own.""")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run())
