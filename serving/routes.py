@@ -22,7 +22,7 @@ class Limit:
     def slot(self) -> Iterator[None]:
         """Raises Overloaded."""
         if not self._free.acquire(blocking=False):
-            raise Overloaded(f"{self._most} pieces are being made already, the most at once; try again in a moment")
+            raise Overloaded(f"{self._most} at once is the most that this server makes; try again in a moment")
         try:
             yield
         finally:

@@ -3,6 +3,7 @@
 TensorFlow is imported where it is needed and not before, so that tests of the front end alone stay quick.
 """
 
+import functools
 import json
 import os
 import re
@@ -169,6 +170,14 @@ def _written(path: Path, text: str) -> str:
     return str(path)
 
 
+@functools.cache
+def _loaded(folder: Path):
+    """A SavedModel; loading takes seconds, so the servers of all tests share it."""
+    import tensorflow as tf
+
+    return tf.saved_model.load(str(folder))
+
+
 class Refused(Exception):
     """A call that the model server answers with an error."""
 
@@ -213,9 +222,7 @@ class ModelServer:
         return self._batcher.sizes
 
     def load(self, version: int) -> None:
-        import tensorflow as tf
-
-        self._models[version] = tf.saved_model.load(str(self._base / str(version)))
+        self._models[version] = _loaded((self._base / str(version)).resolve())
         self._gone.discard(version)
 
     def unload(self, version: int) -> None:

@@ -408,7 +408,7 @@ def test_one_more_than_the_limit_is_429_until_one_has_ended(backend):
     client = create_app({"MAX_GENERATIONS": 1}, backend).test_client()
     stream = client.post(f"{URL}&format=ndjson")
     refused = client.post("/generate")
-    assert "1 pieces" in problem(refused, 429) and refused.headers["Retry-After"] == "2"
+    assert "1 at once" in problem(refused, 429) and refused.headers["Retry-After"] == "2"
     assert client.get("/healthz").status_code == 200
     assert stream.text.endswith('{"end":"final"}\n')
     stream.close()

@@ -1,0 +1,119 @@
+"""A SavedModel in this process: what it answers, what it refuses, and the same piece however it is cut into calls."""
+
+import json
+import threading
+
+import numpy as np
+import pytest
+import requests
+from fakes import CARD, F, front_end, melody, save_toy_model
+
+from music import midi
+from music.errors import BackendError, Unavailable
+from music.generation import Card
+from serving import create_app
+from serving.embedded import Embedded
+
+SEED = melody(70)  # more than one block of `prime`
+PRIME = {
+    "rows": np.full((1, 64, F), 5, "i4"),
+    "length": np.array([64], "i4"),
+    **Card.parse(json.dumps(CARD)).empty_state(),
+}
+
+
+@pytest.fixture(scope="module")
+def toy_folder(tmp_path_factory):
+    base = tmp_path_factory.mktemp("toy")
+    save_toy_model(base, 3)
+    return base
+
+
+@pytest.fixture(scope="module")
+def toy(toy_folder):
+    return Embedded(toy_folder)
+
+
+@pytest.fixture(scope="module")
+def backend(tiny_export):
+    return Embedded(tiny_export)
+
+
+def piece(backend, url="/generate?random_seed=5&notes=70", **config) -> bytes:
+    response = create_app(config, backend).test_client().post(url, data=midi.write(SEED), content_type="audio/midi")
+    assert response.status_code == 200, response.text
+    return response.data
+
+
+def test_a_call_is_answered_with_the_number_of_the_folder(toy):
+    reply = toy.call("prime", PRIME, version=3)
+    assert reply.version == 3
+    assert reply.outputs["state_row"].tolist() == [[5] * F] and reply.outputs["state_at"].tolist() == [[64.0]]
+    assert toy.call("describe", {"batch": np.zeros(2, "i4")}).outputs["card"].shape == (2,)
+
+
+def test_another_version_is_not_there(toy):
+    with pytest.raises(Unavailable, match="version 4 is not here, version 3 is"):
+        toy.call("prime", PRIME, version=4)
+
+
+@pytest.mark.parametrize(
+    ("signature", "change", "said"),
+    [
+        ("improvise", {}, "the model has describe, generate, prime, serving_default, step"),
+        ("prime", {"extra": np.zeros(1, "f4")}, "expected inputs .*got .*extra"),
+        ("prime", {"rows": np.zeros((1, 64, F), "f4")}, "expected rows to be int32 .*got float32"),
+        ("prime", {"rows": np.zeros((1, 63, F), "i4")}, r"got int32 of shape \(1, 63, "),
+        ("prime", {"length": np.array([99], "i4")}, "98"),  # the kernel's own complaint
+    ],
+)
+def test_a_wrong_call_is_a_backend_error(toy, signature, change, said):
+    with pytest.raises(BackendError, match=said):
+        toy.call(signature, {**PRIME, **change})
+
+
+def test_a_damaged_model_is_unavailable(tmp_path):
+    (tmp_path / "toy" / "1").mkdir(parents=True)
+    (tmp_path / "toy" / "1" / "saved_model.pb").write_bytes(b"no graph")
+    with pytest.raises(Unavailable, match="cannot be loaded"):
+        Embedded(tmp_path)
+
+
+def test_the_same_random_seed_gives_the_same_bytes_and_another_another_piece(backend):
+    assert piece(backend) == piece(backend)
+    assert piece(backend) != piece(backend, "/generate?random_seed=6&notes=70")
+
+
+def test_temperature_matters_and_at_0_the_random_seed_does_not(backend):
+    urls = [f"/generate?notes=70&temperature={t}&random_seed={s}" for t, s in ((0, 1), (0, 2), (1.2, 1))]
+    cold, also_cold, warm = (midi.read(piece(backend, url)) for url in urls)
+    assert (cold == also_cold).all()
+    assert len(cold) != len(warm) or (cold != warm).any()
+
+
+def test_note_by_note_and_in_chunks_the_piece_is_the_same(backend):
+    assert piece(backend, CHUNK=1) == piece(backend, CHUNK=7) == piece(backend, CHUNK=32)
+
+
+def test_a_new_piece_needs_no_seed(backend):
+    reply = create_app(backend=backend).test_client().post("/generate?notes=40&random_seed=2&format=json").get_json()
+    assert reply["notes"][0]["start"] >= 0 and (len(reply["notes"]) == 40 or reply["ended"] == "final")
+
+
+def test_listeners_at_once_do_not_disturb_each_other(backend):
+    alone = piece(backend)
+    pieces = []
+    threads = [threading.Thread(target=lambda: pieces.append(piece(backend))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert pieces == [alone] * 4
+
+
+def test_the_command_serves_a_model_by_itself(toy_folder, toy):
+    with front_end("--model", str(toy_folder)) as address:
+        assert requests.get(f"{address}/readyz", timeout=60).json() == {"status": "ready", "model": "toy/3"}
+        files = {"seed": ("music.mid", midi.write(SEED))}
+        response = requests.post(f"{address}/generate", params={"random_seed": 5, "notes": 70}, files=files, timeout=60)
+    assert response.content == piece(toy)
