@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from music.errors import RecordError
-from music.notes import NOTE, Notes
+from music.notes import Notes
 from music.pieces import SPLITS
 
 _COLUMNS = ("midi_filename", "canonical_composer", "canonical_title", "year", "split")
@@ -37,7 +37,7 @@ def read_tables(tables: Iterable[tuple[str, bytes]]) -> dict[str, Facts]:
     Raises:
         RecordError: a table lacks a column, or is no text.
     """
-    facts = {}
+    facts: dict[str, Facts] = {}
     for id, content in tables:
         folder = posixpath.dirname(id)
         facts.update((posixpath.join(folder, name), row) for name, row in _rows(id, content))
@@ -84,9 +84,10 @@ def composition(composer: str, title: str, notes: Notes) -> str:
 def content(notes: Notes) -> str:
     """sha256 of the notes as they are stored, in whole microseconds: equal for identical music."""
     digest = hashlib.sha256()
-    for name in NOTE.names:
-        values = np.rint(notes[name] * 1e6) if name in ("start", "end") else notes[name]
-        digest.update(values.astype("<i8").tobytes())
+    for name in ("start", "end"):
+        digest.update(np.rint(notes[name] * 1e6).astype("<i8").tobytes())
+    for name in ("pitch", "velocity", "program"):
+        digest.update(notes[name].astype("<i2").tobytes())
     return digest.hexdigest()
 
 

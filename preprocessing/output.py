@@ -16,7 +16,7 @@ from music.errors import MusicError, RecordError
 from music.pieces import DATASET, SCHEMA, SPLITS, checksum
 
 STATISTICS, ERRORS, DUPLICATES = "stats.json", "errors.jsonl", "duplicates.jsonl"
-_SHARD = re.compile(rf"({'|'.join(SPLITS)})-\d{{5}}-of-\d{{5}}\.tfrecord")
+_SHARD = re.compile(rf"(?:{'|'.join(SPLITS)})-\d{{5}}-of-\d{{5}}\.tfrecord")
 _OURS = re.compile(
     rf"\.?(?:{_SHARD.pattern}|{'|'.join(map(re.escape, (STATISTICS, ERRORS, DUPLICATES)))})(?:\.\d+\.tmp)?"
 )
@@ -63,7 +63,7 @@ def complete(folder: str, source: str, files: int) -> Outcome:
     """
     shards = [_describe(folder, name) for name in storage.entries(folder) if _SHARD.fullmatch(name)]
     errors, duplicates = (_lines(storage.join(folder, name)) for name in (ERRORS, DUPLICATES))
-    pieces = Counter()
+    pieces: Counter[str] = Counter()
     for shard in shards:
         pieces[shard["split"]] += shard["records"]
     if pieces.total() + errors + duplicates != files:
@@ -89,7 +89,7 @@ def _describe(folder: str, name: str) -> dict:
     notes = [_count_notes(record) for record in wire.read_records(io.BytesIO(data), name)]
     return {
         "path": name,
-        "split": _SHARD.fullmatch(name)[1],
+        "split": name.partition("-")[0],
         "records": len(notes),
         "notes": sum(notes),
         "bytes": len(data),

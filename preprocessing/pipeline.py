@@ -26,7 +26,7 @@ from preprocessing.sources import FAILED, Source, attempt
 _MILLISECONDS = [0, *sorted({round(10 ** (k / 10)) for k in range(51)})]
 _OCTAVES = sorted({round(2 ** (k / 2)) for k in range(36)})
 _BIN_OF_MILLISECOND = np.searchsorted(_MILLISECONDS, np.arange(_MILLISECONDS[-1]), side="right") - 1
-EDGES = {
+EDGES: dict[str, list] = {
     "pitch": list(range(129)),
     "velocity": list(range(129)),
     "step": [edge / 1000 for edge in _MILLISECONDS],
@@ -168,7 +168,7 @@ class Statistics(beam.PTransform):
 def counts(piece: Piece) -> dict:
     """What one piece adds to the statistics: (what, which) → how many. All integers, so no order of sums matters."""
     notes = piece.notes
-    found = {
+    found: dict[tuple[str, object], int] = {
         ("composers", piece.composer or "unknown"): 1,
         ("pieces", piece.split): 1,
         ("notes", piece.split): len(notes),
@@ -194,7 +194,7 @@ def _time_bins(seconds: np.ndarray) -> np.ndarray:
 
 
 def _total(some: Iterable[dict]) -> dict:
-    total = Counter()
+    total: Counter = Counter()
     for counted in some:
         total.update(counted)
     return dict(total)
