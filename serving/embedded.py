@@ -5,6 +5,7 @@ TensorFlow is imported when a model is loaded and not before: a front end before
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,8 @@ class Embedded:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else a page of notices about CPU instructions
         import tensorflow as tf
 
+        with suppress(RuntimeError):  # which says that this process has begun to use its GPUs already
+            tf.config.set_visible_devices([], "GPU")  # else TensorFlow takes all of their memory
         self._tf = tf
         self._version = int(path.absolute().name)
         try:

@@ -1,6 +1,7 @@
 """Errors → application/problem+json (RFC 9457). Knows nothing of how they came about."""
 
 import json
+from http import HTTPStatus
 
 import flask
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
@@ -19,8 +20,7 @@ _STATUS = {  # most specific first
     errors.RecordError: 502,  # or its card is not one that we can read
     errors.MusicError: 500,
 }
-_TITLES = {400: "Bad Request", 422: "Unprocessable Content", 429: "Too Many Requests", 500: "Internal Server Error",
-           502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout"}  # fmt: skip
+_TYPE = "application/problem+json"
 
 
 def register(app: flask.Flask) -> None:
@@ -37,20 +37,19 @@ def status_of(error: errors.MusicError) -> int:
 def _from_music(error: errors.MusicError) -> Response:
     status = status_of(error)
     headers = {"Retry-After": str(RETRY_AFTER)} if status in (429, 503) else {}
-    return Response(_body(status, _TITLES[status], str(error)), status, headers, mimetype=_TYPE)
+    return Response(_body(status, str(error)), status, headers, mimetype=_TYPE)
 
 
 def _from_http(error: HTTPException) -> Response:
     response = error.get_response()  # keeps what belongs to the status, such as 405's Allow
-    response.data = _body(response.status_code, error.name, _detail(error))
+    response.data = _body(response.status_code, _detail(error))
     response.mimetype = _TYPE
     return response
 
 
-_TYPE = "application/problem+json"
-
-
-def _body(status: int, title: str, detail: str) -> str:
+def _body(status: int, detail: str) -> str:
+    """`about:blank` says that there is no more to the kind of problem than its status."""
+    title = HTTPStatus(status).phrase
     return json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})
 
 
