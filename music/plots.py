@@ -88,10 +88,10 @@ def _bars(axes: "Axes", notes: Notes, colour: str) -> None:
     shades = 1 - strength[:, None] * (1 - np.array(to_rgb(colour)))
     left, right = notes["start"], notes["end"]
     bottom, top = notes["pitch"] - 0.42, notes["pitch"] + 0.42
-    corners = (
-        np.stack([[left, bottom], [left, top], [right, top], [right, bottom]]).transpose(2, 0, 1).tolist()
-    )  # (n, 4, 2)
-    axes.add_collection(PolyCollection(corners.tolist(), facecolors=shades, edgecolors="white", linewidths=0.25))
+    corners = np.stack([[left, bottom], [left, top], [right, top], [right, bottom]])  # (4, 2, n)
+    axes.add_collection(
+        PolyCollection(corners.transpose(2, 0, 1).tolist(), facecolors=shades, edgecolors="white", linewidths=0.25)
+    )
 
 
 def _keyboard(axes: "Axes", low: int, high: int) -> None:
