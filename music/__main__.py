@@ -1,0 +1,176 @@
+"""MIDI files for a person: what is in one, and how it looks. Knows no model and no dataset.
+
+python -m music inspect song.mid                 # instruments, tempo, pedal, length, and the first 30 notes
+python -m music inspect song.mid --csv > song.csv
+python -m music plot song.mid song.png --start 60 --seconds 30
+"""
+
+import argparse
+import csv
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn, TextIO
+
+from music import midi, plots, storage
+from music import notes as nt
+from music.errors import MusicError
+from music.midi import Summary
+from music.notes import Notes
+
+_COLUMNS = ("name", "start", "end", "pitch", "velocity", "step", "duration", "instrument")
+_ROWS = 30  # notes in the table, unless told otherwise
+_TEMPOS = 6  # tempos in the text; a file may have thousands
+_PLACES = 6  # decimals of a second: microseconds, as datasets store them
+
+
+def run(argv: list[str] | None = None) -> int:
+    """Do what the command line says; the exit status. What a user can get wrong is one line on stderr and 2."""
+    args = _parser().parse_args(argv)
+    try:
+        args.command(args)
+    except BrokenPipeError:  # whoever reads has seen enough; no mistake
+        raise
+    except OSError as error:
+        print(f"music {args.verb}: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    except MusicError as error:
+        print(f"music {args.verb}: {args.file}: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        print(f"music {args.verb}: needs {error.name}, which `pip install 'cadenza[plots]'` brings", file=sys.stderr)
+        return 2
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as for every other mistake; --help says the rest."""
+        self.exit(2, f"{self.prog}: {message}; --help tells more\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m music", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+
+    inspect = verbs.add_parser("inspect", help="say what is in a MIDI file")
+    inspect.add_argument("file", metavar="FILE")
+    form = inspect.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="everything, as one JSON object")
+    form.add_argument("--csv", action="store_true", help="all the notes, as CSV")
+    inspect.add_argument("--notes", type=_count, default=_ROWS, metavar="N", help=f"rows of the table ({_ROWS})")
+    inspect.set_defaults(command=_inspect)
+
+    plot = verbs.add_parser("plot", help="draw a MIDI file as a piano roll")
+    plot.add_argument("file", metavar="IN.mid")
+    plot.add_argument("out", metavar="OUT.png")
+    plot.add_argument("--start", type=_seconds, default=0.0, metavar="S", help="from this second on (0)")
+    plot.add_argument(
+        "--seconds", type=_seconds, default=math.inf, metavar="S", help="for so many seconds (to the end)"
+    )
+    plot.set_defaults(command=_plot)
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a number of notes, got {text!r}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number of seconds, got {text!r}")
+    return seconds
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    summary = midi.inspect(storage.read(args.file))
+    if args.json:
+        json.dump(
+            {"file": Path(args.file).name, **_facts(summary), "notes": _rows(summary.notes)}, sys.stdout, indent=1
+        )
+        print()
+    elif args.csv:
+        table = csv.DictWriter(sys.stdout, _COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows(_rows(summary.notes))
+    else:
+        _print(summary, args.notes, sys.stdout)
+
+
+def _plot(args: argparse.Namespace) -> None:
+    notes = midi.read(storage.read(args.file))
+    shown = nt.shift(nt.excerpt(notes, args.start, args.seconds), args.start)
+    if not len(shown):
+        raise MusicError(f"no note begins in that part; it has {len(notes)} and ends at {nt.length(notes):.1f} s")
+    plots.piano_roll(shown, args.out, title=Path(args.file).name)
+    print(args.out)
+
+
+def _facts(summary: Summary) -> dict:
+    return {
+        "seconds": round(summary.seconds, _PLACES),
+        "instruments": [{"name": name, "notes": count} for name, count in summary.instruments],
+        "tempos": [
+            {"second": round(at, _PLACES), "quarters_per_minute": round(tempo, 3)} for at, tempo in summary.tempos
+        ],
+        "pedal_presses": summary.pedal_presses,
+        "ticks_per_quarter": summary.ticks_per_quarter,
+    }
+
+
+def _rows(notes: Notes) -> list[dict]:
+    """One dict a note, as _COLUMNS say; `step` is the time since the onset before."""
+    return [
+        {
+            "name": nt.name(int(note["pitch"])),
+            "start": round(float(note["start"]), _PLACES),
+            "end": round(float(note["end"]), _PLACES),
+            "pitch": int(note["pitch"]),
+            "velocity": int(note["velocity"]),
+            "step": round(float(step), _PLACES),
+            "duration": round(float(note["end"] - note["start"]), _PLACES),
+            "instrument": midi.instrument_name(note["program"]),
+        }
+        for note, step in zip(notes, nt.steps(notes), strict=True)
+    ]
+
+
+def _print(summary: Summary, limit: int, out: TextIO) -> None:
+    notes, facts = summary.notes, summary.instruments
+    tempos = [f"{tempo:.4g}" + (f" from {at:.1f} s" if at else "") for at, tempo in summary.tempos]
+    more = f", and {len(tempos) - _TEMPOS} more" if len(tempos) > _TEMPOS else ""
+    print(f"instruments  {len(facts)}: " + ", ".join(f"{name} ({count:,} notes)" for name, count in facts), file=out)
+    print(f"length       {_clock(summary.seconds)}, {len(notes):,} notes", file=out)
+    print(f"tempo        {', '.join(tempos[:_TEMPOS])}{more} quarters a minute", file=out)
+    print(f"pedal        {summary.pedal_presses:,} presses, folded into the ends of the notes", file=out)
+    if not len(notes) or not limit:
+        return
+    print(
+        f"\n{'name':5} {'start':>9} {'end':>9} {'pitch':>5} {'velocity':>8} {'step':>7} {'duration':>8}  instrument",
+        file=out,
+    )
+    for row in _rows(notes[:limit]):
+        print("{name:5} {start:9.3f} {end:9.3f} {pitch:5} {velocity:8} {step:7.3f} {duration:8.3f}  {instrument}"
+              .format(**row), file=out)  # fmt: skip
+    if len(notes) > limit:
+        print(f"… and {len(notes) - limit:,} more; --notes N shows N of them, --csv and --json all", file=out)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds, 1), 60)
+    return f"{int(minutes)} min {rest:.1f} s" if minutes else f"{rest:.1f} s"
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(run())
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough; nothing is left to flush into
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
