@@ -144,11 +144,11 @@ def _rows(notes: Notes) -> list[dict]:
 
 
 def _print(summary: Summary, limit: int, out: TextIO) -> None:
-    notes, facts = summary.notes, summary.instruments
+    notes, players = summary.notes, summary.instruments
     tempos = [f"{tempo:.4g}" + (f" from {at:.1f} s" if at else "") for at, tempo in summary.tempos]
     more = f", and {len(tempos) - _TEMPOS} more" if len(tempos) > _TEMPOS else ""
-    print(f"instruments  {len(facts)}: " + ", ".join(f"{name} ({count:,} notes)" for name, count in facts), file=out)
-    print(f"length       {_clock(summary.seconds)}, {len(notes):,} notes", file=out)
+    print(f"instruments  {len(players)}: " + ", ".join(f"{name} ({_counted(n)})" for name, n in players), file=out)
+    print(f"length       {_clock(summary.seconds)}, {_counted(len(notes))}", file=out)
     print(f"tempo        {', '.join(tempos[:_TEMPOS])}{more} quarters a minute", file=out)
     print(f"pedal        {summary.pedal_presses:,} presses, folded into the ends of the notes", file=out)
     if not len(notes) or not limit:
@@ -162,6 +162,10 @@ def _print(summary: Summary, limit: int, out: TextIO) -> None:
               .format(**row), file=out)  # fmt: skip
     if len(notes) > limit:
         print(f"… and {len(notes) - limit:,} more; --notes N shows N of them, --csv and --json all", file=out)
+
+
+def _counted(notes: int) -> str:
+    return f"{notes:,} note{'' if notes == 1 else 's'}"
 
 
 def _clock(seconds: float) -> str:
