@@ -1,0 +1,204 @@
+"""Who may import whom: every import of the tree against the table of the design.
+
+Direction: music ← {preprocessing, trainer, serving}, and nothing sideways. What stages share goes down into `music`,
+or travels as files and over the wire.
+"""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOT_OURS = {"build", "data", "out", "runs"}  # as .gitignore says; and every hidden folder
+
+# A path, or the beginning of one: what it may import besides the standard library and what stands in its own row.
+# In parentheses: only inside a function (or for a type checker), so that importing the module stays cheap.
+# The longest path that fits counts.
+TABLE = {
+    "music/errors.py": "",
+    "music/notes.py": "numpy",
+    "music/midi.py": "numpy pretty_midi symusic music.errors music.notes",
+    "music/encodings.py": "numpy music.errors music.notes",
+    "music/wire.py": "numpy google.protobuf google_crc32c music.errors",
+    "music/pieces.py": "numpy google_crc32c music.errors music.notes music.storage music.wire",
+    "music/generation.py": "numpy music.errors music.notes music.encodings",
+    "music/plots.py": "numpy (matplotlib) music.errors music.notes music.storage",
+    "music/seeds.py": "numpy music.notes",
+    "music/storage.py": "(google.cloud) music.errors",
+    "music/__main__.py": "music",
+    "music/__init__.py": "",
+    "preprocessing/": "preprocessing music numpy apache_beam",
+    "trainer/": "trainer music numpy keras",
+    "trainer/__main__.py": "music.errors (trainer) (music) (numpy)",  # KERAS_BACKEND is set before Keras is imported
+    "trainer/export.py": "trainer music numpy keras tensorflow tensorflow_serving",
+    "serving/": "serving music numpy flask werkzeug grpc",
+    "serving/__main__.py": "serving music flask gunicorn",
+    "serving/embedded.py": "music numpy (tensorflow)",
+    "infra/": "infra music preprocessing trainer serving google",
+    "benchmarks/": "*",
+    "tests/": "*",
+    "setup.py": "setuptools",
+}
+
+
+class Import(NamedTuple):
+    line: int
+    name: str  # in full: `from music import notes` is music.notes
+    late: bool  # inside a function, or only for a type checker
+
+
+def imports(source: str, path: str) -> list[Import]:
+    """Every import of a module, in the order of its lines; an import_module of a name made at run time counts too."""
+    return sorted(_imports(ast.parse(source), path, late=False))
+
+
+def _imports(node: ast.AST, path: str, late: bool) -> Iterator[Import]:
+    if isinstance(node, ast.Import):
+        yield from (Import(node.lineno, alias.name, late) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        package = path.split("/")[: -node.level] if node.level else []
+        module = ".".join([*package, *([node.module] if node.module else [])])
+        yield from (Import(node.lineno, f"{module}.{alias.name}", late) for alias in node.names)
+    elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
+        yield Import(node.lineno, _beginning(node.args[0]), late)
+    inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+    if isinstance(node, ast.If) and ast.unparse(node.test).split(".")[-1] == "TYPE_CHECKING":
+        for child in node.body:
+            yield from _imports(child, path, late=True)
+        for child in node.orelse:
+            yield from _imports(child, path, late)
+    else:
+        for child in ast.iter_child_nodes(node):
+            yield from _imports(child, path, late or inside)
+
+
+def _beginning(name: ast.expr) -> str:
+    """What is known of a name made at run time: its constant beginning."""
+    if isinstance(name, ast.JoinedStr) and name.values:
+        name = name.values[0]
+    return name.value.rstrip(".") if isinstance(name, ast.Constant) else f"<{ast.unparse(name)}>"
+
+
+def violations(source: str, path: str) -> list[str]:
+    """What a module imports and may not, a line each."""
+    rows = [row for row in TABLE if path == row or (row.endswith("/") and path.startswith(row))]
+    if not rows:
+        return [f"{path}: no row of the table says what it may import"]
+    allowed = TABLE[max(rows, key=len)].split()
+    if allowed == ["*"]:
+        return []
+    found = []
+    for line, name, late in imports(source, path):
+        if name.split(".")[0] in sys.stdlib_module_names:
+            continue
+        words = [word.strip("()") for word in allowed if late or word[0] != "("]
+        if not any(_covers(word, name) for word in words):
+            found.append(f"{path}:{line}: may not import {name}" + ("" if late else " when it is imported"))
+    return found
+
+
+def _covers(word: str, name: str) -> bool:
+    return name == word or name.startswith(f"{word}.")
+
+
+def modules() -> list[str]:
+    """Every Python file of the project, as a path from its root."""
+    folders = [path for path in ROOT.iterdir() if path.is_dir() and path.name not in NOT_OURS and path.name[0] != "."]
+    files = [*ROOT.glob("*.py"), *(file for folder in folders for file in folder.rglob("*.py"))]
+    return sorted(file.relative_to(ROOT).as_posix() for file in files)
+
+
+@pytest.mark.parametrize("path", modules())
+def test_a_module_imports_what_the_design_lets_it(path):
+    assert violations((ROOT / path).read_text(), path) == []
+
+
+def test_every_row_of_the_table_is_about_something():
+    files = modules()
+    for row in TABLE:
+        assert any(path == row or (row.endswith("/") and path.startswith(row)) for path in files), row
+    assert {path.split("/")[0] for path in files} >= {"music", "preprocessing", "trainer", "serving", "tests"}
+
+
+def test_errors_imports_nothing_at_all():
+    assert imports((ROOT / "music/errors.py").read_text(), "music/errors.py") == []
+
+
+# --- the checker itself, on planted mistakes ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "blamed"),
+    [
+        ("music/notes.py", "import tensorflow as tf", "tensorflow"),
+        ("music/notes.py", "def late():\n    import tensorflow", "tensorflow"),
+        ("music/notes.py", "try:\n    import keras\nexcept ImportError:\n    keras = None", "keras"),
+        ("music/notes.py", "class Late:\n    from apache_beam import Map", "apache_beam.Map"),
+        ("music/notes.py", "from music import midi", "music.midi"),
+        ("music/notes.py", "from . import midi", "music.midi"),
+        ("music/notes.py", "from .midi import read", "music.midi.read"),
+        ("music/notes.py", "import os, flask.views", "flask.views"),
+        ("music/notes.py", "import importlib\nimportlib.import_module('grpc')", "grpc"),
+        ("music/notes.py", "x = __import__('jax')", "jax"),
+        ("music/notes.py", "from importlib import import_module\nimport_module(name)", "<name>"),
+        ("music/midi.py", "from serving import requests", "serving.requests"),
+        ("music/plots.py", "import matplotlib.pyplot as plt", "matplotlib.pyplot"),
+        ("music/plots.py", "if DRAW:\n    import matplotlib", "matplotlib"),
+        ("preprocessing/pipeline.py", "from trainer.data import windows", "trainer.data.windows"),
+        ("preprocessing/pipeline.py", "import tensorflow", "tensorflow"),
+        ("trainer/model.py", "from keras.src import backend\nimport tensorflow as tf", "tensorflow"),
+        ("trainer/model.py", "import jax.numpy as jnp", "jax.numpy"),
+        ("trainer/recipes/performance.py", "from preprocessing import maestro", "preprocessing.maestro"),
+        ("trainer/recipes/performance.py", "from ...serving import routes", "serving.routes"),
+        ("trainer/__main__.py", "from trainer import model", "trainer.model"),
+        ("serving/routes.py", "def page():\n    import tensorflow", "tensorflow"),
+        ("serving/embedded.py", "import tensorflow as tf", "tensorflow"),
+        ("serving/tfserving.py", "from trainer.model import build", "trainer.model.build"),
+        ("serving/tfserving.py", "import tensorflow_serving.apis.predict_pb2", "tensorflow_serving.apis.predict_pb2"),
+    ],
+)  # fmt: skip
+def test_a_planted_mistake_is_found(path, source, blamed):
+    (found,) = violations(source, path)
+    assert re.fullmatch(rf"{path}:\d+: may not import {blamed}( when it is imported)?", found)
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("music/plots.py", "def draw():\n    import matplotlib.pyplot as plt"),
+        ("music/plots.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from matplotlib.axes import Axes"),
+        ("music/generation.py", "import json\nimport numpy as np\nfrom music import notes as nt"),
+        ("trainer/recipe.py", "import importlib\nimportlib.import_module(f'trainer.recipes.{name}')"),
+        ("trainer/export.py", "import tensorflow as tf\nfrom tensorflow_serving.apis import predict_pb2"),
+        ("serving/embedded.py", "class Embedded:\n    def load(self):\n        import tensorflow as tf"),
+        ("serving/replies.py", "from serving import requests\nfrom . import problems"),
+        ("tests/test_wire.py", "import tensorflow"),
+    ],
+)
+def test_what_is_allowed_is_not_blamed(path, source):
+    assert violations(source, path) == []
+
+
+def test_a_new_folder_needs_a_row():
+    assert violations("", "listening/rooms.py") == ["listening/rooms.py: no row of the table says what it may import"]
+
+
+# --- and what is really loaded -----------------------------------------------------------------------------------
+
+
+def test_importing_all_of_music_loads_nothing_heavy():
+    names = [path[:-3].replace("/", ".") for path in modules() if path.startswith("music/") and "__" not in path]
+    assert "music.notes" in names
+    program = (
+        f"import sys, {', '.join(names)}\n"
+        "heavy = 'tensorflow keras jax torch apache_beam flask grpc matplotlib google.cloud'.split()\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
