@@ -2,6 +2,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PORT ?= 8080
+# Compiled modules are kept: every start of Beam or TensorFlow would be seconds slower without.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-slow test-all check serve bench lock clean
 
@@ -25,8 +27,8 @@ serve: .venv/ready
 	$(BIN)/python -m serving --port $(PORT)
 
 bench: .venv/ready
-	$(BIN)/python benchmarks/preprocess.py
-	$(BIN)/python benchmarks/generation.py
+	$(BIN)/python -m benchmarks.preprocess
+	$(BIN)/python -m benchmarks.generation
 
 .venv/ready: requirements/uv.txt requirements/dev.txt
 	$(PYTHON) -m venv .venv

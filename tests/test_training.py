@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from music import midi
 from music import notes as nt
 from music.encodings import Column, NoteRows
 from music.errors import RecordError
@@ -68,6 +69,7 @@ def test_a_run_learns_and_leaves_what_it_promises(unbroken):
     kept = sorted(path.name for path in (unbroken / "weights").iterdir())
     assert kept == ["00002.npz", "00004.npz", "00006.npz", "00008.npz", "best.npz", "last.npz"]
     assert (unbroken / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert all(len(midi.read((unbroken / "samples" / f"{n}.mid").read_bytes())) <= 200 for n in (1, 2))
     card = json.loads((unbroken / "card.json").read_text())
     assert card["metrics"]["val_loss"] == min(float(line["val_loss"]) for line in lines)
     assert card["dataset"]["pieces"]["train"] > 0

@@ -3,6 +3,7 @@
 A run folder holds
     card.json             the model's card, metrics included
     history.csv, loss.png one line an epoch
+    samples/*.mid         a few new pieces by the best weights
     weights/best.npz, last.npz, 00010.npz …
     checkpoint.npz        all that is needed to go on: weights, optimiser, epoch, history
 Every file is written whole or not at all, so a run may be killed at any instant; the same command goes on.
@@ -17,12 +18,15 @@ import time
 import keras
 import numpy as np
 
-from music import plots, storage
+from music import midi, plots, storage
+from music import notes as nt
 from music.errors import MusicError, RecordError
+from music.generation import Generator, Settings
 from music.pieces import Dataset
-from trainer import data, model
+from trainer import data, model, signatures
 from trainer.recipe import Recipe, to_card
 
+SAMPLES, SAMPLE_NOTES = 2, 200
 _MAY_CHANGE = ("epochs", "patience", "keep")  # of a run that goes on: train it longer, or shorter
 
 CARD, CHECKPOINT, HISTORY = "card.json", "checkpoint.npz", "history.csv"
@@ -128,7 +132,19 @@ def fit(recipe: Recipe, dataset: Dataset, run: str, minutes: float | None = None
             callbacks=[keeper],
             verbose=0,
         )
-    return keeper.finish()
+    card = keeper.finish()
+    write_samples(run, log)
+    return card
+
+
+def write_samples(run: str, log=sys.stderr) -> None:
+    """Let the best weights play SAMPLES new pieces of up to SAMPLE_NOTES notes into samples/."""
+    generator = Generator(signatures.Live(*load_run(run)))
+    for number in range(1, SAMPLES + 1):
+        chunks = generator.stream(nt.empty(), Settings(notes=SAMPLE_NOTES, random_seed=number))
+        piece = nt.sort(np.concatenate([chunk.notes for chunk in chunks]))
+        storage.write(storage.join(run, "samples", f"{number}.mid"), midi.write(piece))
+    log.write(f"{SAMPLES} sampled pieces in {storage.join(run, 'samples')}\n")
 
 
 def _optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
