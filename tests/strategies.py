@@ -43,6 +43,9 @@ def notes(draw, max_size: int = 25, lowest: int = LOWEST, highest: int = HIGHEST
     return nt.sort(made)
 
 
+_TICKS = st.integers(0, 16).map(lambda k: 120 * k) | st.integers(0, 1920)  # many events share a tick
+
+
 @st.composite
 def midi_files(draw, pedal: bool = True):
     """The bytes of a MIDI file: tempo changes, up to three instruments, overlaps of different pitches, pedals.
@@ -66,14 +69,13 @@ def _track(draw, channel: int, pedal: bool):
     events = [(0, mido.Message("program_change", channel=channel, program=draw(st.sampled_from([0, 0, 40, 127]))))]
     for pitch in draw(st.lists(st.integers(0, 127), unique=True, max_size=5)):
         clock = 0
-        for rest, held in draw(st.lists(st.tuples(st.integers(0, 900), st.integers(0, 900)), min_size=1, max_size=4)):
+        for rest, held in draw(st.lists(st.tuples(_TICKS, _TICKS), min_size=1, max_size=4)):
             velocity = draw(st.integers(1, 127))
             events.append((clock + rest, mido.Message("note_on", channel=channel, note=pitch, velocity=velocity)))
             clock += rest + held
             events.append((clock, mido.Message("note_off", channel=channel, note=pitch)))
-            clock += 1
     if pedal:
-        for tick, value in draw(st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 127)), max_size=12)):
+        for tick, value in draw(st.lists(st.tuples(_TICKS, st.integers(0, 127)), max_size=12)):
             events.append((tick, mido.Message("control_change", channel=channel, control=64, value=value)))
     return events
 

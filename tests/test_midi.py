@@ -191,6 +191,16 @@ def test_half_pedal_counts_from_64_and_shakes_count_as_lifts():
     assert short(midi.read(data)) == [(0, 0.25, 60, 80)]
 
 
+def test_what_the_pedal_does_at_the_tick_of_a_release_counts():
+    """Down with the key's release holds the note; up with it does not; and of two at one tick the later one counts."""
+    caught = file([on(0, 60), off(240, 60), pedal(240, 127), pedal(960, 0)])
+    assert short(midi.read(caught)) == [(0, 1.0, 60, 80)]
+    lifted = file([pedal(0, 127), on(0, 60), off(240, 60), pedal(240, 0), pedal(480, 127), pedal(960, 0)])
+    assert short(midi.read(lifted)) == [(0, 0.25, 60, 80)]
+    both = file([pedal(0, 127), on(0, 60), off(240, 60), pedal(240, 0), pedal(240, 127), pedal(960, 0)])
+    assert short(midi.read(both)) == [(0, 1.0, 60, 80)]
+
+
 def test_the_pedal_does_not_hold_drums():
     data = file([pedal(0, 127, 9), on(0, 36, channel=9), off(240, 36, channel=9), pedal(960, 0, 9)])
     assert short(midi.read(data)) == [(0, 0.25, 36, 80)]
