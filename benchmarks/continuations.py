@@ -52,9 +52,13 @@ def main() -> int:
     parser.add_argument("--model", help="default: the one in models/")
     parser.add_argument("--temperature", type=float, default=1.0)
     args = parser.parse_args()
-    dataset, rng = Dataset.open(args.data), np.random.default_rng(0)
-    real, seeds = excerpts(Corpus(dataset, "train"), REAL, rng), excerpts(Corpus(dataset, "validation"), SEEDS, rng)
     generator = Generator(Embedded(args.model))
+    card, _ = generator.describe()
+    dataset, rng = Dataset.open(args.data), np.random.default_rng(0)
+    real, seeds = (
+        excerpts(Corpus(dataset, split, card.encoding), count, rng)
+        for split, count in (("train", REAL), ("validation", SEEDS))
+    )
     ours = []
     for number, seed in enumerate(seeds):
         settings = Settings(notes=NOTES, temperature=args.temperature, random_seed=number)

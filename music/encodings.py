@@ -6,7 +6,7 @@ against the clock as decoded so far, so every onset is within half a bin of the 
 is quantised on that clock too: notes that ended together still do. A silence beyond the longest step is shortened.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import TypeAlias
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from music import notes as nt
 from music.errors import EncodingError
-from music.notes import Notes
+from music.notes import DRUMS, Notes
 
 PAD, BEGIN, END, FIRST = 0, 1, 2, 3
 CELL = 0.01  # seconds; the grid of the "time" spacing and of the likelihood that `evaluate` reports
@@ -152,8 +152,24 @@ class NoteRows:
         """JSON that `from_config` turns back into this encoding."""
         return {"kind": "note_rows", "columns": [asdict(column) for column in self.columns]}
 
+    def heard(self, notes: Notes) -> Notes:
+        """What of a piece this encoding can express: without a program column, drums are left out.
+
+        Raises:
+            EncodingError: a pitch or a program outside the columns, or nothing but drums.
+        """
+        if "program" not in self.names:
+            pitched = notes[notes["program"] != DRUMS]
+            if len(notes) and not len(pitched):
+                raise EncodingError(f"all {len(notes)} notes are drums: expected some that have a pitch")
+            notes = pitched
+        for name in _STRICT:
+            if name in self.names:
+                self.column(name).encode(notes[name])
+        return notes
+
     def encode(self, notes: Notes, *, begin: bool, end: bool, after: float | None = None) -> Rows:
-        """Encode a piece, or a part of one.
+        """Encode a piece, or a part of one, as far as it can be `heard`.
 
         Args:
             notes: sorted Notes.
@@ -164,8 +180,9 @@ class NoteRows:
             int32 [T, F], T = notes + begin + end.
 
         Raises:
-            EncodingError: a pitch or a program that no column value stands for.
+            EncodingError: as `heard` does.
         """
+        notes = self.heard(notes)
         if after is None:
             after = notes["start"][0] if len(notes) else 0.0
         body = self.encode_many(notes, np.array([0, len(notes)]), np.array([after]))
@@ -277,7 +294,8 @@ def from_config(config: dict) -> NoteRows:
     """Make the encoding that a card describes. Raises EncodingError for a kind or numbers we do not know."""
     try:
         if config["kind"] == "note_rows":
-            return NoteRows(*(Column(**column) for column in config["columns"]))
-    except (KeyError, TypeError) as error:
+            known = {field.name for field in fields(Column)}
+            return NoteRows(*(Column(**{k: v for k, v in c.items() if k in known}) for c in config["columns"]))
+    except (KeyError, TypeError, AttributeError) as error:
         raise EncodingError(f"an encoding's config is damaged: {error!r} in {config!r:.200}") from error
     raise EncodingError(f"encoding kind {config['kind']!r}: expected 'note_rows'")

@@ -3,6 +3,7 @@
 MusicError
 ├─ MidiError            bytes that are not MIDI                                 → 400
 ├─ EncodingError        music or a config that an encoding cannot express       → 422
+├─ SettingError         a setting outside its range                             → 422
 ├─ RecordError          a TFRecord, dataset or card that we do not understand
 └─ BackendError
    ├─ Unavailable       no server, or the model's version is gone               → 503
@@ -21,6 +22,10 @@ class MidiError(MusicError):
 
 class EncodingError(MusicError):
     """The music, or the configuration, is beyond what an encoding can express."""
+
+
+class SettingError(MusicError):
+    """A setting of a generation, or a number of a recipe, outside its range."""
 
 
 class RecordError(MusicError):

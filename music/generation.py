@@ -14,7 +14,7 @@ import numpy as np
 from music import encodings
 from music import notes as nt
 from music.encodings import END, NoteRows, Rows
-from music.errors import BackendError, RecordError, Unavailable
+from music.errors import BackendError, EncodingError, RecordError, SettingError, Unavailable
 from music.notes import Notes
 
 CARD_SCHEMA = 1
@@ -46,13 +46,28 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Settings:
-    """How to draw: `notes` at most, temperature 0 = the likeliest; top_p in (0, 1]; min_p in [0, 1)."""
+    """How to draw: `notes` at most, temperature 0 = the likeliest; top_p in (0, 1]; min_p in [0, 1).
+
+    Raises:
+        SettingError: one of them is outside its range.
+    """
 
     notes: int = 256
     temperature: float = 1.0
     top_p: float = 1.0
     min_p: float = 0.0
     random_seed: int | None = None
+
+    def __post_init__(self):
+        for name, expected, fits in (
+            ("notes", "1 or more", self.notes >= 1),
+            ("temperature", "0 or more", 0 <= self.temperature < float("inf")),
+            ("top_p", "more than 0, at most 1", 0 < self.top_p <= 1),
+            ("min_p", "0 or more, less than 1", 0 <= self.min_p < 1),
+            ("random_seed", "0 to 2**32 - 1", self.random_seed is None or 0 <= self.random_seed < 2**32),
+        ):
+            if not fits:
+                raise SettingError(f"{name}: expected {expected}, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -71,7 +86,7 @@ class Card:
                 raise RecordError(f"a card of schema {facts['schema']}: this version reads up to {CARD_SCHEMA}")
             facts["recipe"], facts["state"]
             return cls(facts, encodings.from_config(facts["encoding"]))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, EncodingError) as error:
             raise RecordError(f"a model's card is damaged: {error!r}") from error
 
     @property
@@ -172,13 +187,14 @@ class Generator:
         for attempt in range(_TRIES):
             try:
                 card, version = self.describe()
-                rows = card.encoding.encode(nt.sort(notes), begin=True, end=False, after=began)
+                heard = card.encoding.heard(nt.sort(notes))
+                rows = card.encoding.encode(heard, begin=True, end=False, after=began)
                 state = card.empty_state()
                 for at in range(0, len(rows), PRIME_BLOCK):
                     block, length = _padded(rows[at : at + PRIME_BLOCK], PRIME_BLOCK)
                     reply = self._call("prime", {"rows": block, "length": length, **state}, version)
                     state = _state(reply, state)
-                return _Voice(card, version, state, float(notes["start"].max()) if len(notes) else began)
+                return _Voice(card, version, state, float(heard["start"][-1]) if len(heard) else began)
             except Unavailable:
                 if attempt + 1 == _TRIES:
                     raise

@@ -63,9 +63,14 @@ def read(data: bytes, *, pedal: bool = True) -> Notes:
 
 
 def write(notes: Notes) -> bytes:
-    """Write Notes as a Standard MIDI File of 1 ms ticks; a note lasts at least one tick."""
+    """Write Notes as a Standard MIDI File of 1 ms ticks; a note lasts at least one tick.
+
+    A note ends at the latest where its pitch is struck again: MIDI cannot tell which of two the first release is for.
+    """
     start = np.rint(notes["start"] / _TICK)  # rounded here: rounded apart, a note of one tick could become one of none
-    end = np.maximum(np.rint(notes["end"] / _TICK), start + 1)
+    again = _struck_again(start.astype("i8"), notes["pitch"] + 128 * notes["program"].astype("i4"))
+    end = np.minimum(np.rint(notes["end"] / _TICK), np.where(again > start, again, np.inf))
+    end = np.maximum(end, start + 1)
     rounded = nt.from_columns(start * _TICK, end * _TICK, *(notes[name] for name in nt.FIELDS[2:]))
     midi = pretty_midi.PrettyMIDI(resolution=TICKS_PER_QUARTER, initial_tempo=TEMPO)
     for program in np.unique(notes["program"]):
@@ -183,10 +188,14 @@ def _hold(begin, end, pitch, pedal_at, pedal_down) -> np.ndarray:
     before = np.searchsorted(at, end, side="right") - 1  # the pedal's state when the key is released
     held = (before >= 0) & down[before]
     lift = lifts[np.searchsorted(at[~down], end, side="right")]
+    return np.where(held, np.minimum(lift, _struck_again(begin, pitch)), end)
 
-    by_pitch = np.lexsort((begin, pitch))  # struck again: the next onset of the same pitch
+
+def _struck_again(begin, pitch) -> np.ndarray:
+    """The next onset (ticks) of each note's pitch, far beyond the end where there is none."""
+    by_pitch = np.lexsort((begin, pitch))
     following = by_pitch[1:]
     same = pitch[following] == pitch[by_pitch[:-1]]
     again = np.full(len(begin), np.iinfo("i8").max)
     again[by_pitch[:-1][same]] = begin[following[same]]
-    return np.where(held, np.minimum(lift, again), end)
+    return again

@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--weights", default="best", metavar="best|last|EPOCH")
     evaluate.add_argument("--data", required=True)
     evaluate.add_argument("--split", choices=["train", "validation", "test"], required=True)
-    evaluate.add_argument("--pieces", type=int, help="only the first so many pieces, for a quick look")
+    evaluate.add_argument("--pieces", type=_positive, help="only the first so many pieces, for a quick look")
     evaluate.add_argument("--json", action="store_true")
 
     sample = commands.add_parser("sample", parents=[run, backend], help="write a piece as MIDI")
@@ -57,8 +57,14 @@ def _parser() -> argparse.ArgumentParser:
 
     export = commands.add_parser("export", parents=[run], help="write a SavedModel for TF Serving")
     export.add_argument("--output", required=True, help="the base folder; <recipe>/<version> is made in it")
-    export.add_argument("--version", type=int)
+    export.add_argument("--version", type=_positive)
     return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of 1 or more, got {text!r}")
+    return int(text)
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -100,7 +106,7 @@ def _evaluate(args) -> None:
     else:
         backend = _live(*training.load_run(args.run, args.weights))
     card = Card.parse(backend.call("describe", {"batch": np.zeros(1, "i4")}).outputs["card"][0])
-    corpus = data.Corpus(Dataset.open(args.data), args.split, card.facts.get("select", ""))
+    corpus = data.Corpus(Dataset.open(args.data), args.split, card.encoding, card.facts.get("select", ""))
     score = evaluation.evaluate(backend, card, corpus, args.pieces).to_dict()
     if args.json:
         print(json.dumps({"split": args.split, **score}))

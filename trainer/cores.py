@@ -43,6 +43,7 @@ class LSTMCore(keras.layers.Layer):
                 y, (h, c) = lstm.cell(norm(x)[:, 0], before)
                 y = y[:, None]
             else:
+                lstm.use_cudnn = "auto" if counts is None else False  # cuDNN refuses a row of which nothing counts
                 y, h, c = lstm(norm(x), initial_state=before, mask=counts, training=training)
             after[f"h{k}"], after[f"c{k}"] = h, c
             x = x + self.dropout(y, training=training)

@@ -4,6 +4,7 @@ Batch g is a function of the dataset, the recipe and g alone, so a run that was 
 it would have seen. Music is changed in natural units (semitones, seconds, velocities) before it is encoded.
 """
 
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,7 +14,7 @@ import numpy as np
 
 from music import notes as nt
 from music.encodings import BEGIN, END, NoteRows
-from music.errors import RecordError
+from music.errors import EncodingError, RecordError
 from music.notes import Notes
 from music.pieces import Dataset, Piece
 from trainer.recipe import Training
@@ -25,14 +26,16 @@ class Corpus:
     """The pieces of one split. All are held if they fit in `memory` notes; else as many shards as fit, by last use.
 
     Args:
+        encoding: each piece is what this encoding hears of it; a piece that it cannot express is skipped and counted.
         select: "" or "fact=word": the pieces whose fact (composer, title, …) holds the word, ignoring case.
 
     Raises:
-        RecordError: the dataset is not complete or damaged, or nothing is selected.
+        RecordError: the dataset is not complete or damaged, or nothing is left.
     """
 
-    def __init__(self, dataset: Dataset, split: str, select: str = "", memory: int = MEMORY):
-        self._dataset, self._select, self._memory = dataset, select, memory
+    def __init__(self, dataset: Dataset, split: str, encoding: NoteRows, select: str = "", memory: int = MEMORY):
+        self._dataset, self._encoding, self._select, self._memory = dataset, encoding, select, memory
+        self.skipped: list[str] = []  # ids
         self._shards = dataset.shards(split)
         self._held: OrderedDict[int, list[Notes]] = OrderedDict()
         self.index: list[tuple[int, int]] = []  # (shard, place among its selected pieces) of each piece
@@ -44,7 +47,10 @@ class Corpus:
                 sizes.append(len(notes))
         self.sizes = np.array(sizes, "i8")
         if not self.index:
-            raise RecordError(f"select {select!r} leaves no {split} piece; composers: {', '.join(sorted(seen))}")
+            raise RecordError(
+                f"select {select!r} leaves no {split} piece that can be expressed ({len(self.skipped)} cannot); "
+                f"composers: {', '.join(sorted(seen))}"
+            )
 
     def notes(self, piece: int) -> Notes:
         number, place = self.index[piece]
@@ -70,8 +76,15 @@ class Corpus:
         for piece in self._dataset.read_shard(self._shards[number]):
             if seen is not None:
                 seen.add(piece.composer)
-            if _selected(piece, self._select):
-                kept.append(piece.notes)
+            if not _selected(piece, self._select):
+                continue
+            try:
+                notes = self._encoding.heard(piece.notes)
+            except EncodingError:
+                if seen is not None:
+                    self.skipped.append(piece.id)
+                continue
+            kept.append(notes)
         self._held[number] = kept
         while len(self._held) > 1 and sum(len(n) for shard in self._held.values() for n in shard) > self._memory:
             self._held.popitem(last=False)
@@ -82,7 +95,7 @@ def _selected(piece: Piece, select: str) -> bool:
     if not select:
         return True
     fact, _, word = select.partition("=")
-    if not hasattr(piece, fact):
+    if not word or fact not in ("composer", "title", "year", "id"):
         raise RecordError(f"select {select!r}: expected fact=word with a fact among composer, title, year, id")
     return word.lower() in str(getattr(piece, fact)).lower()
 
@@ -109,15 +122,15 @@ def cuts(corpus: Corpus, window: int, rng: np.random.Generator) -> list[Cut]:
     return order
 
 
-def encode_cuts(corpus: Corpus, encoding: NoteRows, chosen: list[Cut], window: int, change=None) -> np.ndarray:
+def encode_cuts(pieces: list[Notes], encoding: NoteRows, chosen: list[Cut], window: int, change=None) -> np.ndarray:
     """Windows as rows, PAD behind: int32 [len(chosen), window, F].
 
     Args:
+        pieces: the whole piece of each cut.
         change: (semitones, factor, louder), arrays of one value a cut; None leaves the music as it is.
     """
     parts, gaps_from, sizes = [], [], []
-    for cut in chosen:
-        notes = corpus.notes(cut.piece)
+    for cut, notes in zip(chosen, pieces, strict=True):
         a, b = max(cut.first - 1, 0), min(cut.last - 1, len(notes))
         parts.append(notes[a:b])
         gaps_from.append(notes["start"][a - 1] if cut.first > 0 and a > 0 else notes["start"][a])
@@ -138,39 +151,45 @@ def encode_cuts(corpus: Corpus, encoding: NoteRows, chosen: list[Cut], window: i
     rows[np.repeat(np.arange(len(chosen)), counts), at] = body
     rows[begins, 0] = BEGIN
     for i, cut in enumerate(chosen):
-        if cut.last == corpus.sizes[cut.piece] + 2:
+        if cut.last == len(pieces[i]) + 2:
             rows[i, cut.last - cut.first - 1] = END
     return rows
 
 
 class Windows(keras.utils.PyDataset):
-    """The batches of a training run, from batch `start` on; each is a tuple of one int32 (B, T, F) array."""
+    """The endless batches of a training run, from batch `start` on; each is a tuple of one int32 (B, T, F) array.
 
-    def __init__(self, corpus: Corpus, encoding: NoteRows, training: Training, batches: int, start: int = 0):
+    Endless, and to be fitted with shuffle=False: of a dataset with a length Keras would draw batches at random, and
+    begin with the first one again after every epoch.
+    """
+
+    num_batches = None
+
+    def __init__(self, corpus: Corpus, encoding: NoteRows, training: Training, start: int = 0):
         super().__init__(workers=4, max_queue_size=16)
         self._corpus, self._encoding, self._training = corpus, encoding, training
-        self._batches, self._start = batches, start
+        self._start = start
+        self._lock = threading.Lock()  # Keras asks from several threads
         whole = -(-(corpus.sizes + 2) // training.window)  # the least number of windows of each piece
         self._per_pass = max(int(whole.sum()) // training.batch, 1)
-        self._orders: OrderedDict[int, list[Cut]] = OrderedDict()
+        self._orders: OrderedDict[int, list[Cut]] = OrderedDict()  # of the pass and its neighbour
         pitch = encoding.column("pitch")
         self._pitches = (pitch.low, pitch.high)
 
-    def __len__(self) -> int:
-        return self._batches - self._start
-
     def __getitem__(self, i: int) -> tuple[np.ndarray]:
         number, training = self._start + i, self._training
-        order = self._order(number // self._per_pass)
         at = number % self._per_pass * training.batch
-        chosen = [order[k % len(order)] for k in range(at, at + training.batch)]
+        with self._lock:
+            order = self._order(number // self._per_pass)
+            chosen = [order[k % len(order)] for k in range(at, at + training.batch)]
+            notes = [self._corpus.notes(cut.piece) for cut in chosen]
         rng = np.random.default_rng([training.seed, 1, number])
         change = (
-            np.array([self._semitones(cut, rng) for cut in chosen]),
+            np.array([self._semitones(cut, whole, rng) for cut, whole in zip(chosen, notes, strict=True)]),
             np.exp(rng.uniform(-1, 1, len(chosen)) * np.log1p(training.stretch)),
             rng.integers(-training.louder, training.louder + 1, len(chosen)),
         )
-        return (encode_cuts(self._corpus, self._encoding, chosen, training.window, change),)
+        return (encode_cuts(notes, self._encoding, chosen, training.window, change),)
 
     def _order(self, number: int) -> list[Cut]:
         if number not in self._orders:
@@ -180,8 +199,8 @@ class Windows(keras.utils.PyDataset):
                 self._orders.popitem(last=False)
         return self._orders[number]
 
-    def _semitones(self, cut: Cut, rng: np.random.Generator) -> int:
-        pitches = self._corpus.notes(cut.piece)["pitch"][max(cut.first - 1, 0) : cut.last - 1]
+    def _semitones(self, cut: Cut, notes: Notes, rng: np.random.Generator) -> int:
+        pitches = notes["pitch"][max(cut.first - 1, 0) : cut.last - 1]
         low, high = self._training.transpose
         if len(pitches):
             low = max(low, int(self._pitches[0] - pitches.min()))
@@ -192,4 +211,4 @@ class Windows(keras.utils.PyDataset):
 def validation(corpus: Corpus, encoding: NoteRows, training: Training) -> np.ndarray:
     """The same windows at every call, unchanged music: int32 [up to training.validation, T, F]."""
     chosen = cuts(corpus, training.window, np.random.default_rng(0))[: training.validation]
-    return encode_cuts(corpus, encoding, chosen, training.window)
+    return encode_cuts([corpus.notes(cut.piece) for cut in chosen], encoding, chosen, training.window)

@@ -6,12 +6,21 @@ import pkgutil
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 
 from music.encodings import NoteRows
-from music.errors import MusicError
+from music.errors import SettingError
 from trainer import recipes
 
 
-class RecipeError(MusicError):
-    """A recipe, or one of its values, that does not exist."""
+class RecipeError(SettingError):
+    """A recipe, or one of its values, that does not exist or makes no sense."""
+
+
+def _check(spec, **least) -> None:
+    """Raises RecipeError for a number below its least value."""
+    for name, low in least.items():
+        if not getattr(spec, name) >= low:
+            raise RecipeError(
+                f"{type(spec).__name__.lower()}.{name}: expected {low} or more, got {getattr(spec, name)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -21,6 +30,9 @@ class LSTM:
     units: int = 512
     layers: int = 3
     dropout: float = 0.1
+
+    def __post_init__(self):
+        _check(self, units=1, layers=1, dropout=0)
 
 
 @dataclass(frozen=True)
@@ -33,6 +45,9 @@ class Chain:
     hidden: int = 256
     slots: int = 12
     dropout: float = 0.1
+
+    def __post_init__(self):
+        _check(self, hidden=1, slots=1, dropout=0)
 
 
 @dataclass(frozen=True)
@@ -52,9 +67,18 @@ class Training:
     stretch: float = 0.05  # tempo changed by a factor of up to 1 ± this
     louder: int = 8  # velocities moved by up to this
     patience: int = 30  # epochs without a better validation before stopping
-    keep: int = 10  # every k-th epoch's weights are kept
+    keep: int = 10  # every k-th epoch's weights are kept; 0: none
     validation: int = 128  # windows for the validation after each epoch; `evaluate` measures whole pieces
     seed: int = 1
+
+    def __post_init__(self):
+        _check(self, window=2, batch=1, steps=1, epochs=1, warmup=0, decay=0, stretch=0, louder=0)
+        _check(self, patience=1, keep=0, validation=1, seed=0)
+        low, high = self.transpose if len(self.transpose) == 2 else (1, 0)
+        if not (low <= 0 <= high):
+            raise RecipeError(f"training.transpose: expected (lowest, highest) around 0, got {self.transpose}")
+        if not (self.rate > 0 and self.clip > 0):
+            raise RecipeError(f"training: expected rate and clip above 0, got {self.rate} and {self.clip}")
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 `export` traces them into the SavedModel; `Live` answers them from a model in this process, for `sample` and the tests.
 Every tensor is batch-first, every other dimension is constant, and `state_*` goes in and out untouched.
 
-A matrix product of one row can differ in its last bit from the same row among others. So every call is computed with
-one more row than it was given, and a piece comes out the same alone as among others.
+Some CPU kernels give a row other last bits among few rows than among many: 1, 2 to 7 and 8 or more are three groups,
+each equal within itself. So every call is computed with at least LEAST rows, and a piece comes out the same alone as
+among others.
 
 B batch, F columns.
 """
@@ -20,6 +21,7 @@ from music.generation import CHUNK, PRIME_BLOCK, Reply
 from trainer.model import EventModel
 
 STATE = "state_"
+LEAST = 8
 _DRAWING = ("temperature", "top_p", "min_p")
 
 
@@ -78,9 +80,14 @@ def specs(model: EventModel) -> dict[str, dict[str, tuple[list, str]]]:
 
 
 def alike(function, model: EventModel, inputs: dict) -> dict:
-    """Compute a signature with one more row than was given, a copy of the first; the rule above."""
-    more = {name: ops.concatenate([value, value[:1]], axis=0) for name, value in inputs.items()}
-    return {name: value[:-1] for name, value in function(model, more).items()}
+    """Compute a signature with LEAST rows or more, copies of the first making up for what lacks; the rule above."""
+    batch = ops.shape(next(iter(inputs.values())))[0]
+    rows = max(batch, LEAST) if isinstance(batch, int) else ops.maximum(batch, LEAST)
+    more = {
+        name: ops.concatenate([value, ops.repeat(value[:1], LEAST - 1, axis=0)], axis=0)[:rows]
+        for name, value in inputs.items()
+    }
+    return {name: value[:batch] for name, value in function(model, more).items()}
 
 
 class _Call(keras.Model):

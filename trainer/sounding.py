@@ -17,7 +17,7 @@ _LONG = 1e6  # cells; nobody remembers an onset longer ago
 
 # state, all float32, 0 where nothing is:
 #   slots    [B, S]  cells that the last S notes have left, the last one first
-#   ringing  [B, P]  cells that the newest note of each pitch has left
+#   ringing  [B, P]  cells until the last of each pitch's notes ends
 #   struck   [B, P]  1 + the cells since each pitch was struck
 
 
@@ -69,8 +69,8 @@ def follow(tables: Tables, rows, state: dict) -> dict:
     left = ops.stack([ends[:, slots - k : slots - k + length] for k in range(slots)], axis=-1)  # (B, T, S)
 
     struck_now = (rows[:, :, tables.pitch, None] - FIRST == np.arange(tables.pitches, dtype="i4")) & note[:, :, None]
-    ringing = _newest(state["ringing"], struck_now, end)  # (B, T, P) on the clock
-    onset = _newest(ops.where(state["struck"] > 0, 1 - state["struck"], _NEVER), struck_now, clock)
+    ringing = _highest(state["ringing"], struck_now, end)  # (B, T, P) on the clock
+    onset = _highest(ops.where(state["struck"] > 0, 1 - state["struck"], _NEVER), struck_now, clock)
     now = clock[:, :, None]
     return {
         "slots": ops.maximum(left - now, 0.0),
@@ -79,8 +79,8 @@ def follow(tables: Tables, rows, state: dict) -> dict:
     }
 
 
-def _newest(before, struck, value):
-    """Per pitch the latest value so far: (B, P) before, (B, T, P) where struck, (B, T) value → (B, T, P)."""
+def _highest(before, struck, value):
+    """Per pitch the highest value so far: (B, P) before, (B, T, P) where struck, (B, T) value → (B, T, P)."""
     values = ops.where(struck, value[:, :, None], _NEVER)
     x = ops.concatenate([before[:, None], values], axis=1)
     shift = 1

@@ -5,7 +5,7 @@ A run folder holds
     history.csv, loss.png one line an epoch
     samples/*.mid         a few new pieces by the best weights
     weights/best.npz, last.npz, 00010.npz …
-    checkpoint.npz        all that is needed to go on: weights, optimiser, epoch, history
+    checkpoint.npz        all that is needed to go on: weights, optimiser, dropout's chance, history
 Every file is written whole or not at all, so a run may be killed at any instant; the same command goes on.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 from music import midi, plots, storage
 from music import notes as nt
 from music.errors import MusicError, RecordError
-from music.generation import Generator, Settings
+from music.generation import Card, Generator, Settings
 from music.pieces import Dataset
 from trainer import data, model, signatures
 from trainer.recipe import Recipe, to_card
@@ -58,6 +58,11 @@ def weights(of: keras.Model) -> dict[str, np.ndarray]:
     return {w.path: keras.ops.convert_to_numpy(w) for w in of.weights if "seed_generator" not in w.path}
 
 
+def _chance(of: keras.Model) -> dict[str, keras.Variable]:
+    """The states of the dropouts' generators: not weights, but part of where a run stands."""
+    return {f"chance/{w.path}": w for w in of.variables if "seed_generator" in w.path}
+
+
 def load_weights(into: keras.Model, arrays: dict[str, np.ndarray], path: str) -> None:
     """Raises RecordError where the arrays are not those of this model."""
     for w in into.weights:
@@ -77,14 +82,14 @@ def load_run(run: str, which: str = "best") -> tuple[model.EventModel, dict]:
         RecordError: no such run, no such weights, or damaged ones.
     """
     try:
-        card = json.loads(storage.read(storage.join(run, CARD)))
+        card = Card.parse(storage.read(storage.join(run, CARD))).facts
+        made = model.build(card)
     except FileNotFoundError:
         raise RecordError(f"{run} is no run: {CARD} is missing") from None
-    except ValueError as error:
-        raise RecordError(f"{storage.join(run, CARD)} is damaged: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(f"{storage.join(run, CARD)} describes no model that we know: {error!r}") from error
     name = f"{int(which):05d}" if which.isdigit() else which
     path = storage.join(run, "weights", f"{name}.npz")
-    made = model.build(card)
     try:
         load_weights(made, unpack(path), path)
     except FileNotFoundError:
@@ -104,8 +109,9 @@ def fit(recipe: Recipe, dataset: Dataset, run: str, minutes: float | None = None
     """
     keras.utils.set_random_seed(recipe.training.seed)
     training = recipe.training
-    corpus = data.Corpus(dataset, "train", recipe.select)
-    check = data.validation(data.Corpus(dataset, "validation", recipe.select), recipe.encoding, training)
+    corpus = data.Corpus(dataset, "train", recipe.encoding, recipe.select)
+    valid = data.Corpus(dataset, "validation", recipe.encoding, recipe.select)
+    check = data.validation(valid, recipe.encoding, training)
     card = {"schema": 1, **to_card(recipe)}
     made = model.build(card)
     made.compile(optimizer=_optimizer(recipe))
@@ -113,6 +119,7 @@ def fit(recipe: Recipe, dataset: Dataset, run: str, minutes: float | None = None
     card |= {
         "state": made.state_spec,
         "parameters": made.count_params(),
+        "window": training.window,
         "dataset": {key: dataset.facts.get(key) for key in ("source", "digest", "pieces")},
     }
     keeper = Keeper(recipe, run, card, minutes, log)
@@ -121,9 +128,12 @@ def fit(recipe: Recipe, dataset: Dataset, run: str, minutes: float | None = None
         f"{recipe.name}: {made.count_params():,} parameters; {len(corpus.index)} pieces, {corpus.sizes.sum():,} notes; "
         f"{keras.backend.backend()}{f', going on after epoch {start}' if start else ''}\n"
     )
+    if corpus.skipped:
+        log.write(f"{len(corpus.skipped)} pieces are beyond the encoding and left out, the first {corpus.skipped[0]}\n")
     if start < training.epochs and not keeper.patience_is_over():
         made.fit(
-            data.Windows(corpus, recipe.encoding, training, training.epochs * training.steps, start * training.steps),
+            data.Windows(corpus, recipe.encoding, training, start * training.steps),
+            shuffle=False,
             validation_data=(check,),
             validation_batch_size=training.batch,
             initial_epoch=start,
@@ -156,7 +166,9 @@ def _optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
         warmup_target=training.rate,
         warmup_steps=training.warmup,
     )
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=training.decay, clipnorm=None, global_clipnorm=training.clip)
+    optimizer = keras.optimizers.AdamW(
+        rate, weight_decay=training.decay, global_clipnorm=training.clip, name="optimizer"
+    )
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
 
@@ -180,12 +192,18 @@ class Keeper(keras.callbacks.Callback):
             storage.write(storage.join(self._run, CARD), _json(self._card))
             return 0
         self._check_same()
-        storage.write(storage.join(self._run, CARD), _json(self._card))
         arrays = unpack(path)
         load_weights(made, arrays, path)
-        for variable in made.optimizer.variables:
-            variable.assign(arrays[f"optimizer/{variable.path}"])
-        self._history = json.loads(bytes(arrays["history"]))
+        try:
+            for variable in made.optimizer.variables:
+                variable.assign(arrays[variable.path])
+            for name, state in _chance(made).items():
+                state.assign(arrays[name])
+            self._history = json.loads(bytes(arrays["history"]))
+        except KeyError as error:
+            raise RecordError(
+                f"{path} lacks {error}: it was not written by this version of Keras and of ours"
+            ) from error
         self._best = min(self._history, key=lambda line: line["val_loss"])
         return self._history[-1]["epoch"]
 
@@ -225,6 +243,8 @@ class Keeper(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         number, training = epoch + 1, self._recipe.training
         line = {name: round(float(value), 5) for name, value in logs.items()}
+        for kind in ("", "val_"):  # Keras' own loss is a mean of batches, not of notes
+            line[f"{kind}loss"] = round(sum(line[kind + name] for name in self._recipe.encoding.names), 5)
         if not all(np.isfinite(value) for value in line.values()):
             raise Diverged(f"epoch {number}: {line}; the weights of the epoch before are kept in {self._run}")
         before = self._history[-1] if self._history else {"seconds": 0.0, "notes": 0}
@@ -253,7 +273,8 @@ class Keeper(keras.callbacks.Callback):
     def _write(self, number: int, better: bool) -> None:
         now = weights(self.model)
         packed = pack(now)
-        names = ["last"] + ["best"] * better + [f"{number:05d}"] * (number % self._recipe.training.keep == 0)
+        keep = self._recipe.training.keep
+        names = ["last"] + ["best"] * better + [f"{number:05d}"] * (keep > 0 and number % keep == 0)
         for name in names:
             storage.write(storage.join(self._run, "weights", f"{name}.npz"), packed)
         text = io.StringIO()
@@ -261,22 +282,31 @@ class Keeper(keras.callbacks.Callback):
         table.writeheader()
         table.writerows(self._history)
         storage.write(storage.join(self._run, HISTORY), text.getvalue().encode())
-        optimizer = {f"optimizer/{v.path}": keras.ops.convert_to_numpy(v) for v in self.model.optimizer.variables}
+        self._write_card()
+        rest = {v.path: v for v in self.model.optimizer.variables} | _chance(self.model)
+        rest = {name: keras.ops.convert_to_numpy(value) for name, value in rest.items()}
         history = np.frombuffer(json.dumps(self._history).encode(), "u1")
-        storage.write(storage.join(self._run, CHECKPOINT), pack({**now, **optimizer, "history": history}))
+        storage.write(storage.join(self._run, CHECKPOINT), pack({**now, **rest, "history": history}))
 
     def finish(self) -> dict:
-        """Write the card with the best epoch's metrics, and the plot."""
+        """Write the card once more, and the plot."""
+        self._write_card()
+        plots.losses(storage.join(self._run, HISTORY), storage.join(self._run, "loss.png"))
+        return self._card
+
+    def _write_card(self) -> None:
+        """With the best epoch's metrics, so that a run that was stopped can be exported."""
         best = self._best
-        if best is None:
-            raise RecordError(f"{self._run}: no epoch was trained; expected training.epochs of at least 1")
+        assert best is not None  # after at least one epoch
         metrics = {name: value for name, value in best.items() if name.startswith("val_")}
-        made = {"backend": keras.backend.backend(), "keras": keras.__version__, "time": time.strftime("%Y-%m-%d")}
+        made = {
+            "backend": keras.backend.backend(),
+            "keras": keras.__version__,
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
         effort = {name: self._history[-1][name] for name in ("epoch", "notes", "seconds")}
         self._card |= {"metrics": {"best_epoch": best["epoch"], **metrics, "trained": effort}, "made": made}
         storage.write(storage.join(self._run, CARD), _json(self._card))
-        plots.losses(storage.join(self._run, HISTORY), storage.join(self._run, "loss.png"))
-        return self._card
 
 
 def _json(card: dict) -> bytes:
