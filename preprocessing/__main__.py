@@ -54,12 +54,12 @@ def run(argv: Sequence[str] | None = None) -> int:
         if not files:
             raise MusicError(f"--input {args.input}: no .mid or .midi file in it")
         facts = maestro.read_tables(source.tables())
+        pipeline = _pipeline(options)  # before anything is deleted: here Beam finds what is wrong with its flags
         output.prepare(args.output, args.overwrite)
     except (MusicError, OSError) as error:
         return _fail(error, 2)
     try:
         with _progress(files):
-            pipeline = beam.Pipeline(options=options)
             build(pipeline, source, facts, args.output, args.shards)
             pipeline.run().wait_until_finish()
         outcome = output.complete(args.output, source.name, files)
@@ -108,6 +108,13 @@ def _options(flags: Sequence[str]) -> PipelineOptions:
     standard = options.view_as(StandardOptions)
     standard.runner = standard.runner or "FnApiRunner"
     return options
+
+
+def _pipeline(options: PipelineOptions) -> beam.Pipeline:
+    try:
+        return beam.Pipeline(options=options)
+    except ValueError as error:  # a runner that is none, or a flag that it lacks
+        raise MusicError(" ".join(str(error).split())) from error
 
 
 @contextmanager

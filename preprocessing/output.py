@@ -76,12 +76,17 @@ def complete(folder: str, source: str, files: int) -> Outcome:
     dataset = {
         "schema": SCHEMA,
         "source": source,
-        "digest": hashlib.sha256("\n".join(sorted(shard["crc32c"] for shard in shards)).encode()).hexdigest(),
+        "digest": _digest(shards),
         "pieces": {split: pieces[split] for split in SPLITS},
         "shards": shards,
     }
     storage.write(storage.join(folder, DATASET), (json.dumps(dataset, ensure_ascii=False, indent=1) + "\n").encode())
     return Outcome(dataset, errors, duplicates)
+
+
+def _digest(shards: list[dict]) -> str:
+    """The same for the same shards under the same names; a shard's name says its split."""
+    return hashlib.sha256("\n".join(sorted(f"{each['path']} {each['crc32c']}" for each in shards)).encode()).hexdigest()
 
 
 def _describe(folder: str, name: str) -> dict:

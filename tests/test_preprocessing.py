@@ -21,7 +21,7 @@ from apache_beam.testing.util import assert_that, equal_to
 from music import midi, wire
 from music import notes as nt
 from music.errors import RecordError
-from music.pieces import SPLITS, Dataset, Piece
+from music.pieces import SPLITS, Dataset, Piece, to_example
 from preprocessing import __main__ as stage
 from preprocessing import maestro, output, pipeline, sources
 from preprocessing.maestro import Facts
@@ -485,6 +485,18 @@ class TestCommand:
         assert "loses records" in capsys.readouterr().err
         assert not (tmp_path / "out").exists()
 
+    @pytest.mark.parametrize(
+        "runner, says", [("DirctRunner", "Unexpected pipeline runner: DirctRunner"), ("DataflowRunner", "project")]
+    )
+    def test_a_runner_that_beam_refuses_touches_nothing(self, corpus, tmp_path, capsys, runner, says):
+        old = fill(tmp_path / "out", {"dataset.json": b"{}"})
+        assert run(corpus, old, "--overwrite", "--runner", runner) == 2
+        said = capsys.readouterr().err
+        assert says in said
+        assert said.startswith("preprocessing: ")
+        assert said.count("\n") == 1
+        assert contents(old) == {"dataset.json": b"{}"}
+
     @pytest.mark.parametrize("number", ["0", "-1", "many", "100000"])
     def test_shards_must_be_a_number(self, corpus, tmp_path, number):
         with pytest.raises(SystemExit) as stop:
@@ -554,6 +566,15 @@ class TestCommand:
         process(corpus, tmp_path / "out")
         with pytest.raises(RecordError, match="of 4 files there are 3 pieces, 0 errors and 0 duplicates"):
             output.complete(str(tmp_path / "out"), "bach", 4)
+
+    def test_train_and_test_swapped_are_another_dataset(self, tmp_path):
+        shards = [wire.write_records([to_example(Piece(midi.read(tune(n)), "a"))]) for n in (1, 2)]
+        digests = []
+        for splits in (("train", "test"), ("test", "train"), ("train", "test")):
+            files = {output.shard_name(split, 0, 1): shard for split, shard in zip(splits, shards, strict=True)}
+            fill(tmp_path, {**files, "errors.jsonl": b"", "duplicates.jsonl": b""})
+            digests.append(output.complete(str(tmp_path), "here", 2).dataset["digest"])
+        assert digests[0] == digests[2] != digests[1]
 
     def test_progress(self, monkeypatch):
         terminal = io.StringIO()
