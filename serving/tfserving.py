@@ -1,7 +1,7 @@
 """A Backend that speaks to TF Serving over gRPC. Never imports TensorFlow; knows nothing of music.
 
 Calls are pure functions of their inputs (state and noise are inputs), so a call that met a broken connection is simply
-made again, once. gRPC's status codes become our errors here and nowhere else.
+made again, once; a server that has too much to do is not asked a second time. gRPC's status codes become our errors here and nowhere else.
 """
 
 import os
@@ -32,6 +32,10 @@ _ERRORS = {
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
 }
 _QUEUE_FULL = "queue to which this task was submitted is full"  # TF Serving calls that UNAVAILABLE as well
+
+
+def _is_queue_full(error: grpc.RpcError) -> bool:
+    return _QUEUE_FULL in (error.details() or "")
 
 
 class TFServing:
@@ -78,7 +82,7 @@ class TFServing:
         try:
             return predict(request, timeout=timeout)
         except grpc.RpcError as error:
-            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE or _is_queue_full(error):
                 raise self._ours(error) from error
         time.sleep(RETRY_PAUSE)
         try:
@@ -101,7 +105,7 @@ class TFServing:
 
     def _ours(self, error: grpc.RpcError) -> BackendError:
         kind = _ERRORS.get(error.code(), BackendError)
-        if _QUEUE_FULL in (error.details() or ""):
+        if _is_queue_full(error):
             kind = Overloaded
         return kind(f"{self._where}: {error.details()} ({error.code().name})")
 

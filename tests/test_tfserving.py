@@ -287,14 +287,14 @@ def test_a_code_of_grpc_becomes_an_error_of_ours(server, backend, code, kind):
     assert len(server.calls) == (2 if code is Code.UNAVAILABLE else 1)  # tried again only where it may help
 
 
-def test_a_full_batching_queue_is_too_many_at_once(server, backend):
+def test_a_full_batching_queue_is_too_many_at_once_and_is_not_asked_again(server, backend):
     server.fail(
         Code.UNAVAILABLE,
         "The batch scheduling queue to which this task was submitted is full; currently 100 tasks are in the queue.",
-        times=2,
     )
     response = post(backend)
     assert response.status_code == 429 and response.headers["Retry-After"]
+    assert len(server.calls) == 1  # asking again would fill it further
 
 
 def test_an_unknown_signature_is_a_backend_error_with_the_servers_words(backend):
