@@ -15,6 +15,7 @@ from pathlib import Path
 
 import flask
 from gunicorn.app.base import Application
+from gunicorn.errors import AppImportError
 
 from music.errors import MusicError
 from music.generation import CHUNK
@@ -36,8 +37,11 @@ class Gunicorn(Application):
             self.cfg.set("workers", self._workers)
 
     def load(self) -> flask.Flask:
-        """Runs in each worker, after the fork."""
-        return create_app(self._config)
+        """Runs in each worker, after the fork. An AppImportError is one line without a traceback, and stops us all."""
+        try:
+            return create_app(self._config)
+        except MusicError as error:
+            raise AppImportError(f"python -m serving: {' '.join(str(error).split())}") from error
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -56,11 +60,13 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def run(argv: Sequence[str] | None = None) -> None:
-    """Serve until told to stop; exits with 2 where the command line or the model is at fault."""
+    """Serve until told to stop; exits with 2 where the command line is at fault, with 4 if no model can be loaded."""
     parser = arguments()
     args = parser.parse_args(argv)
     if bool(args.server) != bool(args.model_name):
         parser.error("--server and --model-name belong together")
+    if not 0 <= args.port <= 65535:
+        parser.error(f"--port: expected 0 to 65535, got {args.port}")
     if not 1 <= args.chunk <= CHUNK:
         parser.error(f"--chunk: expected 1 to {CHUNK}, got {args.chunk}")
     if not args.timeout > 0:

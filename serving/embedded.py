@@ -55,7 +55,12 @@ class Embedded:
     def __init__(self, folder: str | os.PathLike | None = None):
         path = find_model(folder)
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else a page of notices about CPU instructions
-        import tensorflow as tf
+        try:
+            import tensorflow as tf
+        except ModuleNotFoundError as error:
+            raise Unavailable(
+                f"{error}: to run a model in this process, install cadenza[embedded]; or name a model server (--server)"
+            ) from error
 
         with suppress(RuntimeError):  # which says that this process has begun to use its GPUs already
             tf.config.set_visible_devices([], "GPU")  # else TensorFlow takes all of their memory

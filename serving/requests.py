@@ -28,6 +28,7 @@ FORMATS = {  # name: the media types that ask for it; the first one is the reply
     "json": ("application/json",),
     "ndjson": ("application/x-ndjson", "application/ndjson"),
 }
+MOST_NOTES = 30_000  # of a seed; MAESTRO's longest piece has 25,076, a 5 MB file may hold 800,000
 _RAW_TYPES = (*MIDI_TYPES, "application/octet-stream")
 _FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
 
@@ -82,7 +83,7 @@ def parse(request: flask.Request) -> GenerateRequest:
 
     Raises:
         HTTPException: 400, 406, 413, 415 or 422, its description for a person to read.
-        MidiError, EncodingError: the seed is no MIDI, or has no notes.
+        MidiError, EncodingError: the seed is no MIDI, or has no notes, or too many.
     """
     data = _seed(request)
     given = _parameters(request)
@@ -179,4 +180,6 @@ def _notes(data: bytes) -> Notes:
     notes = midi.read(data)
     if not len(notes):
         raise EncodingError("the seed is a MIDI file without notes, so there is nothing to continue")
+    if len(notes) > MOST_NOTES:
+        raise EncodingError(f"the seed has {len(notes):,} notes, expected at most {MOST_NOTES:,}")
     return notes

@@ -300,6 +300,16 @@ def test_a_midi_without_notes_is_422(client):
     assert "without notes" in problem(client.post("/generate", data=midi.write(nt.empty()), headers=MIDI), 422)
 
 
+def test_a_seed_of_too_many_notes_is_422_and_never_reaches_the_model(backend, client):
+    count = 30_000
+    start = np.arange(count + 1) / 100
+    notes = nt.from_columns(start, start + 0.005, 60, 64)
+    detail = problem(client.post("/generate?notes=1", data=midi.write(notes), headers=MIDI), 422)
+    assert "has 30,001 notes, expected at most 30,000" in detail
+    assert not backend.calls
+    assert client.post("/generate?notes=1", data=midi.write(notes[:count]), headers=MIDI).status_code == 200
+
+
 def test_a_seed_that_the_model_cannot_express_is_422(client):
     low = nt.from_tuples([(0, 1, 5)])
     for format in ("mid", "json", "ndjson"):
@@ -502,6 +512,8 @@ def test_find_model_says_what_is_missing(tmp_path):
         (["--model", "nowhere"], "no model in nowhere"),
         (["--server", "127.0.0.1:1"], "--model-name"),
         (["--model", "x", "--server", "127.0.0.1:1"], "not allowed with"),
+        (["--server", "127.0.0.1:1", "--model-name", "x", "--port", "99999"], "--port: expected 0 to 65535, got 99999"),
+        (["--server", "127.0.0.1:1", "--model-name", "x", "--port", "-1"], "expected 0 to 65535, got -1"),
         (["--chunk", "33"], "expected 1 to 32, got 33"),
         (["--timeout", "nan"], "--timeout"),
     ],
@@ -520,6 +532,22 @@ def test_the_command_without_a_model_says_so_in_one_line(tmp_path):
     assert process.stderr == (
         f"python -m serving: no model in {tmp_path}: expected [<name>/]<version>/saved_model.pb, the version a number\n"
     )
+
+
+def test_a_damaged_model_is_told_in_one_line(tmp_path):
+    (saved(tmp_path / "1") / "saved_model.pb").write_bytes(b"damaged")
+    command = [sys.executable, "-m", "serving", "--model", str(tmp_path), "--port", "0"]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 4 and "Traceback" not in process.stderr
+    (line,) = [line for line in process.stderr.splitlines() if line.startswith("python -m serving: ")]
+    assert f"the model in {tmp_path / '1'} cannot be loaded" in line
+
+
+def test_without_tensorflow_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # what import takes for "not there"
+    saved(tmp_path / "1")
+    with pytest.raises(Unavailable, match=r"cadenza\[embedded\].*--server"):
+        create_app({"MODEL": tmp_path})
 
 
 @pytest.fixture(scope="module")
