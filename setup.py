@@ -6,7 +6,7 @@ The base reads, writes and encodes music and is small enough for every Beam work
 from setuptools import setup
 
 EXTRAS = {
-    "preprocessing": ["apache-beam>=2.77", "google-crc32c"],  # WriteToTFRecord's checksum needs crc32c
+    "preprocessing": ["apache-beam>=2.77"],
     "trainer": ["keras>=3.15", "tensorflow>=2.21", "tensorflow-serving-api>=2.19", "matplotlib"],
     "jax": ["jax"],  # a second Keras backend
     "serving": ["flask", "gunicorn", "grpcio"],
@@ -24,7 +24,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=["music", "preprocessing", "trainer", "trainer.recipes", "serving"],
-    package_data={"serving": ["templates/*", "static/*"]},
+    package_data={"serving": ["templates/*"]},
     install_requires=["numpy", "protobuf", "pretty_midi", "symusic", "google-crc32c"],
     extras_require=EXTRAS,
 )
