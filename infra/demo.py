@@ -9,7 +9,7 @@ music, writes the continuation as MIDI and a piano roll of both, and stops the s
 import argparse
 import contextlib
 import json
-import socket
+import re
 import subprocess
 import sys
 import time
@@ -27,23 +27,20 @@ READY = 120  # seconds that the server has to load its model
 @contextlib.contextmanager
 def server(log: Path) -> Iterator[str]:
     """The front end's address; it runs until the block ends, and says what it does in `log`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     with open(log, "w") as file:
-        process = subprocess.Popen([sys.executable, "-m", "serving", "--port", str(port)], stderr=file)
+        process = subprocess.Popen([sys.executable, "-m", "serving", "--port", "0"], stderr=file)
     try:
-        base = f"http://127.0.0.1:{port}"
         until = time.monotonic() + READY
         while time.monotonic() < until:
             if process.poll() is not None:
                 raise SystemExit(f"the server did not start:\n{log.read_text()}")
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{base}/readyz", timeout=READY):
-                break
+            if listening := re.search(r"Listening at: (http://\S+)", log.read_text()):
+                with contextlib.suppress(OSError), urllib.request.urlopen(f"{listening[1]}/readyz", timeout=READY):
+                    break
             time.sleep(0.2)
         else:
             raise SystemExit(f"the server was not ready after {READY} s; see {log}")
-        yield base
+        yield listening[1]
     finally:
         process.terminate()
         try:
@@ -61,6 +58,19 @@ def post(url: str, body: bytes) -> tuple[bytes, dict]:
         raise SystemExit(f"{url}: {error.code} {error.read().decode()}") from error
 
 
+def told(card: dict) -> str:
+    """What a model's card knows of its training; that of a run that was stopped, or of another trainer, knows less."""
+    effort, made = card.get("metrics", {}).get("trained", {}), card.get("made", {})
+    known = [
+        f"run {made['run']}:" if "run" in made else "",
+        f"{effort['notes']:,} notes" if "notes" in effort else "",
+        f"of {card['dataset']['source']}" if card.get("dataset", {}).get("source") else "",
+        f"in {effort['seconds'] / 60:.0f} minutes" if "seconds" in effort else "",
+        f"with {made['backend']}" if "backend" in made else "",
+    ]
+    return " ".join(filter(None, known)) or "its card says nothing of it"
+
+
 def run(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m infra.demo", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--output", default="out/demo", type=Path)
@@ -74,25 +84,25 @@ def run(argv: list[str] | None = None) -> int:
 
     print("starting the server …")
     with server(args.output / "server.log") as base:
-        query = f"notes={args.notes}&random_seed={args.random_seed}"
+        query = f"notes={args.notes}&random_seed={args.random_seed}&include_seed=false"
         started = time.monotonic()
-        whole, headers = post(f"{base}/generate?{query}", seed_path.read_bytes())
+        reply, headers = post(f"{base}/generate?{query}", seed_path.read_bytes())
         seconds = time.monotonic() - started
-        alone, _ = post(f"{base}/generate?{query}&include_seed=false", seed_path.read_bytes())
-        with urllib.request.urlopen(f"{base}/model", timeout=30) as reply:
-            card = json.load(reply)["card"]
-    whole_path.write_bytes(whole)
-    continuation = midi.read(alone)
+        with urllib.request.urlopen(f"{base}/model", timeout=30) as described:
+            card = json.load(described)["card"]
+    continuation = midi.read(reply)  # it goes on from the seed's clock
+    whole = nt.from_tuples([*seed.tolist(), *continuation.tolist()])
+    whole_path.write_bytes(midi.write(whole))
     plots.piano_roll({"seed": seed, "continuation": continuation}, picture)
 
-    new, trained = headers["X-Notes"], card["metrics"]["trained"]
+    length = f"{len(continuation)} notes more in {seconds:.1f} s; the piece is {nt.length(whole):.0f} s long"
+    parameters = f"{card['parameters']:,} parameters; " if "parameters" in card else ""
     print(f"""
 seed           {seed_path}   {len(seed)} notes, {nt.length(seed):.0f} s
-continued      {whole_path}   {new} notes more in {seconds:.1f} s; the piece is {nt.length(midi.read(whole)):.0f} s long
+continued      {whole_path}   {length}
 piano roll     {picture}
-model          {headers["X-Model"]}, {card["parameters"]:,} parameters; random seed {headers["X-Random-Seed"]}
-its training   {trained["notes"]:,} notes of {card["dataset"]["source"]} in {trained["seconds"] / 60:.0f} minutes
-               with {card["made"]["backend"]}, run {card["made"]["run"]}; see models/MODEL_CARD.md
+model          {headers["X-Model"]}, {parameters}random seed {headers["X-Random-Seed"]}
+its training   {told(card)}
 
 Next: make serve, then in another terminal
   curl -F seed=@{seed_path} 'http://127.0.0.1:8080/generate?notes=300&temperature=0.9' -o mine.mid

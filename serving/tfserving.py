@@ -1,7 +1,8 @@
 """A Backend that speaks to TF Serving over gRPC. Never imports TensorFlow; knows nothing of music.
 
 Calls are pure functions of their inputs (state and noise are inputs), so a call that met a broken connection is simply
-made again, once; a server that has too much to do is not asked a second time. gRPC's status codes become our errors here and nowhere else.
+made again, once; a server that has too much to do is not asked again. gRPC's status codes become our errors here and
+nowhere else.
 """
 
 import os

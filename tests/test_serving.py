@@ -12,6 +12,7 @@ import pytest
 import requests
 from fakes import ENCODING, ScriptedBackend, front_end, melody
 
+from infra import demo
 from music import midi
 from music import notes as nt
 from music.errors import BackendError, DeadlineExceeded, Overloaded, RecordError, Unavailable
@@ -473,6 +474,17 @@ def test_the_page_is_a_form_that_generate_understands(client):
     assert names - {"seed"} <= set(front.PARAMETERS)
     assert 'action="/generate" method="post" enctype="multipart/form-data"' in page
     assert all(f'for="{name.replace("_", "-")}"' in page for name in names)
+
+
+def test_the_demo_tells_what_a_card_knows_and_no_more():
+    card = {
+        "dataset": {"source": "maestro.zip"},
+        "metrics": {"trained": {"notes": 12_000, "seconds": 90}},
+        "made": {"run": "first", "backend": "jax"},
+    }
+    assert demo.told(card) == "run first: 12,000 notes of maestro.zip in 2 minutes with jax"
+    assert demo.told({"dataset": {"source": "maestro.zip"}, "made": {}}) == "of maestro.zip"
+    assert demo.told({}) == "its card says nothing of it"
 
 
 # Finding a model, and the command

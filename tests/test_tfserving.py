@@ -14,6 +14,7 @@ import pytest
 import requests
 from fakes import CARD, F, ModelServer, front_end, melody, save_toy_model
 
+from infra import demo
 from music import midi, wire
 from music.errors import BackendError, DeadlineExceeded, Overloaded, Unavailable
 from music.generation import Card, Generator, Settings
@@ -497,3 +498,19 @@ def test_generators_share_a_backend(server, backend):
     for thread in threads:
         thread.join(30)
     assert len(pieces) == 4 and all(one == pieces[0] for one in pieces)
+
+
+def test_the_demo_finds_its_server_by_the_log_and_stops_it(server, tmp_path, monkeypatch):
+    started = []
+
+    def start(command, popen=subprocess.Popen, **options):
+        started.append(popen([*command, "--server", server.address, "--model-name", "toy"], **options))
+        return started[0]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    monkeypatch.setenv("WEB_CONCURRENCY", "1")
+    with demo.server(tmp_path / "log") as base:
+        assert started[0].args[-6:-4] == ["--port", "0"]
+        reply, headers = demo.post(f"{base}{URL}&include_seed=false", midi.write(SEED))
+    assert len(midi.read(reply)) == 70 and headers["X-Model"] == "toy/1"
+    assert started[0].returncode == 0
