@@ -114,12 +114,11 @@ def commit() -> str:
 
 
 def _trace(name: str, model: EventModel, inputs: dict):
-    function = signatures.SIGNATURES[name]
     specs = {key: tf.TensorSpec([None, *shape], dtype, name=key) for key, (shape, dtype) in inputs.items()}
 
     @tf.function
     def traced(**given):
-        return signatures.alike(function, model, given)
+        return signatures.alike(name, model, given)
 
     return traced.get_concrete_function(**specs)
 

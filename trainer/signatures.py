@@ -3,9 +3,10 @@
 `export` traces them into the SavedModel; `Live` answers them from a model in this process, for `sample` and the tests.
 Every tensor is batch-first, every other dimension is constant, and `state_*` goes in and out untouched.
 
-Some CPU kernels give a row other last bits among few rows than among many: 1, 2 to 7 and 8 or more are three groups,
-each equal within itself. So every call is computed with at least LEAST rows, and a piece comes out the same alone as
-among others.
+A CPU's kernels give a row other last bits among few rows than among many, and elements left over behind the last
+full vector other ones than those before. So a piece would not come out the same alone as among others. Therefore every
+call is filled up to a multiple of LANES rows; and `prime` and `likelihood`, whose products are 64 times as tall, go
+through the model in groups of exactly LANES.
 
 B batch, F columns.
 """
@@ -21,7 +22,8 @@ from music.generation import CHUNK, PRIME_BLOCK, Reply
 from trainer.model import EventModel
 
 STATE = "state_"
-LEAST = 8
+LANES = 8
+_LONG = ("prime", "likelihood")
 _DRAWING = ("temperature", "top_p", "min_p")
 
 
@@ -79,15 +81,24 @@ def specs(model: EventModel) -> dict[str, dict[str, tuple[list, str]]]:
     }
 
 
-def alike(function, model: EventModel, inputs: dict) -> dict:
-    """Compute a signature with LEAST rows or more, copies of the first making up for what lacks; the rule above."""
+def alike(name: str, model: EventModel, inputs: dict) -> dict:
+    """Compute a signature so that a row's answer does not depend on the others; the rule above."""
+    function = SIGNATURES[name]
     batch = ops.shape(next(iter(inputs.values())))[0]
-    rows = max(batch, LEAST) if isinstance(batch, int) else ops.maximum(batch, LEAST)
-    more = {
-        name: ops.concatenate([value, ops.repeat(value[:1], LEAST - 1, axis=0)], axis=0)[:rows]
-        for name, value in inputs.items()
-    }
-    return {name: value[:batch] for name, value in function(model, more).items()}
+    rows = (batch + LANES - 1) // LANES * LANES
+    whole = {key: _filled(value, rows) for key, value in inputs.items()}
+    if name in _LONG:
+        groups = {key: ops.reshape(value, (-1, LANES, *value.shape[1:])) for key, value in whole.items()}
+        made = ops.map(lambda group: function(model, group), groups)
+        made = {key: ops.reshape(value, (-1, *value.shape[2:])) for key, value in made.items()}
+    else:
+        made = function(model, whole)
+    return {key: value[:batch] for key, value in made.items()}
+
+
+def _filled(value, rows):
+    """Zeros below, up to so many rows; LANES more at most."""
+    return ops.concatenate([value, ops.zeros((LANES, *value.shape[1:]), value.dtype)], axis=0)[:rows]
 
 
 class _Call(keras.Model):
@@ -95,11 +106,11 @@ class _Call(keras.Model):
 
     def __init__(self, name: str, model: EventModel):
         super().__init__(name=name)
-        self._function, self.model = SIGNATURES[name], model
+        self._signature, self.model = name, model
         self.built = True
 
     def call(self, inputs):
-        return alike(self._function, self.model, inputs)
+        return alike(self._signature, self.model, inputs)
 
 
 class Live:
