@@ -276,6 +276,18 @@ def test_a_config_makes_the_same_encoding_again(encoding):
     assert from_config(config) != NoteRows(PITCH, Column("step", 0, 1, 2))
 
 
+def test_what_a_config_says_beyond_what_we_know_is_ignored():
+    assert from_config(_damaged(flavour="minor")) == TIME
+
+
+def test_drums_are_not_heard_without_a_program_column():
+    music = nt.from_tuples([(0, 1, 60), (0.25, 0.5, 36, 80, nt.DRUMS), (0.5, 1, 64)])
+    rows = TIME.encode(music, begin=False, end=False)
+    np.testing.assert_array_equal(rows, TIME.encode(music[music["program"] == 0], begin=False, end=False))
+    with pytest.raises(EncodingError, match="all 1 notes are drums"):
+        TIME.encode(music[1:2], begin=True, end=False)
+
+
 def _damaged(**changes):
     config = TIME.config()
     config["columns"][1].update(changes)
@@ -304,7 +316,6 @@ def _damaged(**changes):
         _damaged(high=float("nan")),
         _damaged(low=0, spacing="log"),
         _damaged(size=2000),  # more values than there are cells
-        _damaged(flavour="minor"),
     ],
     ids=lambda config: f"{config!r:.60}",
 )

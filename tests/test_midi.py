@@ -282,6 +282,14 @@ def _without_overlaps(music):
     return music[kept]
 
 
+def test_a_pitch_struck_again_ends_the_note_before_and_no_other():
+    """MIDI cannot tell which of two notes a release is for: written as they are, the first would end both."""
+    music = nt.from_tuples([(0, 10, 60), (1, 2, 64), (8, 20, 60), (9, 9.5, 60, 80, 40)])
+    heard = midi.read(midi.write(music))
+    expected = nt.from_tuples([(0, 8, 60), (1, 2, 64), (8, 20, 60), (9, 9.5, 60, 80, 40)])
+    assert short(heard) == short(expected)
+
+
 def test_writing_rounded_times_changes_nothing_any_more():
     music = nt.from_tuples([(0.0, 0.25, 60), (0.25, 1.5, 64, 33), (0.25, 0.251, 67, 127, 40)])
     once = midi.read(midi.write(music))

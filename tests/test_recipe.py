@@ -32,6 +32,13 @@ def test_set_changes_one_value():
         ("training.batch=many", "cannot read 'many' as int"),
         ("training.batch=3.5", "expected int"),
         ("name.x=3", "name has no parts"),
+        ("training.batch=0", "training.batch: expected 1 or more, got 0"),
+        ("training.seed=-1", "training.seed: expected 0 or more"),
+        ("training.transpose=(3, 5)", "expected .*around 0"),
+        ("training.transpose=(1, 2, 3)", "expected .*around 0"),
+        ("training.rate=0", "expected rate and clip above 0"),
+        ("core.layers=0", "lstm.layers: expected 1 or more"),
+        ("heads.slots=0", "chain.slots: expected 1 or more"),
     ],
 )
 def test_a_wrong_set_says_what_was_expected(setting, message):

@@ -1,6 +1,7 @@
 """Runs: progress is kept whatever happens, and the measure is the one that the design defines."""
 
 import csv
+import io
 import json
 import os
 import signal
@@ -128,6 +129,55 @@ def test_damaged_weights_are_named(unbroken, tmp_path):
         training.load_run(str(tmp_path))
     with pytest.raises(RecordError, match="is no run"):
         training.load_run(str(tmp_path / "elsewhere"))
+
+
+def test_evaluate_says_the_same_of_a_run_and_of_its_export(tiny_dataset, unbroken, tmp_path):
+    def trainer(*flags: str) -> str:
+        done = subprocess.run([sys.executable, "-m", "trainer", *flags], capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    version = trainer("export", "--run", str(unbroken), "--output", str(tmp_path))
+    measure = ("--data", tiny_dataset, "--split", "validation")
+    ours = json.loads(trainer("evaluate", "--run", str(unbroken), *measure, "--json"))
+    theirs = json.loads(trainer("evaluate", "--model", version, *measure, "--json"))
+    assert ours["nats_per_note"] == pytest.approx(theirs["nats_per_note"], abs=1e-4)
+    assert ours["nats_per_note"] == pytest.approx(sum(ours["columns"].values()), abs=1e-3)
+    assert "nats a note on validation: step" in trainer("evaluate", "--model", version, *measure)
+
+
+def test_jax_trains_and_its_weights_load_here(tiny_dataset, tmp_path):
+    done = subprocess.run(
+        [*command(tiny_dataset, tmp_path, 2), "--backend", "jax"], capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    assert [int(line["epoch"]) for line in history(tmp_path)] == [1, 2]
+    _, card = training.load_run(str(tmp_path))
+    assert card["made"]["backend"] == "jax"
+
+
+@pytest.fixture
+def short_recipe(tiny_recipe):
+    return replace(tiny_recipe, training=replace(tiny_recipe.training, epochs=6, patience=1, rate=1e-12, warmup=0))
+
+
+def test_a_run_stops_early_when_validation_does_not_improve(tiny_dataset, short_recipe, tmp_path):
+    still = replace(short_recipe, training=replace(short_recipe.training, decay=0.0))
+    card = training.fit(still, Dataset.open(tiny_dataset), str(tmp_path), log=io.StringIO())
+    assert card["metrics"]["trained"]["epoch"] < 6
+
+
+def test_a_run_stops_when_its_minutes_are_over(tiny_dataset, short_recipe, tmp_path):
+    patient = replace(short_recipe, training=replace(short_recipe.training, patience=9))
+    card = training.fit(patient, Dataset.open(tiny_dataset), str(tmp_path), minutes=0.0, log=io.StringIO())
+    assert card["metrics"]["trained"]["epoch"] == 1
+
+
+def test_a_run_that_diverges_stops_and_keeps_the_last_good_weights(tiny_dataset, short_recipe, tmp_path):
+    wild = replace(short_recipe, training=replace(short_recipe.training, rate=1e30, clip=1e30))
+    with pytest.raises(training.Diverged, match="epoch 1"):
+        training.fit(wild, Dataset.open(tiny_dataset), str(tmp_path), log=io.StringIO())
+    assert not (tmp_path / "weights").exists()
 
 
 def test_a_sample_is_a_midi_file(unbroken, tmp_path):
