@@ -54,7 +54,10 @@ class Corpus:
 
     def notes(self, piece: int) -> Notes:
         number, place = self.index[piece]
-        return (self._held.get(number) or self._load(number))[place]
+        if number not in self._held:
+            self._load(number)
+        self._held.move_to_end(number)  # the one used last is let go last
+        return self._held[number][place]
 
     def pools(self, rng: np.random.Generator) -> list[np.ndarray]:
         """The pieces in random order, in pools that fit in half the memory at once."""
@@ -72,6 +75,7 @@ class Corpus:
         return [np.array(pool, int) for pool in pools]
 
     def _load(self, number: int, seen: set | None = None) -> list[Notes]:
+        """Read a shard's pieces; the first time tell what composers there are, and what is skipped."""
         kept = []
         for piece in self._dataset.read_shard(self._shards[number]):
             if seen is not None:
