@@ -38,6 +38,7 @@ class Corpus:
         self.skipped: list[str] = []  # ids
         self._shards = dataset.shards(split)
         self._held: OrderedDict[int, list[Notes]] = OrderedDict()
+        self._room = memory  # notes that may still be held
         self.index: list[tuple[int, int]] = []  # (shard, place among its selected pieces) of each piece
         sizes: list[int] = []
         seen: set[str] = set()
@@ -90,8 +91,10 @@ class Corpus:
                 continue
             kept.append(notes)
         self._held[number] = kept
-        while len(self._held) > 1 and sum(len(n) for shard in self._held.values() for n in shard) > self._memory:
-            self._held.popitem(last=False)
+        self._room -= sum(map(len, kept))
+        while len(self._held) > 1 and self._room < 0:
+            _, released = self._held.popitem(last=False)
+            self._room += sum(map(len, released))
         return kept
 
 

@@ -63,7 +63,7 @@ class EventModel(keras.Model):
         sounding = sg.follow(self.tables, rows, state)
         x = [table(rows[:, :, k]) for k, table in enumerate(self.embeddings)]
         x = self.listen(ops.concatenate([*x, sg.slot_features(sounding), sg.pitch_features(sounding)], axis=-1))
-        counts = None if length is None else ops.arange(rows.shape[1])[None] < length[:, None]
+        counts = None if length is None else _counts(rows, length)
         hidden, after = self.core(x, state, counts=counts, training=training)
         after |= {name: _last(value, length, state[name]) for name, value in sounding.items()}
         return hidden, sounding, after
@@ -73,20 +73,23 @@ class EventModel(keras.Model):
 
         PAD and BEGIN rows count 0, rows beyond `length` too and they change nothing.
         """
-        consumed = ops.concatenate([state["row"][:, None], rows[:, :-1]], axis=1)
-        hidden, sounding, after = self.advance(consumed, state, length, training)
+        hidden, sounding, after = self._hear(rows, state, length, training)
         nats = self.heads.nll(hidden, rows, sounding, training)
         wide = ops.stack([ops.take(cells, rows[:, :, k]) for k, cells in enumerate(self.log_cells)], axis=-1)
         nats = nats + wide  # a bin of n cells: each has the n-th part of its probability
         if length is not None:
-            nats = ops.where((ops.arange(rows.shape[1])[None] < length[:, None])[:, :, None], nats, 0.0)
-        return nats, after | {"row": _last(rows, length, state["row"])}
+            nats = ops.where(_counts(rows, length)[:, :, None], nats, 0.0)
+        return nats, after
 
     def prime(self, rows, length, state: dict) -> dict:
         """Hear rows: all but the last are consumed, the last is pending. int32 (B, T, F), (B,), state → state."""
+        return self._hear(rows, state, length)[2]
+
+    def _hear(self, rows, state: dict, length=None, training=False):
+        """`advance` by the pending row and all rows but the last, which is pending then."""
         consumed = ops.concatenate([state["row"][:, None], rows[:, :-1]], axis=1)
-        _, _, after = self.advance(consumed, state, length)
-        return after | {"row": _last(rows, length, state["row"])}
+        hidden, sounding, after = self.advance(consumed, state, length, training)
+        return hidden, sounding, after | {"row": _last(rows, length, state["row"])}
 
     def step(self, state: dict, noise, temperature, top_p, min_p):
         """Draw the next row: state, float32 (B, F), (B,) each → int32 (B, F), state. After END all stays as it is."""
@@ -119,6 +122,11 @@ class EventModel(keras.Model):
 def _notes(rows):
     """How many notes rows hold, at least 1: int32 (B, T, F) → float32 ()."""
     return ops.maximum(ops.sum(ops.cast(rows[:, :, 0] >= FIRST, "float32")), 1.0)
+
+
+def _counts(rows, length):
+    """Which rows count: (B, T, F), (B,) → bool (B, T)."""
+    return ops.arange(rows.shape[1])[None] < length[:, None]
 
 
 def _last(values, length, before):

@@ -289,10 +289,9 @@ class Keeper(keras.callbacks.Callback):
         storage.write(storage.join(self._run, CHECKPOINT), pack({**now, **rest, "history": history}))
 
     def finish(self) -> dict:
-        """Write the card once more, and the plot."""
-        self._write_card()
+        """Draw the plot; the card as the last epoch left it, also where there was nothing left to train."""
         plots.losses(storage.join(self._run, HISTORY), storage.join(self._run, "loss.png"))
-        return self._card
+        return json.loads(storage.read(storage.join(self._run, CARD)))
 
     def _write_card(self) -> None:
         """With the best epoch's metrics, so that a run that was stopped can be exported."""
