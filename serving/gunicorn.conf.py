@@ -4,11 +4,14 @@ One process when the model is embedded (TensorFlow is 0.65-1.1 GB in each), two 
 """
 
 import os
+import resource
 
 from serving import metrics
 
-worker_class = "gthread"
-threads = 40  # above MAX_GENERATIONS, so that there is one left to say 429, or that we are well
+worker_class = "serving.worker.Worker"
+threads = 64  # above MAX_GENERATIONS, so that there is one left to say 429, or that we are well
+worker_connections = min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)  # the rest waits in the kernel
+keepalive = 5  # seconds that a connection is kept for another request
 preload_app = False  # neither TensorFlow nor gRPC survives a fork
 timeout = 120  # seconds; a worker counts as dead after so long, and loading a model is its first act
 graceful_timeout = 30  # seconds that pieces in the making have when we are told to stop

@@ -1,0 +1,201 @@
+"""Mixed load on two front ends, with a look at memory, threads and descriptors every minute; fails if one grows.
+
+    nice -n 19 python -m benchmarks.soak --minutes 60          `make soak`: the hour of docs/RELIABILITY.md
+    python -m benchmarks.soak --minutes 2 --every 10
+
+One has the shipped model in its process, the other asks the tests' model server, which goes away for a second every
+other minute and comes back with the next version of the model. Before each look the visitors pause, so that what is
+counted is what is left behind.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.serving.processes import FrontEnd, front_end
+from benchmarks.visitors import KINDS, Counts, Visitors, crowd
+
+MODEL = Path(__file__).parents[1] / "models" / "performance" / "1"
+_WEIGHTS = {  # how often who comes
+    "whole": 8, "long": 1, "file": 2, "looks": 6, "uploads": 3, "errs": 4,
+    "leaves": 4, "reads_slowly": 2, "is_half_open": 2, "never_ends": 2,
+}  # fmt: skip
+_SETTLED = 8.0  # seconds after which a server has closed what nobody uses
+_THREADS = 70  # more at once than it has
+MOST_PERCENT, MOST_MEGABYTES = 3.0, 8.0  # that memory may differ between the first third and the last
+
+
+class Look(NamedTuple):
+    """What a front end's processes have, all together."""
+
+    megabytes: float
+    threads: int
+    descriptors: int
+
+    def __str__(self) -> str:
+        return f"{self.megabytes:.0f} MB, {self.threads} threads, {self.descriptors} descriptors"
+
+
+def look(front: FrontEnd) -> Look:
+    """At the master and its workers."""
+    children = Path(f"/proc/{front.pid}/task/{front.pid}/children").read_text().split()
+    found = [_look(Path("/proc", pid)) for pid in (str(front.pid), *children)]
+    return Look(*(sum(column) for column in zip(*found, strict=True)))
+
+
+def _look(process: Path) -> tuple[float, int, int]:
+    pages = int((process / "statm").read_text().split()[1])
+    facts = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6, int(facts["Threads"]), len(os.listdir(process / "fd"))
+
+
+def growth(looks: Sequence[Look], megabytes: float = MOST_MEGABYTES) -> list[str]:
+    """What grew between the first and the last third of some looks; the first sixth is for warming up."""
+    warm = looks[len(looks) // 6 :]
+    third = max(1, len(warm) // 3)
+    first, last = warm[:third], warm[-third:]
+    before, after = (statistics.median(each.megabytes for each in part) for part in (first, last))
+    grown = []
+    if after > before * (1 + MOST_PERCENT / 100) + megabytes:
+        grown.append(f"memory grew from {before:.0f} to {after:.0f} MB")
+    for name in ("threads", "descriptors"):
+        before, after = (max(getattr(each, name) for each in part) for part in (first, last))
+        if after > before:
+            grown.append(f"{name} grew from {before} to {after}")
+    return grown
+
+
+class Load:
+    """Some visitors who come and go until they are told to pause, or to stop."""
+
+    def __init__(self, everybody: Sequence[Visitors], clients: int, pause: float, counts: Counts):
+        self._everybody, self._pause, self._counts = everybody, pause, counts
+        self._go, self._over = threading.Event(), False
+        self._idle = [threading.Event() for _ in range(clients)]
+        self._threads = [threading.Thread(target=self._client, args=(n,), daemon=True) for n in range(clients)]
+        for thread in self._threads:
+            thread.start()
+
+    def _client(self, number: int) -> None:
+        rng = random.Random(number)
+        while not self._over:
+            if not self._go.is_set():
+                self._idle[number].set()
+                self._go.wait()
+                self._idle[number].clear()
+                continue
+            (kind,) = rng.choices([*_WEIGHTS], [*_WEIGHTS.values()])
+            self._counts.visit(rng.choice(self._everybody), kind, rng)
+            time.sleep(rng.uniform(0, 2 * self._pause))
+
+    def run(self, seconds: float) -> None:
+        """Let them come for so long, and wait until all have gone."""
+        self._go.set()
+        time.sleep(seconds)
+        self._go.clear()
+        for idle in self._idle:
+            if not idle.wait(600):
+                raise SystemExit("soak: a visitor has waited for ten minutes")
+
+    def stop(self) -> None:
+        """Let them go home."""
+        self._over = True
+        self._go.set()
+        for thread in self._threads:
+            thread.join(60)
+
+
+class Unsteady:
+    """The tests' model server, which goes away every other time it is told to, and changes its version."""
+
+    def __init__(self, folder: Path):
+        from tests.fakes import ModelServer
+
+        for version in (1, 2):
+            shutil.copytree(MODEL, folder / "performance" / str(version))
+        self._server = ModelServer(folder / "performance", versions=[1], threads=256)
+        self.address = self._server.address
+
+    def disturb(self, number: int) -> None:
+        """What becomes of it in minute `number`."""
+        if number % 2 == 0:
+            self._server.stop().wait(5)
+            time.sleep(1)
+            version = 1 + number // 2 % 2
+            self._server.load(version)
+            self._server.unload(3 - version)
+            self._server.start()
+
+    def stop(self) -> None:
+        """For good."""
+        self._server.stop().wait(5)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Exits with 1 if something grew, or a reply was wrong."""
+    parser = argparse.ArgumentParser("python -m benchmarks.soak", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--every", type=float, default=60, help="seconds between two looks; default: %(default)g")
+    parser.add_argument("--clients", type=int, default=6, help="visitors at once; default: %(default)s")
+    parser.add_argument("--pause", type=float, default=1.0, help="seconds between a client's visits, on average")
+    parser.add_argument(
+        "--megabytes", type=float, default=MOST_MEGABYTES,
+        help=f"that memory may grow by, besides {MOST_PERCENT:g} %%; default: %(default)g",
+    )  # fmt: skip
+    args = parser.parse_args(argv)
+    if min(args.minutes, args.every, args.clients) <= 0:
+        parser.error("expected more than 0 minutes, seconds and clients")
+    count = max(3, round(args.minutes * 60 / args.every))
+    counts = Counts()
+    with tempfile.TemporaryDirectory() as folder:
+        server = Unsteady(Path(folder))
+        flags = ["--server", server.address, "--model-name", "performance"]
+        with (
+            front_end("--model", str(MODEL), "--warm", WEB_CONCURRENCY="1") as embedded,
+            front_end(*flags, WEB_CONCURRENCY="1") as remote,
+        ):
+            fronts = {"in process": embedded, "over gRPC": remote}
+            looks = _looks(fronts, server, count, args, counts)
+        server.stop()
+    faults = [f"{name}: {grown}" for name in looks for grown in growth(looks[name], args.megabytes)]
+    faults += sorted({f"wrong: {fault}" for fault in counts.wrong})
+    print(", ".join(f"{number} × {kind}" for kind, number in sorted(counts.visits.items())))
+    print("\n".join(faults) or f"nothing grew in {args.minutes:g} minutes, and no reply was wrong", flush=True)
+    sys.exit(bool(faults))
+
+
+def _looks(fronts: dict[str, FrontEnd], server: Unsteady, count: int, args, counts: Counts) -> dict[str, list[Look]]:
+    everybody = [Visitors(front.port) for front in fronts.values()]
+    for visitors in everybody:
+        visitors.hear_alone()
+        crowd(visitors.port, _THREADS, 3)
+        for kind in KINDS:
+            visitors.visit(kind, random.Random(0))
+    load = Load(everybody, args.clients, args.pause, counts)
+    looks: dict[str, list[Look]] = {name: [] for name in fronts}
+    for number in range(count):
+        began = time.monotonic()
+        disturbing = threading.Timer(args.every / 3, server.disturb, [number])
+        disturbing.start()
+        load.run(max(1.0, args.every - _SETTLED))
+        disturbing.join()
+        time.sleep(max(_SETTLED, began + args.every - time.monotonic()))
+        for name, front in fronts.items():
+            looks[name].append(look(front))
+        said = "; ".join(f"{name} {found[-1]}" for name, found in looks.items())
+        print(f"{time.strftime('%H:%M:%S')} {said}; {sum(counts.visits.values())} visits: {counts}", flush=True)
+    load.stop()
+    return looks
+
+
+if __name__ == "__main__":
+    main()
