@@ -7,7 +7,7 @@ WORKERS ?= 2
 # Compiled modules are kept: every start of Beam or TensorFlow would be seconds slower without.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow test-all check serve examples bench sound browser lock images clean \
+.PHONY: demo test test-slow test-all check serve examples bench soak sound browser lock images clean \
   bucket cloud-check stack gate stack-down base build publish deploy project-named
 demo: sound
 	$(BIN)/python -m infra.demo --output out/demo
@@ -31,6 +31,10 @@ serve: .venv/ready
 # Made again, not to be edited: what stands in docs/examples and in the README.
 examples: sound
 	$(BIN)/python -m infra.examples --output docs/examples
+
+# An hour of good and bad visitors; a line a minute, and exit code 1 if memory, threads or descriptors grow.
+soak: sound
+	nice -n 19 $(BIN)/python -m benchmarks.soak --minutes 60
 
 bench: sound
 	$(BIN)/python -m benchmarks.preprocess

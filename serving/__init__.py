@@ -14,7 +14,7 @@ from flask import Flask, request
 
 from music import originality
 from music.generation import CHUNK, Backend, Generator
-from serving import access, cors, identity, keys, page, problems, routes, visits
+from serving import access, cors, identity, keys, page, problems, rates, routes, visits
 from serving.embedded import Embedded
 from serving.metrics import Metrics
 from serving.tfserving import TFServing, host_of
@@ -35,6 +35,8 @@ DEFAULTS = {
     "TIMEOUT": 30.0,  # seconds for one call of the model
     "PIECE_TIMEOUT": 600.0,  # seconds for a whole piece: 4,096 notes at seven a second; None: as long as it takes
     "MAX_GENERATIONS": 32,  # at once, in one process; one more is refused with 429
+    "RATE": None,  # requests a minute of each key, or of each address, that one process takes; None: as many as come
+    "PROXIES": 0,  # of ours between the listeners and us, which say in X-Forwarded-For who asks
     "API_KEYS": None,  # a list of them; None, with the next two: everybody may ask
     "API_KEYS_FILE": None,  # one in each line
     "API_KEYS_ENV": None,  # the name of a variable of the environment with some, space between
@@ -70,6 +72,8 @@ def create_app(config: Mapping | None = None, backend: Backend | None = None) ->
     problems.register(app)
     _watch(app, metrics)
     known = keys.read(app.config)
+    if app.config["RATE"] is not None:
+        rates.limit(app, rates.Rate(app.config["RATE"]), known, app.config["PROXIES"])
     if known:
         keys.guard(app, known)
     if app.config["CORS_ORIGINS"]:

@@ -25,7 +25,7 @@ from gunicorn.errors import AppImportError
 from music import originality
 from music.errors import MusicError
 from music.generation import CHUNK
-from serving import DEFAULTS, access, cors, create_app, keys, metrics, remote, token_of
+from serving import DEFAULTS, access, cors, create_app, keys, metrics, rates, remote, token_of
 from serving.embedded import find_model
 
 _ABOUT_SERVERS = ("model_name", "label", "tls", "ca", "identity_token", "token_file", "token_env")
@@ -95,6 +95,14 @@ def arguments() -> argparse.ArgumentParser:
         "--piece-timeout", type=float, default=DEFAULTS["PIECE_TIMEOUT"], metavar="SECONDS",
         help="for a whole piece, its listener's pauses included; default: %(default)g; inf: as long as it takes",
     )  # fmt: skip
+    parser.add_argument(
+        "--rate", type=float, metavar="N",
+        help="requests a minute that each process takes of one key, or of one address; default: as many as come",
+    )  # fmt: skip
+    parser.add_argument(
+        "--proxies", type=int, default=DEFAULTS["PROXIES"], metavar="N",
+        help="of yours in front, which add to X-Forwarded-For: whose address --rate counts; default: none is believed",
+    )  # fmt: skip
     parser.add_argument("--api-keys-file", metavar="FILE", help="answer only who shows one of these keys, one a line")
     parser.add_argument("--api-keys-env", metavar="NAME", help="or one of those in this variable of the environment")
     parser.add_argument(
@@ -127,12 +135,17 @@ def run(argv: Sequence[str] | None = None) -> None:
     for name, seconds in (("--timeout", args.timeout), ("--piece-timeout", args.piece_timeout)):
         if not seconds > 0:
             parser.error(f"{name}: expected more than 0 seconds, got {seconds:g}")
+    if args.proxies < 0:
+        parser.error(f"--proxies: expected 0 or more, got {args.proxies}")
     config = {"CHUNK": args.chunk, "TIMEOUT": args.timeout, "PIECE_TIMEOUT": args.piece_timeout}
     config |= {"ORIGINALITY": args.originality, "CORS_ORIGINS": args.cors_origin}
+    config |= {"RATE": args.rate, "PROXIES": args.proxies}
     config |= {"API_KEYS_FILE": args.api_keys_file, "API_KEYS_ENV": args.api_keys_env}
     try:
         cors.check(args.cors_origin)
         keys.read(DEFAULTS | config)
+        if args.rate is not None:
+            rates.Rate(args.rate)
         if args.originality is not None:
             originality.read(args.originality)
         if args.server:

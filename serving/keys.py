@@ -37,6 +37,18 @@ class Keys:
         return any([hmac.compare_digest(digest, known) for known in self._digests])
 
 
+def given(request: flask.Request) -> list[str]:
+    """What a request shows as a key, known or not."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")  # werkzeug takes "=" for a parameter
+    shown = [request.headers.get(HEADER), token.strip() if scheme.lower() == "bearer" else None]
+    return [key for key in shown if key]
+
+
+def shown(request: flask.Request, keys: Keys) -> bytes | None:
+    """The hash of the first key that is known of those that a request shows."""
+    return next((_digest(key) for key in given(request) if key in keys), None)
+
+
 def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
@@ -74,15 +86,13 @@ def guard(app: flask.Flask, keys: Keys) -> None:
     """Answer 401 to who shows none of `keys`, before a body is read. A browser's preflight cannot show one."""
 
     @app.before_request
-    def shown() -> None:
+    def asked() -> None:
         request = flask.request
         if request.method == "OPTIONS" or not request.url_rule or request.url_rule.rule in OPEN:
             return
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")  # werkzeug takes "=" for a parameter
-        given = [request.headers.get(HEADER), token.strip() if scheme.lower() == "bearer" else None]
-        if not any(key in keys for key in given if key):
+        if not shown(request, keys):
             raise Unauthorized(
-                f"{'that key is not known' if any(given) else 'this server wants a key'}: "
+                f"{'that key is not known' if given(request) else 'this server wants a key'}: "
                 f"expected the header 'Authorization: Bearer KEY' or '{HEADER}: KEY'",
                 www_authenticate=WWWAuthenticate("bearer", {"realm": "cadenza"}),
             )

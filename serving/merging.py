@@ -6,6 +6,7 @@ a quarter of the time that the last one took at most; else the first to come bac
 it, at up to nearly twice the cost. A listener alone expects nobody and never waits.
 """
 
+import logging
 import threading
 import time
 from collections import deque
@@ -22,6 +23,7 @@ ROWS = 32  # of one run, unless a single call has more
 WAITING = 256  # calls; of a front end each piece in the making has one at most
 _PATIENCE = 0.25  # of the last run's time,
 _LONGEST = 0.1  # but not more seconds than this: a model's first run may take many
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -148,7 +150,8 @@ class Merger:
         if len(batch) > 1:
             try:
                 answers = self._together(batch)
-            except Exception:
+            except Exception as error:  # told, as nobody else may hear of it: each by itself they may be well
+                _LOG.warning("a run of %d calls failed, each runs by itself now: %s", len(batch), error)
                 answers = []
             for call, outputs in zip(batch, answers, strict=False):
                 call.outputs = outputs

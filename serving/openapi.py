@@ -27,17 +27,18 @@ _PROBLEMS = {
     400: "The seed is not MIDI.",
     401: "A key is wanted.",
     406: "Another format than those that can be made here.",
+    408: "The body came too slowly.",
     413: "The body is too large.",
     415: "Another content type.",
     422: "A parameter, or a seed without notes, with too many, or with some that the model cannot express.",
-    429: "Too many pieces at once.",
+    429: "Too many at once, or too often.",
     500: "A mistake of the server's.",
     502: "The model answered nonsense.",
     503: "There is no model just now.",
     504: "The model, or the whole piece, took too long.",
 }
 _MODEL_ERRORS = (429, 500, 502, 503, 504)  # a model server may be busy as well
-_BODY_ERRORS = (400, 413, 415, 422)
+_BODY_ERRORS = (400, 408, 413, 415, 422)
 
 
 def document(closed: bool) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def _operations() -> list[tuple[str, str, dict]]:
         ("/notes", "post", {
             "name": "notes", "summary": "What a MIDI file holds, as /generate hears it.", "body": True,
             "content": _json(heard, {"notes": [{**_NOTE_EXAMPLE, "seed": False}], "drums": 0}),
-            "problems": (*_BODY_ERRORS, 500),
+            "problems": (*_BODY_ERRORS, 429, 500),
         }),
         ("/model", "get", {
             "name": "model", "summary": "The model's card.", "content": _json(card), "problems": _MODEL_ERRORS,
@@ -100,7 +101,7 @@ def _operations() -> list[tuple[str, str, dict]]:
             "content": _json(ready, {"status": "ready", "model": "performance/1"}),
         }),
         ("/metrics", "get", {
-            "name": "metrics", "summary": "What Prometheus scrapes.", "problems": (500,),
+            "name": "metrics", "summary": "What Prometheus scrapes.", "problems": (429, 500),
             "content": {"text/plain": {"schema": {"type": "string"}}},
         }),
         ("/openapi.json", "get", {

@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,11 +25,12 @@ from music.generation import Chunk
 from music.notes import Notes
 from serving import problems
 from serving.requests import FORMATS, GenerateRequest
+from serving.turns import Turns
 
 MOST_SECONDS = 1800  # of sound, of a picture or a score; as MP3, the slowest, they take a core for about a minute
 MOST_SCORED = 8000  # notes of a score: 2.3 ms each
-_SOUNDING = threading.BoundedSemaphore(os.cpu_count() or 1)  # more at once would not be faster, but need more memory
-_DRAWING = threading.Lock()  # neither matplotlib nor music21 is made for threads
+_SOUNDING = Turns("sound", os.cpu_count() or 1, seconds=120)  # more would not be faster, but need more memory
+_DRAWING = Turns("pictures and scores", 1, seconds=120)  # neither matplotlib nor music21 is made for threads
 _PIECE = 2**16  # bytes of a file sent at once
 _COMPACT = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one for each line
 _log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def _sound(request: GenerateRequest, chunks: Iterator[Chunk]) -> flask.Response:
     _check_length(request, notes)
     with ExitStack() as failing:
         file = failing.enter_context(tempfile.TemporaryFile())
-        with _SOUNDING:
+        with _SOUNDING.take():
             audio.write(notes, file, request.format)
         failing.pop_all()
     response = _file(request, pieces, _sent(file))
@@ -71,7 +71,7 @@ def _picture(request: GenerateRequest, chunks: Iterator[Chunk]) -> flask.Respons
     seed, made = _parts(request, pieces)
     _check_length(request, np.concatenate([seed, made]))
     parts = {"seed": seed, "continuation": made} if len(seed) else made
-    with tempfile.TemporaryDirectory() as folder, _DRAWING:
+    with tempfile.TemporaryDirectory() as folder, _DRAWING.take():
         plots.piano_roll(parts, Path(folder, "roll.png"))
         return _file(request, pieces, Path(folder, "roll.png").read_bytes())
 
@@ -131,7 +131,7 @@ def _score(request: GenerateRequest, chunks: Iterator[Chunk]) -> flask.Response:
     _check_length(request, notes)
     if len(notes) > MOST_SCORED:
         raise EncodingError(f"format 'musicxml': expected at most {MOST_SCORED:,} notes, got {len(notes):,}")
-    with _DRAWING:
+    with _DRAWING.take():
         return _file(request, pieces, score.musicxml(notes))
 
 

@@ -7,6 +7,7 @@ that is what a browser sends for a field that nobody filled.
 
 import difflib
 import math
+import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from music import notes as nt
 from music.errors import EncodingError, MidiError
 from music.generation import Settings
 from music.notes import Notes
+from serving.turns import Turns
 
 MIDI_TYPES = ("audio/midi", "audio/mid", "audio/x-midi")
 FORMATS = {  # name: the media types that ask for it; the first one is the reply's
@@ -33,6 +35,7 @@ FORMATS = {  # name: the media types that ask for it; the first one is the reply
     "musicxml": ("application/vnd.recordare.musicxml+xml",),
 }
 MOST_NOTES = 30_000  # of a seed; MAESTRO's longest piece has 25,076, a 5 MB file may hold 800,000
+_READING = Turns("reading MIDI files", os.cpu_count() or 1, waiting=14)  # a file of 5 MB may take a core for seconds
 RAW_TYPES = (*MIDI_TYPES, "application/octet-stream")
 _FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
 
@@ -201,7 +204,8 @@ def _format(name: str | None, request: flask.Request) -> str:
 def _notes(data: bytes) -> Notes:
     if not data:
         raise MidiError("the seed is empty, expected a MIDI file")
-    notes = midi.read(data)
+    with _READING.take():
+        notes = midi.read(data)
     if not len(notes):
         raise EncodingError("the seed is a MIDI file without notes, so there is nothing to continue")
     if len(notes) > MOST_NOTES:

@@ -127,7 +127,7 @@ def test_but_not_for_long():
     assert squares.runs == [[1], [2, 3], [4]]
 
 
-def test_an_error_is_for_the_call_that_brings_it_about():
+def test_an_error_is_for_the_call_that_brings_it_about(caplog):
     squares = Squares()
     callers = queue(squares, (1,), (2,), (-3,), (4,))
     squares.go.set()
@@ -135,6 +135,9 @@ def test_an_error_is_for_the_call_that_brings_it_about():
     assert (one, two, four) == ([1], [4], [16])
     assert isinstance(error, ValueError) and str(error) == "a row below 0: [-3]"
     assert squares.ask(5) == [25]
+    assert [record.message for record in caplog.records if record.name == "serving.merging"] == [
+        "a run of 3 calls failed, each runs by itself now: a row below 0: [2, -3, 4]"
+    ]
 
 
 def test_an_answer_that_cannot_be_split_is_asked_for_again_one_by_one():
