@@ -11,6 +11,7 @@ import errno
 import select
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from selectors import EVENT_READ
@@ -40,7 +41,7 @@ class Socket(socket.socket):
         self._waited = {"read": 0.0, "write": 0.0}
         self._moved = {"read": 0, "write": 0}
         self._since: float | None = None  # we wait, and have since then
-        self.in_body = False  # the head has been read
+        self.give_up: Callable[[], None] | None = None  # says that no request can follow; None: we are in the head
 
     def kept_waiting(self) -> float:
         """How many seconds this request's other side has kept us waiting; 0 while it does not."""
@@ -50,7 +51,8 @@ class Socket(socket.socket):
     def recv(self, size: int, flags: int = 0) -> bytes:
         """Some bytes. Raises RequestTimeout for a body that comes too slowly, ConnectionResetError for a head."""
         if self.gettimeout() != 0 and not flags and not self._wait("read", select.POLLIN):
-            if self.in_body:
+            if self.give_up:
+                self.give_up()
                 raise RequestTimeout("the body came too slowly, and we have stopped waiting for the rest of it")
             raise ConnectionResetError(errno.ECONNRESET, "the other side is too slow")
         data = super().recv(size, flags)
@@ -73,18 +75,20 @@ class Socket(socket.socket):
             rest = rest[sent:]
 
     def _wait(self, way: str, event: int) -> bool:
-        """Whether the other side is ready in time."""
+        """Whether the other side is ready in time. Raises TimeoutError where a timeout of the socket's is shorter."""
         left = PATIENCE[way] + self._moved[way] / PACE[way] - self._waited[way]
-        if (own := self.gettimeout()) is not None:
-            left = min(left, own)
+        own = self.gettimeout()
         ready = select.poll()
         ready.register(self, event)
         began = self._since = time.monotonic()
         try:
-            return left > 0 and bool(ready.poll(left * 1000))
+            found = left > 0 and bool(ready.poll(1000 * (left if own is None else min(left, own))))
         finally:
             self._since = None
             self._waited[way] += time.monotonic() - began
+        if not found and own is not None and own < left:
+            raise TimeoutError("timed out")
+        return found
 
 
 class Connection(TConn):
@@ -157,7 +161,6 @@ class Worker(ThreadWorker):
             self.nr_conns -= 1
             conn.close()
             return
-        client.renew()
         conn.init()
         conn.parser.unreader.unread(conn.head)
         conn.head, conn.data_ready = b"", True
@@ -228,6 +231,7 @@ class Worker(ThreadWorker):
     def handle(self, conn):
         """One request, from its head to the end of its reply."""
         self._submitted.pop(conn, None)
+        conn.sock.renew()
         self._inside.add(conn)
         try:
             return super().handle(conn)
@@ -236,5 +240,5 @@ class Worker(ThreadWorker):
 
     def handle_request(self, req, conn):
         """The same, its head read."""
-        conn.sock.in_body = True
+        conn.sock.give_up = req.force_close
         return super().handle_request(req, conn)
