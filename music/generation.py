@@ -4,7 +4,6 @@ The model's state is opaque: whatever tensors `state_*` a reply holds go into th
 here, from one numpy Generator a piece, so a piece does not depend on how its notes were cut into calls.
 """
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from music import encodings
+from music import encodings, seals
 from music import notes as nt
 from music.columns import END, Rows
 from music.encodings import Encoding
@@ -86,16 +85,16 @@ class Card:
     encoding: Encoding
 
     @classmethod
-    def parse(cls, text: str | bytes) -> "Card":
+    def parse(cls, text: str | bytes, name: str = "a model's card") -> "Card":
         """Raises RecordError for a card that is damaged or newer than this code; unknown keys are ignored."""
         try:
-            facts = json.loads(text)
+            facts = seals.unseal(text, name)
             if facts["schema"] > CARD_SCHEMA:
-                raise RecordError(f"a card of schema {facts['schema']}: this version reads up to {CARD_SCHEMA}")
+                raise RecordError(f"{name} has schema {facts['schema']}; this version reads up to {CARD_SCHEMA}")
             facts["recipe"], facts["state"]
             return cls(facts, encodings.from_config(facts["encoding"]))
         except (ValueError, KeyError, TypeError, EncodingError) as error:
-            raise RecordError(f"a model's card is damaged: {error!r}") from error
+            raise RecordError(f"{name} is damaged: {error!r}") from error
 
     @property
     def name(self) -> str:

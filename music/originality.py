@@ -7,7 +7,6 @@ never missed, and a longer one is taken for whole where all its parts of 16 note
 nothing of models or requests.
 """
 
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import NamedTuple
 import google_crc32c
 import numpy as np
 
-from music import storage
+from music import seals, storage
 from music.errors import RecordError
 from music.notes import DRUMS, Notes
 
@@ -54,10 +53,10 @@ class Index:
         return (self.bits[places >> 3] >> (places & 7).astype("u1") & 1).all(axis=0)
 
     def to_bytes(self) -> bytes:
-        """A line of JSON, and the bits behind it."""
+        """A line of JSON, sealed, and the bits behind it."""
         data = self.bits.tobytes()
         head = {"kind": _KIND, "schema": SCHEMA, **self.facts, "bytes": len(data), "crc32c": google_crc32c.value(data)}
-        return json.dumps(head).encode() + b"\n" + data
+        return seals.seal(head, indent=None) + b"\n" + data
 
 
 def build(pieces: Iterable[Notes], **facts: str) -> Index:
@@ -86,7 +85,7 @@ def read(path: str | os.PathLike) -> Index:
     """Read an index. Raises RecordError: there is none, or it is damaged or newer than this code."""
     try:
         line, _, data = storage.read(path).partition(b"\n")
-        facts = json.loads(line)
+        facts = seals.unseal(line, f"{path}: its first line")
         if facts["kind"] != _KIND:
             raise ValueError(f"its kind is {facts['kind']!r}")
         if facts["schema"] > SCHEMA:

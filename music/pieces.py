@@ -6,7 +6,6 @@ off by 0.1 ms after twenty minutes. Knows nothing of encodings, Beam or TensorFl
 """
 
 import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ import google_crc32c
 import numpy as np
 
 from music import notes as nt
-from music import storage, wire
+from music import seals, storage, wire
 from music.errors import RecordError
 from music.notes import Notes
 
@@ -97,7 +96,7 @@ class Dataset:
         """Read `dataset.json`. Raises RecordError: it is missing (the run did not finish), damaged or newer."""
         path = storage.join(folder, DATASET)
         try:
-            facts = json.loads(storage.read(path))
+            facts = seals.unseal(storage.read(path), path)
             if facts["schema"] > SCHEMA:
                 raise RecordError(f"{path} has schema {facts['schema']}; this version reads up to {SCHEMA}")
             facts["digest"], facts["pieces"], [[shard[key] for key in _SHARD] for shard in facts["shards"]]

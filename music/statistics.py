@@ -4,7 +4,6 @@ Preprocessing adds the counts of a corpus up and writes them as `stats.json`; `o
 `read` reads such a file. Both give Statistics. Knows nothing of Beam, nor of how counts look.
 """
 
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from music import chords, storage
+from music import chords, seals, storage
 from music import notes as nt
 from music.errors import RecordError
 from music.notes import DRUMS, Notes
@@ -117,7 +116,7 @@ def read(path: str | os.PathLike) -> Statistics:
         RecordError: it is damaged, or something else.
     """
     try:
-        facts = json.loads(storage.read(path))
+        facts = seals.unseal(storage.read(path), f"expected the stats.json of a dataset, and {path}")
         splits = facts["splits"].values()
         return Statistics(
             pieces=sum(int(split["pieces"]) for split in splits),

@@ -9,7 +9,6 @@ import contextlib
 import io
 import os
 import re
-import secrets
 import shutil
 import tempfile
 from collections import deque
@@ -18,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar
 
-from music import buckets
+from music import buckets, unfinished
 from music.errors import Conflict, StorageError, Unreachable
 
 _AT_ONCE = 8  # transfers between here and a bucket
@@ -84,17 +83,14 @@ def writing(path: str | os.PathLike) -> Iterator[BinaryIO]:
             yield spool  # type: ignore[misc]
             buckets.write(str(path), spool)  # type: ignore[arg-type]
         return
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")  # two containers have the same process id
-    try:
-        with open(beside, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, target)
-    finally:
-        beside.unlink(missing_ok=True)
+    with unfinished.file(Path(path)) as file:
+        yield file
+
+
+def sweep(folder: str | os.PathLike) -> None:
+    """Remove what writers that were killed left unfinished in a folder or below; a bucket shows nothing unfinished."""
+    if not remote(folder):
+        unfinished.sweep(Path(folder))
 
 
 def version(path: str | os.PathLike) -> int:
@@ -198,12 +194,21 @@ def local(folder: str | os.PathLike) -> Path:
 
 
 def publish(source: str | os.PathLike, folder: str | os.PathLike, last: str) -> None:
-    """Copy a local folder to where nothing is yet; the file `last` comes when all others are there.
+    """Copy a local folder to where nothing is yet: here at once, in a bucket with the file `last` behind all others.
 
     Raises:
         Conflict: something of that name is there, perhaps because somebody else is publishing it right now.
     """
     names = [str(path.relative_to(source)) for path in sorted(Path(source).rglob("*")) if path.is_file()]
+    if not remote(folder):
+        if exists(folder):
+            raise Conflict(f"{folder} is there already; choose another one")
+        sweep(Path(folder).parent)
+        with unfinished.folder(Path(folder)) as made:
+            for name in names:
+                with open(Path(source, name), "rb") as file:
+                    _put(made / name, file, expected=None)
+        return
     first, *others = sorted(names, key=lambda name: (name == last, name))
 
     def put(name: str) -> None:

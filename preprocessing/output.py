@@ -6,20 +6,19 @@ runner that loses records, is never taken for whole. Knows nothing of Beam, nor 
 
 import hashlib
 import io
-import json
 import re
 from collections import Counter
 from functools import partial
 from typing import NamedTuple
 
-from music import storage, wire
+from music import seals, storage, wire
 from music.errors import MusicError, RecordError
 from music.pieces import DATASET, SCHEMA, SPLITS, checksum
 
 STATISTICS, ERRORS, DUPLICATES = "stats.json", "errors.jsonl", "duplicates.jsonl"
 _SHARD = re.compile(rf"(?:{'|'.join(SPLITS)})-\d{{5}}-of-\d{{5}}\.tfrecord")
 _OURS = re.compile(
-    rf"\.?(?:{_SHARD.pattern}|{'|'.join(map(re.escape, (STATISTICS, ERRORS, DUPLICATES)))})(?:\.\w+\.tmp)?"
+    rf"\.?(?:{_SHARD.pattern}|{'|'.join(map(re.escape, (STATISTICS, ERRORS, DUPLICATES, DATASET)))})(?:\.\w+\.tmp)?"
 )
 
 
@@ -91,8 +90,7 @@ def complete(folder: str, source: str, files: int) -> Outcome:
         "pieces": {split: pieces[split] for split in SPLITS},
         "shards": shards,
     }
-    content = (json.dumps(dataset, ensure_ascii=False, indent=1) + "\n").encode()
-    storage.write(storage.join(folder, DATASET), content, expected=0)
+    storage.write(storage.join(folder, DATASET), seals.seal(dataset) + b"\n", expected=0)
     return Outcome(dataset, errors, duplicates)
 
 

@@ -14,7 +14,7 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.pvalue import AsDict
 
-from music import chords, midi, pieces, statistics, storage, wire
+from music import chords, midi, pieces, seals, statistics, storage, wire
 from music import notes as nt
 from music.errors import MidiError
 from music.pieces import SPLITS, Piece
@@ -225,7 +225,7 @@ def describe(total: Counts) -> dict:
 
 
 class WriteJson(beam.PTransform):
-    """Write the one dict there is as a JSON file, a line for each key. Returns a PCollection of the file's path."""
+    """Write the one dict there is as sealed JSON, a line for each key. Returns a PCollection of the file's path."""
 
     def __init__(self, path: str):
         super().__init__()
@@ -236,7 +236,8 @@ class WriteJson(beam.PTransform):
 
 
 def _write_json(element: dict, path: str) -> str:
-    lines = (f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in element.items())
+    sealed = {**element, seals.KEY: seals.digest(element)}
+    lines = (f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in sealed.items())
     storage.write(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
     return path
 

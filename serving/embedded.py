@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from music import storage
+from music import seals, storage
 from music.errors import BackendError, Overloaded, Unavailable
 from music.generation import CHUNK, Reply
 from serving.compiled import Compiled
@@ -65,10 +65,15 @@ class Embedded:
         folder: as `find_model` takes it. The version is the number that its folder is named by.
         waiting: how many calls of a signature may wait for their turn.
         xla: use the model's compiled twins, if it has them; compiling takes seconds, now.
+
+    Raises:
+        RecordError: a file of the version is damaged or missing.
+        Unavailable: as `find_model` does; or it cannot be loaded.
     """
 
     def __init__(self, folder: str | os.PathLike | None = None, *, waiting: int = WAITING, xla: bool = True):
         self.folder = path = find_model(folder)  # of the version
+        seals.check_folder(path)
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else a page of notices about CPU instructions
         try:
             import tensorflow as tf
@@ -84,8 +89,9 @@ class Embedded:
         try:
             with tf.device("/CPU:0"):
                 self._model = tf.saved_model.load(str(path))
-        except (OSError, ValueError, tf.errors.OpError) as error:
-            raise Unavailable(f"the model in {path} cannot be loaded: {error}") from error
+        except Exception as error:  # of a damaged graph, TensorFlow raises whatever it stumbles over
+            told = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise Unavailable(f"the model in {path} cannot be loaded: {told}") from error
         self._compiled = {
             name: Compiled(partial(self._run, f"{name}_xla"), self._empty(f"{name}_xla"), sizes)
             for name, sizes in COMPILED.items()

@@ -146,14 +146,18 @@ def test_a_file_is_read_as_it_was_written(path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda data: b"", "is no whole originality index"),
+        (lambda data: b"", "its first line is damaged: expected JSON"),
         (lambda data: data[:-1], "and has"),
         (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "another checksum"),
-        (lambda data: b"[1]\n" + data, "is no whole originality index"),
+        (lambda data: b"[1]\n" + data, "expected a JSON object, got list"),
         (lambda data: b'{"kind": "notes"}\n', "its kind is 'notes'"),
-        (lambda data: b"\xff" + data, "is no whole originality index"),
-        (lambda data: data.replace(b'"schema": 1', b'"schema": 2'), "has schema 2; this version reads up to 1"),
-        (lambda data: data.replace(b'"bytes"', b'"bites"'), "'bytes'"),
+        (lambda data: b"\xff" + data, "its first line is damaged: expected JSON"),
+        (
+            lambda data: data.replace(b'"schema": 1', b'"schema": 2'),
+            "its first line is damaged: expected what has the sha256",
+        ),
+        (lambda data: b'{"kind": "cadenza originality", "schema": 2}\n', "has schema 2; this version reads up to 1"),
+        (lambda data: b'{"kind": "cadenza originality", "schema": 1}\n??', "'bytes'"),
     ],
 )
 def test_a_damaged_file_is_refused_in_a_line(path, change, said):

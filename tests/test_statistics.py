@@ -114,4 +114,4 @@ def test_bytes_that_are_no_statistics_are_a_short_error(tmp_path, content):
     (tmp_path / "stats.json").write_bytes(content)
     with pytest.raises(RecordError) as caught:
         statistics.read(tmp_path / "stats.json")
-    assert len(str(caught.value)) < 200
+    assert len(str(caught.value)) < 400  # with two long paths, and nothing of the file

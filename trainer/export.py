@@ -14,8 +14,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from music import originality, storage, wire
-from music.errors import Conflict, MusicError
+from music import originality, seals, storage, wire
+from music.errors import Conflict, MusicError, RecordError
 from music.generation import CHUNK, Card, Reply
 from trainer import signatures
 from trainer.model import EventModel
@@ -36,7 +36,7 @@ def save(model: EventModel, card: dict, folder: str) -> None:
     Path(folder).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as beside:
         asset = Path(beside, "card.json")
-        asset.write_text(json.dumps(card, indent=1))
+        asset.write_bytes(seals.seal(card))
         module.card = tf.saved_model.Asset(str(asset))
         with tf.device("/CPU:0"):
             traced = {name: _trace(name, model, inputs) for name, inputs in signatures.specs(model).items()}
@@ -66,6 +66,7 @@ def publish(
         verify(model, card, beside)
         if index:
             Path(beside, "assets.extra", originality.FILE).write_bytes(index.to_bytes())
+        seals.seal_folder(Path(beside), [f"assets.extra/{originality.FILE}"])
         for _ in range(_TRIES):
             target = storage.join(home, str(version or _next(home)))
             if version and storage.exists(target):  # without saved_model.pb somebody may be about to fill it
@@ -121,10 +122,15 @@ def verify(model: EventModel, card: dict, folder: str) -> None:
 
 
 class Loaded:
-    """A Backend over a SavedModel folder, to verify and to evaluate it."""
+    """A Backend over a SavedModel folder, to verify and to evaluate it. Raises RecordError for one that is damaged."""
 
     def __init__(self, folder: str):
-        self._model = tf.saved_model.load(folder)
+        seals.check_folder(Path(folder))
+        try:
+            self._model = tf.saved_model.load(folder)
+        except Exception as error:  # of a damaged graph, TensorFlow raises whatever it stumbles over
+            told = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise RecordError(f"the model in {folder} cannot be loaded: {told}") from error
 
     @property
     def names(self) -> set[str]:

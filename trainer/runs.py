@@ -65,7 +65,7 @@ def load(run: str, which: str = "best") -> tuple[model.EventModel, dict]:
         RecordError: no such run, no such weights, or damaged ones.
     """
     try:
-        card = Card.parse(storage.read(storage.join(run, CARD))).facts
+        card = Card.parse(storage.read(storage.join(run, CARD)), storage.join(run, CARD)).facts
         made = model.build(card)
     except FileNotFoundError:
         raise RecordError(f"{run} is no run: {CARD} is missing") from None

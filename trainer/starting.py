@@ -7,11 +7,12 @@ An exported model is all that a clone of this repository has. Its weights are re
 import json
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import keras
 import numpy as np
 
-from music import storage
+from music import seals, storage
 from music.errors import RecordError
 from music.generation import Card
 from trainer import model, recipe, runs
@@ -75,7 +76,12 @@ def _exported(path: str) -> Start:
     from trainer import export
 
     folder = str(storage.local(path))
-    card = Card.parse(storage.read(storage.join(folder, "assets", runs.CARD))).facts
+    seals.check_folder(Path(folder))
+    path_of_card = storage.join(folder, "assets", runs.CARD)
+    try:
+        card = Card.parse(storage.read(path_of_card), path_of_card).facts
+    except FileNotFoundError:
+        raise RecordError(f"{path} is damaged: assets/{runs.CARD} is missing") from None
     try:
         reader = tf.train.load_checkpoint(storage.join(folder, "variables", "variables"))
         found = {name.removesuffix(_VALUE): reader.get_tensor(name) for name in reader.get_variable_to_shape_map()

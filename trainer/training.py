@@ -16,13 +16,13 @@ from dataclasses import replace
 import keras
 import numpy as np
 
-from music import storage
+from music import seals, storage
 from music.errors import MusicError, RecordError
 from music.pieces import Dataset
 from trainer import checkpoints, data, devices, events, model, report
 from trainer.checkpoints import Place
 from trainer.recipe import Recipe, to_card
-from trainer.runs import CARD, HISTORY, pack, weights
+from trainer.runs import CARD, CHECKPOINT, HISTORY, pack, unpack, weights
 from trainer.starting import Start
 from trainer.stopping import Stop, Stopped
 
@@ -115,7 +115,7 @@ def fit(
         if keeper.stop.signal:  # the pictures and samples can wait
             raise Stopped(keeper.stop.signal, f"after epoch {keeper.epoch}")
     report.of_run(run, corpus, valid, log)
-    return json.loads(storage.read(storage.join(run, CARD)))  # as the last epoch left it
+    return _read_card(run)  # as the last epoch left it
 
 
 def _legs(place: Place, epochs: int) -> list[tuple[int, int, int]]:
@@ -173,20 +173,37 @@ class Keeper(keras.callbacks.Callback):
 
     def resume(self, made: keras.Model) -> Place:
         """Load the last checkpoint, if there is one; where it stands."""
+        storage.sweep(self._run)
+        other = f"put it back, or begin another run with the last weights: --from {self._run} --weights last"
         self._version = checkpoints.version(self._run)
         if not self._version:
+            if done := self._epochs_told():
+                path = storage.join(self._run, CHECKPOINT)
+                raise RecordError(f"{path} is missing, though {HISTORY} tells of {done} epochs: {other}")
             if storage.exists(storage.join(self._run, CARD)):
                 self._check_same()
             storage.write(storage.join(self._run, CARD), _json(self._card))
             return self._place
         self._check_same()
-        self._place, self._metrics = checkpoints.load(self._run, made)
-        self._best = min(self._history, key=lambda line: line["val_loss"], default=None)
+        try:
+            self._place, self._metrics = checkpoints.load(self._run, made)
+            self._best = min(self._history, key=lambda line: line["val_loss"], default=None)
+            if self._best:  # which may stay the best, and would be missed hours later
+                unpack(storage.join(self._run, "weights", "best.npz"))
+        except FileNotFoundError as error:
+            raise RecordError(f"{error.filename} is missing: {other}") from None
+        except RecordError as error:
+            raise RecordError(f"{error}; {other}") from error
         return self._place
 
+    def _epochs_told(self) -> int:
+        """By the history, if they are more than one: the first one's checkpoint comes behind its line."""
+        path = storage.join(self._run, HISTORY)
+        lines = storage.read(path).count(b"\n") - 1 if storage.exists(path) else 0
+        return lines if lines > 1 else 0
+
     def _check_same(self) -> None:
-        before = json.loads(storage.read(storage.join(self._run, CARD)))
-        ours = json.loads(_json(self._card))
+        before, ours = _read_card(self._run), json.loads(json.dumps(self._card))
         for card in (before, ours):
             card["training"] = {k: v for k, v in card["training"].items() if k not in _MAY_CHANGE}
         if _same_start(before.get("from"), ours.get("from")):
@@ -326,8 +343,21 @@ def _same_start(before: dict | None, now: dict | None) -> bool:
     return before is not None and now is not None and os.path.normpath(before["path"]) == os.path.normpath(now["path"])
 
 
+def _read_card(run: str) -> dict:
+    path = storage.join(run, CARD)
+    try:
+        facts = seals.unseal(storage.read(path), path)
+        facts["training"], facts["dataset"]["digest"]
+    except FileNotFoundError:
+        told = "is missing, though there is a checkpoint: put it back, or choose another --run"
+        raise RecordError(f"{path} {told}") from None
+    except (KeyError, TypeError) as error:
+        raise RecordError(f"{path} is damaged: it lacks {error}") from error
+    return facts
+
+
 def _json(card: dict) -> bytes:
-    return json.dumps(card, indent=1).encode()
+    return seals.seal(card)
 
 
 def _clock(seconds: float) -> str:
