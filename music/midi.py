@@ -1,32 +1,29 @@
 """MIDI bytes ⇄ Notes. Knows nothing of encodings, models or where bytes come from.
 
-symusic reads (some 250 times as fast as pretty_midi, which is the oracle in the tests); pretty_midi writes.
-symusic's own seconds are float32, so we take its ticks and multiply them out on a float64 tempo map.
-
-Where the two readers differ by design (the tests show each case): like symusic we take a note-on without a note-off of
-its own for no note, count tempo changes in whichever track they stand, and give a note the program it was struck with.
-Like pretty_midi we end every sounding note of a key at the key's first release. symusic pairs them first in, first out,
-so one release missing in a file makes every later note of its key too long: a minute, in one MAESTRO performance.
+We read ourselves (`smf` the bytes, `strokes` the keys; some 200 times as fast as pretty_midi, which with symusic is the
+oracle in the tests) and take what is damaged as far as it makes sense; pretty_midi writes. Tempo changes count in
+whichever track they stand, on one float64 tempo map.
 """
 
 import contextlib
 import io
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import symusic
 
 from music import notes as nt
+from music import smf
 from music.errors import MidiError, SettingError
 from music.notes import DRUMS, Notes
+from music.smf import File
+from music.strokes import PEDAL_DOWN
+from music.strokes import read as read_strokes
 
 with contextlib.redirect_stdout(
     io.StringIO()
 ):  # pyfluidsynth, which it tries to import, prints a line where $CI is set
     import pretty_midi
 
-SUSTAIN = 64  # the controller number of the sustain pedal, and the value from which it counts as down
 TICKS_PER_QUARTER, TEMPO = 500, 120.0  # what we write: one tick is exactly a millisecond
 _TICK = 60 / TEMPO / TICKS_PER_QUARTER
 _LONGEST = 24 * 3600.0  # seconds; a file that claims more than a day is damaged
@@ -43,6 +40,7 @@ class Summary:
     instruments: list[tuple[str, int]]  # (name, its notes)
     pedal_presses: int
     ticks_per_quarter: int
+    warnings: list[str]  # what was damaged, and where; empty for a sound file
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Grid:
 
 
 def read(data: bytes, *, pedal: bool = True) -> Notes:
-    """Read a Standard MIDI File.
+    """Read a Standard MIDI File. Of a damaged one what can be read; `read_mended` tells what could not.
 
     Args:
         data: the whole file.
@@ -66,15 +64,14 @@ def read(data: bytes, *, pedal: bool = True) -> Notes:
         Notes sorted by (start, pitch), in seconds; notes of no length are dropped.
 
     Raises:
-        MidiError: the bytes are not MIDI, or are damaged beyond reading.
+        MidiError: the bytes are not MIDI, do not say how long a tick is, or all their notes are beyond a day.
     """
-    score = _parse(data)
-    seconds = _tempo_map(score)
-    tracks = [_track_notes(track, seconds, pedal) for track in score.tracks]
-    notes = nt.sort(np.concatenate([nt.empty(), *tracks]))
-    if len(notes) and not (np.isfinite(notes["end"]).all() and nt.length(notes) <= _LONGEST):
-        raise MidiError(f"damaged MIDI: a note ends after {nt.length(notes):.3g} s, expected at most {_LONGEST:.0f} s")
-    return notes
+    return read_mended(data, pedal=pedal)[0]
+
+
+def read_mended(data: bytes, *, pedal: bool = True) -> tuple[Notes, list[str]]:
+    """As `read`, and what had to be mended or left out: a line for each kind of damage, empty for a sound file."""
+    return _music(smf.read(data), pedal)
 
 
 def write(notes: Notes) -> bytes:
@@ -103,49 +100,41 @@ def write(notes: Notes) -> bytes:
 
 def inspect(data: bytes) -> Summary:
     """Read a file and say what is in it. Raises MidiError as `read` does."""
-    score = _parse(data)
-    seconds = _tempo_map(score)
-    notes = read(data)
-    tempos = score.tempos.numpy()
-    presses = 0
-    for track in score.tracks:
-        controls = track.controls.numpy()
-        down = controls["value"][controls["number"] == SUSTAIN] >= SUSTAIN
-        presses += int(np.sum(down & ~np.append(False, down[:-1])))
+    file = smf.read(data)
+    notes, warnings = _music(file, pedal=True)
+    tempos = np.array(_tempos(file) or [(0, DEFAULT_TEMPO)])
     return Summary(
         notes=notes,
         seconds=nt.length(notes),
-        tempos=[
-            (float(at), 6e7 / float(mspq))
-            for at, mspq in zip(seconds(tempos["time"]), tempos["mspq"], strict=True)
-            if mspq > 0
-        ]
-        or [(0.0, 6e7 / DEFAULT_TEMPO)],
+        tempos=list(zip(_tempo_map(file)(tempos[:, 0]).tolist(), (6e7 / tempos[:, 1]).tolist(), strict=True)),
         instruments=[(instrument_name(p), int(np.sum(notes["program"] == p))) for p in np.unique(notes["program"])],
-        pedal_presses=presses,
-        ticks_per_quarter=score.ticks_per_quarter,
+        pedal_presses=_presses(file),
+        ticks_per_quarter=file.ticks_per_quarter,
+        warnings=warnings,
     )
+
+
+def _presses(file: File) -> int:
+    """How often a sustain pedal goes down."""
+    pedal = np.flatnonzero(file.status >> 4 == smf.CONTROL)
+    hand = (file.track << 4 | file.status & 0xF)[pedal]
+    order = np.argsort(hand, kind="stable")
+    hand, down = hand[order], file.second[pedal][order] >= PEDAL_DOWN
+    return int(np.sum(down & ~(np.append(False, down[:-1]) & (hand == np.append(-1, hand[:-1])))[: len(down)]))
 
 
 def grid(data: bytes) -> Grid:
     """Read a file's tempo map, time signatures (4/4 where it says none) and keys. Raises MidiError as `read` does."""
-    score = _parse(data)
-    last = max([score.end(), *(int(at) for at in score.tempos.numpy()["time"])]) + score.ticks_per_quarter
-    ticks = np.unique([0, *score.tempos.numpy()["time"].tolist(), last])
-    times = {
-        int(mark.time): (int(mark.numerator), int(mark.denominator))
-        for mark in score.time_signatures
-        if mark.numerator > 0 and mark.denominator > 0
-    }
-    keys = {int(mark.time): int(mark.key) for mark in score.key_signatures if -7 <= mark.key <= 7}
-    quarter = score.ticks_per_quarter
+    file = smf.read(data)
+    quarter = file.ticks_per_quarter
+    ticks = np.unique([0, *(tick for tick, _ in _tempos(file)), file.end + quarter])
+    times = {tick: (says[0], 2 ** says[1]) for tick, kind, says in file.marks if kind == smf.TIME}
+    keys = {tick: (says[0] + 64) % 256 - 64 for tick, kind, says in file.marks if kind == smf.KEY}
     return Grid(
-        seconds=_tempo_map(score)(ticks.astype("f8")),
+        seconds=_tempo_map(file)(ticks.astype("f8")),
         quarters=ticks / quarter,
-        times=[(at / quarter, *times[at]) for at in sorted(times)]
-        if 0 in times
-        else [(0.0, 4, 4)] + [(at / quarter, *times[at]) for at in sorted(times)],
-        keys=[(at / quarter, keys[at]) for at in sorted(keys)],
+        times=[(at / quarter, *sign) for at, sign in ({0: (4, 4)} | times).items()],
+        keys=[(at / quarter, key) for at, key in keys.items()],
     )
 
 
@@ -176,27 +165,39 @@ def find_program(text: str) -> int:
     return fits[0]
 
 
-def _parse(data: bytes) -> Any:  # a symusic.Score, which is no class that a type checker knows
-    if data[:4] != b"MThd":
-        raise MidiError(f"not a MIDI file: expected it to begin with b'MThd', got {bytes(data[:4])!r}")
-    if len(data) < 14 or data[12] & 0x80 or data[12:14] == b"\0\0":
-        raise MidiError("damaged MIDI header: expected a positive number of ticks per quarter note in bytes 12-13")
-    try:
-        return symusic.Score.from_midi(data)
-    except Exception as error:  # symusic raises RuntimeError, ValueError and others for damaged files
-        raise MidiError(f"damaged MIDI: {error}") from error
+def _music(file: File, pedal: bool) -> tuple[Notes, list[str]]:
+    """A file's notes, and what is to be said of it."""
+    strokes, seconds, warnings = read_strokes(file, pedal), _tempo_map(file), list(file.warnings)
+    start, end = seconds(strokes.begin), seconds(strokes.end)
+    if strokes.unended:
+        warnings.append(f"notes: {strokes.unended:,} are struck and never released; they are left out")
+    late = end > _LONGEST
+    if late.any():
+        longest = f"a note ends after {end.max():.3g} s, expected at most {_LONGEST:.0f} s"
+        if late.all():
+            raise MidiError(f"damaged MIDI: {longest}")
+        warnings.append(f"notes: {longest}; {late.sum():,} are left out")
+    kept = np.flatnonzero(~late & (end > start))
+    kept = kept[np.lexsort((strokes.pitch[kept], start[kept]))]
+    program = np.where(strokes.drum, DRUMS, strokes.program)
+    columns = (start, end, strokes.pitch, strokes.velocity, program)
+    return nt.from_columns(*(column[kept] for column in columns)), warnings
 
 
-def _tempo_map(score):
+def _tempos(file: File) -> list[tuple[int, int]]:
+    """(tick, microseconds a quarter) from each change of tempo on."""
+    if file.tempo is not None:
+        return [(0, file.tempo)]
+    return [(tick, int.from_bytes(says)) for tick, kind, says in file.marks if kind == smf.TEMPO]
+
+
+def _tempo_map(file: File):
     """Ticks → seconds, as a function on arrays."""
-    changes = score.tempos.numpy()
-    order = np.argsort(changes["time"], kind="stable")
-    ticks = changes["time"][order].astype("f8")
-    mspq = changes["mspq"][order].astype("f8")
-    if not len(ticks) or ticks[0] > 0:
-        ticks, mspq = np.append(0.0, ticks), np.append(DEFAULT_TEMPO, mspq)
-    seconds_per_tick = mspq / 1e6 / score.ticks_per_quarter
+    ticks, mspq = np.array([(0, DEFAULT_TEMPO), *_tempos(file)], "f8").T
+    seconds_per_tick = mspq / 1e6 / file.ticks_per_quarter
     starts = np.append(0.0, np.cumsum(np.diff(ticks) * seconds_per_tick[:-1]))
+    if not ticks.any():  # the last one counts
+        return lambda at: at * seconds_per_tick[-1]
 
     def seconds(at) -> np.ndarray:
         segment = np.searchsorted(ticks, at, side="right") - 1
@@ -205,56 +206,11 @@ def _tempo_map(score):
     return seconds
 
 
-def _track_notes(track, seconds, pedal: bool) -> Notes:
-    raw = track.notes.numpy()
-    real = (raw["duration"] > 0) & (raw["velocity"] > 0)
-    begin, pitch, velocity = raw["time"][real].astype("i8"), raw["pitch"][real], raw["velocity"][real]
-    end = _released(begin, begin + raw["duration"][real], pitch)
-    if pedal and not track.is_drum:
-        controls = track.controls.numpy()
-        sustain = controls["number"] == SUSTAIN
-        end = _hold(begin, end, pitch, controls["time"][sustain], controls["value"][sustain] >= SUSTAIN)
-    sounding = seconds(end) > seconds(begin)
-    return nt.from_columns(
-        seconds(begin)[sounding],
-        seconds(end)[sounding],
-        pitch[sounding],
-        velocity[sounding],
-        DRUMS if track.is_drum else track.program,
-    )
-
-
-def _released(begin, end, pitch) -> np.ndarray:
-    """Move note ends (ticks) to the first release of their key after they were struck."""
-    key = pitch.astype("i8") << 32
-    releases = np.sort(key + end)
-    return releases[np.searchsorted(releases, key + begin, side="right")] - key
-
-
-def _hold(begin, end, pitch, pedal_at, pedal_down) -> np.ndarray:
-    """Move note ends (ticks) to the moment the pedal lifts, or their pitch is struck again.
-
-    A pedal that is never released lets its notes sound until the last event of the track.
-    """
-    if not len(begin) or not pedal_down.any():
-        return end
-    order = np.argsort(pedal_at, kind="stable")
-    at, down = pedal_at[order].astype("i8"), pedal_down[order]
-    last = max(end.max(), at[-1])
-    change = np.append(True, down[1:] != down[:-1])
-    at, down = at[change], down[change]
-    lifts = np.append(at[~down], last)
-    before = np.searchsorted(at, end, side="right") - 1  # the pedal's state when the key is released
-    held = (before >= 0) & down[before]
-    lift = lifts[np.searchsorted(at[~down], end, side="right")]
-    return np.where(held, np.minimum(lift, _struck_again(begin, pitch)), end)
-
-
-def _struck_again(begin, pitch) -> np.ndarray:
-    """The next onset (ticks) of each note's pitch, far beyond the end where there is none."""
-    by_pitch = np.lexsort((begin, pitch))
-    following = by_pitch[1:]
-    same = pitch[following] == pitch[by_pitch[:-1]]
+def _struck_again(begin, key) -> np.ndarray:
+    """The next onset of each note's key, far beyond the end where there is none."""
+    by_key = np.lexsort((begin, key))
+    following = by_key[1:]
+    same = key[following] == key[by_key[:-1]]
     again = np.full(len(begin), np.iinfo("i8").max)
-    again[by_pitch[:-1][same]] = begin[following[same]]
+    again[by_key[:-1][same]] = begin[following[same]]
     return again

@@ -198,7 +198,7 @@ def attempt(id: str, make: Callable[[], Any]) -> Iterable:
         yield make()
     except (StorageError, MissingDependency):
         raise
-    except Exception as error:  # whatever a damaged file makes of zlib, zipfile, symusic or numpy
+    except Exception as error:  # whatever a damaged file makes of zlib, zipfile or numpy
         yield TaggedOutput(FAILED, (id, str(error) or type(error).__name__))
 
 

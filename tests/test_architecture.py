@@ -23,7 +23,9 @@ NOT_OURS = {"build", "data", "out", "runs"}  # as .gitignore says; and every hid
 TABLE = {
     "music/errors.py": "",
     "music/notes.py": "numpy music.errors",
-    "music/midi.py": "numpy pretty_midi symusic music.errors music.notes",
+    "music/smf.py": "numpy music.errors",
+    "music/strokes.py": "numpy music.smf",
+    "music/midi.py": "numpy pretty_midi music.errors music.notes music.smf music.strokes",
     "music/chords.py": "numpy music.errors music.notes",
     "music/columns.py": "numpy music.errors",
     "music/symbols.py": "numpy music.errors music.notes music.chords music.columns",

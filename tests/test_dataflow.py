@@ -163,7 +163,7 @@ class TestTemplate:
             always = archive.extractfile(requires).read().decode().partition("[")[0].split()
         assert names >= {path.relative_to(ROOT).as_posix() for path in ROOT.glob("music/*.py")}
         assert names >= {path.relative_to(ROOT).as_posix() for path in ROOT.glob("preprocessing/*.py")}
-        assert sorted(always) == ["google-crc32c", "numpy", "pretty_midi", "protobuf", "symusic"]
+        assert sorted(always) == ["google-crc32c", "numpy", "pretty_midi", "protobuf"]
 
 
 class TestLaunch:

@@ -100,7 +100,7 @@ def test_a_lock_has_hashes_and_no_addresses(name):
         ("serve", {"flask", "gunicorn", "grpcio", "pyfluidsynth", "soundfile"}, LEARNING | {"matplotlib", "music21"}),
         ("serve-full", {"flask", "grpcio", "matplotlib", "music21", "verovio"}, LEARNING),
         ("embedded", {"flask", "tensorflow-cpu", "google-cloud-storage"}, {"tensorflow", "keras", "nvidia-cudnn-cu12"}),
-        ("worker", {"apache-beam", "google-cloud-storage", "symusic"}, LEARNING | {"flask"}),
+        ("worker", {"apache-beam", "google-cloud-storage"}, LEARNING | {"flask", "symusic"}),
         ("train", {"tensorflow-cpu", "keras", "google-cloud-storage"}, {"tensorflow", "nvidia-cudnn-cu12", "flask"}),
         ("train-gpu", {"tensorflow", "nvidia-cudnn-cu12", "nvidia-nccl-cu12", "keras"}, {"tensorflow-cpu", "flask"}),
     ],

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import law, midi_bytes, midi_files, notes, track
 
-from music import midi
+from music import midi, smf
 from music import notes as nt
 from music.errors import MidiError
 
@@ -217,9 +217,9 @@ def hold(played, pedals):
         down = False
         for time, value in pedals:
             if time <= end:
-                down = value >= midi.SUSTAIN
+                down = value >= smf.SUSTAIN
         if down:
-            lifts = [time for time, value in pedals if time > end and value < midi.SUSTAIN]
+            lifts = [time for time, value in pedals if time > end and value < smf.SUSTAIN]
             again = [other for other, _, key, _ in played if key == pitch and other > start]
             end = min([*lifts, *again, last])
         held.append((start, end, pitch, velocity))
@@ -231,7 +231,7 @@ def held_oracle(data):
     rows = []
     for instrument in oracle(data)[1]:
         played = [(note.start, note.end, note.pitch, note.velocity) for note in instrument.notes]
-        pedals = [(c.time, c.value) for c in instrument.control_changes if c.number == midi.SUSTAIN]
+        pedals = [(c.time, c.value) for c in instrument.control_changes if c.number == smf.SUSTAIN]
         program = nt.DRUMS if instrument.is_drum else instrument.program
         rows += [(*note, program) for note in (played if instrument.is_drum else hold(played, pedals))]
     return nt.from_tuples(rows)
@@ -362,9 +362,9 @@ END_OF_TRACK = b"MTrk\0\0\0\4\0\xff\x2f\0"
         "text": (b"Dear pianist, here is my piece.", "got b'Dear'"),
         "RIFF around MIDI": (b"RIFF" + bytes(16) + WHOLE, "got b'RIFF'"),
         "four bytes": (b"MThd", "header"),
-        "division 0": (HEADER + b"\0\0" + END_OF_TRACK, "positive number of ticks"),
-        "SMPTE time": (HEADER + b"\xe7\x28" + END_OF_TRACK, "positive number of ticks"),
-        "a long header": (b"MThd\0\0\0\7\0\1\0\1\1\xe0" + END_OF_TRACK, "damaged"),
+        "division 0": (HEADER + b"\0\0" + END_OF_TRACK, "positive number of ticks per quarter in bytes 12-13, got 0"),
+        "7 frames a second": (HEADER + b"\xf9\x28" + END_OF_TRACK, "24, 25, 29 or 30 frames .* got 7 and 40"),
+        "no ticks a frame": (HEADER + b"\xe7\0" + END_OF_TRACK, "some ticks a frame in bytes 12-13, got 25 and 0"),
         "a note of more than a day": (file([on(0, 60), off(DAY + 480, 60)]), "ends after 8.64e\\+04 s"),
     }.values(),
     ids=lambda value: f"{value!r:.25}",
@@ -376,16 +376,21 @@ def test_what_is_not_midi_is_an_error_that_says_so(data, says):
         midi.inspect(data)
 
 
-def test_a_file_cut_short_is_an_error():
-    """Wherever it is cut, but between two tracks: such a file is whole, only with fewer tracks than it announced."""
-    borders = [at for at in range(14, len(WHOLE)) if WHOLE[at : at + 4] == b"MTrk"]
-    assert len(borders) == 3
-    for length in range(len(WHOLE)):
-        if length in borders:
-            assert len(midi.read(WHOLE[:length])) == 0
-        else:
-            with pytest.raises(MidiError):
-                midi.read(WHOLE[:length])
+def test_of_a_file_cut_short_the_notes_before_the_cut_are_read_and_the_cut_is_told():
+    whole = midi.read(WHOLE).tolist()
+    counts = []
+    for length in range(14, len(WHOLE)):
+        music, warnings = midi.read_mended(WHOLE[:length])
+        assert set(music.tolist()) <= set(whole) and warnings
+        counts.append(len(music))
+    assert counts == sorted(counts) and counts[-1] == len(whole) == 1
+    assert midi.read_mended(WHOLE)[1] == ["notes: 10 are struck and never released; they are left out"]
+
+
+@pytest.mark.parametrize("length", range(14))
+def test_a_file_cut_inside_its_header_is_an_error(length):
+    with pytest.raises(MidiError, match="header is cut" if length >= 4 else "expected it to begin"):
+        midi.read(WHOLE[:length])
 
 
 @law

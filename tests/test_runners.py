@@ -91,7 +91,7 @@ def test_a_worker_has_our_code_and_nothing_heavy(music, tmp_path):
     assert found
     assert str(os.getpid()) not in found
     for names in found.values():
-        assert names >= {"apache_beam", "preprocessing", "music", "symusic", "numpy"}
+        assert names >= {"apache_beam", "preprocessing", "music", "numpy"}
         assert not names & {"tensorflow", "keras", "jax", "trainer", "serving", "flask", "matplotlib", "pandas"}
 
 

@@ -1,0 +1,331 @@
+"""The bytes of a Standard MIDI File → what is played in it, in ticks, and what was damaged. Knows nothing of notes.
+
+A reader of our own, on numpy: no native code sees a stranger's bytes, so none can crash on them; memory and time grow
+with the file and with nothing that it says of itself. What is damaged is read as far as it makes sense, and told: what
+it was, and the byte where it began. Only what leaves no clock to read by (no header, no division) is an error.
+
+Text, system-exclusive and most meta events are stepped over unread. So whatever they hold cannot matter.
+"""
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from music.errors import MidiError
+
+MOST_TRACKS = 65_535  # a header cannot announce more
+MOST_TICKS = 2**31 - 1  # from the beginning to the last event: at 480 a quarter and the usual tempo 25 days
+NOTE_OFF, NOTE_ON, CONTROL, PROGRAM = 0x8, 0x9, 0xB, 0xC  # the upper half of a status byte
+SUSTAIN = 64  # the controller number of the sustain pedal
+TEMPO, TIME, KEY = 0x51, 0x58, 0x59  # meta events
+_NAMES = {TEMPO: "a tempo", TIME: "a time signature", KEY: "a key signature"}
+_END = 0x2F
+_KEPT = [kind in (NOTE_OFF, NOTE_ON, CONTROL, PROGRAM) for kind in range(16)]
+_TWO = np.array([status < 0xC0 or 0xE0 <= status < 0xF0 for status in range(256)])  # two data bytes, or no status
+_PLAIN, _WINDOW = 16, 2048  # events read one by one before some are read at once; bytes that this begins with
+_SYSTEM = {0xF1: 1, 0xF2: 2, 0xF3: 1}  # how much follows the system messages that a file may not hold; 0 the others
+_FRAMES = {24: (24, 1_000_000), 25: (25, 1_000_000), 29: (30, 1_001_000), 30: (30, 1_000_000)}  # 29 is 30 / 1.001
+
+
+@dataclass(frozen=True)
+class File:
+    """What a file plays. Events are those of notes, sustain pedals and programs, track after track, as they stand."""
+
+    track: np.ndarray  # int64 [events]: which track
+    tick: np.ndarray  # int64 [events]: from the file's beginning
+    status: np.ndarray  # uint8 [events]: kind and channel
+    first: np.ndarray  # uint8 [events]: key, controller or program
+    second: np.ndarray  # uint8 [events]: velocity or value
+    marks: list[tuple[int, int, bytes]]  # (tick, TEMPO | TIME | KEY, what it says), by tick; none that makes no sense
+    end: int  # the tick of the last event of all
+    ticks_per_quarter: int
+    tempo: int | None  # microseconds a quarter where the clock is SMPTE's, which no mark changes
+    warnings: list[str]
+
+
+class _Faults:
+    """What was found damaged: of each kind the first place and what it says of itself, and how many there were."""
+
+    def __init__(self):
+        self.found: dict[str, list] = {}
+
+    def add(self, what: str, byte: int, track: int = 0, *values: object) -> None:
+        """Note a fault. `what` names a kind, of which there are few; the first one's values are put into it."""
+        if what in self.found:
+            self.found[what][0] += 1
+        else:
+            place = f"track {track}, byte {byte:,}" if track else f"byte {byte:,}"
+            self.found[what] = [1, f"{place}: {what.format(*values)}"]
+
+    def tell(self) -> list[str]:
+        return [
+            line + (f" (and {count - 1:,} more of this)" if count > 1 else "") for count, line in self.found.values()
+        ]
+
+
+def read(data: bytes) -> File:
+    """Read a file.
+
+    Raises:
+        MidiError: the bytes are no MIDI, or their header does not say how long a tick is.
+    """
+    faults = _Faults()
+    data, start = bytes(data), _beginning(data)
+    after, announced, ticks_per_quarter, tempo = _header(data, start, faults)
+    events, sizes, marks, end = [], [], [], 0
+    for number, (begin, stop) in enumerate(_tracks(data, after, faults)):
+        if number == MOST_TRACKS:
+            faults.add("more than {:,} tracks; the others are left out", begin - 8, 0, MOST_TRACKS)
+            break
+        track = _Track(data, begin, stop, number + 1, faults)
+        track.read()
+        events += track.events
+        sizes.append(sum(map(len, track.events)))
+        marks += track.marks
+        end = max(end, track.tick)
+    if len(sizes) != announced:
+        faults.add("the header announces {:,} tracks, there are {:,}", start + 10, 0, announced, len(sizes))
+    packed = np.concatenate([np.empty(0, "i8"), *events])
+    return File(
+        track=np.repeat(np.arange(len(sizes)), sizes),
+        tick=packed >> 24,
+        status=(packed >> 16).astype("u1"),
+        first=(packed >> 8).astype("u1"),
+        second=packed.astype("u1"),
+        marks=sorted(marks, key=lambda mark: mark[0]),
+        end=end,
+        ticks_per_quarter=ticks_per_quarter,
+        tempo=tempo,
+        warnings=faults.tell(),
+    )
+
+
+def _beginning(data: bytes) -> int:
+    """Where MThd stands: at once, or inside the RIFF of an .rmi file."""
+    if data[:4] == b"RIFF" and data[8:12] == b"RMID" and (found := data.find(b"MThd", 12, 4096)) >= 0:
+        return found
+    if data[:4] != b"MThd":
+        raise MidiError(f"not a MIDI file: expected it to begin with b'MThd', got {bytes(data[:4])!r}")
+    return 0
+
+
+def _header(data: bytes, start: int, faults: _Faults) -> tuple[int, int, int, int | None]:
+    """(where the tracks begin, how many are announced, ticks per quarter, microseconds a quarter if SMPTE's)."""
+    if len(data) < start + 14:
+        raise MidiError(f"damaged MIDI: the header is cut, expected 14 bytes, got {len(data) - start}")
+    size, format, tracks = (_number(data, start + at, count) for at, count in ((4, 4), (8, 2), (10, 2)))
+    after = start + 8 + size
+    if size != 6 and data[after : after + 4] != b"MTrk":
+        faults.add("the header is said to have {:,} bytes, expected 6", start + 4, 0, size)
+        after = start + 14
+    if format > 1:
+        what = "2, of tracks to be played one by one" if format == 2 else f"{format:,}, expected 0 to 2"
+        faults.add("its format is {}; all tracks are read as played together", start + 8, 0, what)
+    frames, ticks = data[start + 12], data[start + 13]
+    if frames < 128:
+        if not frames and not ticks:
+            raise MidiError(
+                f"damaged MIDI header: expected a positive number of ticks per quarter in bytes {start + 12}-"
+                f"{start + 13}, got 0"
+            )
+        return after, tracks, frames << 8 | ticks, None
+    if 256 - frames not in _FRAMES or not ticks:
+        raise MidiError(
+            f"damaged MIDI header: expected 24, 25, 29 or 30 frames a second and some ticks a frame in bytes "
+            f"{start + 12}-{start + 13}, got {256 - frames} and {ticks}"
+        )
+    rate, tempo = _FRAMES[256 - frames]
+    return after, tracks, rate * ticks, tempo
+
+
+def _number(data: bytes, at: int, count: int) -> int:
+    return int.from_bytes(data[at : at + count], "big")
+
+
+def _tracks(data: bytes, at: int, faults: _Faults) -> Iterator[tuple[int, int]]:
+    """Where each track's events begin and stop. A chunk whose length leads nowhere ends where the next track begins."""
+    while at < len(data):
+        kind, stop = data[at : at + 4], at + 8 + _number(data, at + 4, 4)
+        if kind != b"MTrk" and not (_chunk(kind) and stop <= len(data)):
+            following = data.find(b"MTrk", at)
+            stop = following if following >= 0 else len(data)
+            faults.add("{:,} bytes that are no chunk are left out", at, 0, stop - at)
+        elif kind == b"MTrk":
+            if len(data) < at + 8:
+                faults.add("the file is cut inside the head of a track", at)
+                return
+            if not (0 <= len(data) - stop < 8 or _chunk(data[stop : stop + 4])):
+                following = data.find(b"MTrk", at + 8)
+                said, stop = stop - at - 8, following if following >= 0 else len(data)
+                faults.add("a track is said to have {:,} bytes, {:,} are there", at + 4, 0, said, stop - at - 8)
+            yield at + 8, stop
+        at = stop
+
+
+def _chunk(kind: bytes) -> bool:
+    """Whether this may be the name of a chunk: four letters, digits or spaces."""
+    return len(kind) == 4 and kind.isascii() and kind.replace(b" ", b"a").isalnum()
+
+
+class _Broken(Exception):
+    """What makes the rest of a track unreadable."""
+
+
+class _Track:
+    """Reads one track. An event is packed into an int64: tick << 24 | status << 16 | first << 8 | second."""
+
+    def __init__(self, data: bytes, begin: int, stop: int, number: int, faults: _Faults):
+        self.data, self.begin, self.number, self.faults = data[begin:stop], begin, number, faults
+        self.events: list[np.ndarray] = []
+        self.marks: list[tuple[int, int, bytes]] = []
+        self.at = self.tick = self.running = (
+            0  # the next byte, the time there, the status that counts where none stands
+        )
+
+    def read(self) -> None:
+        """Read to the end mark, or to where the events break off."""
+        try:
+            plain = _PLAIN
+            while not self._one_by_one(plain):
+                before, window = self.at, _WINDOW
+                while self._at_once(window):
+                    window *= 4
+                plain = _PLAIN if self.at - before > _WINDOW else min(2 * plain, 1024)
+            if rest := len(self.data) - self.at:
+                self._tell("{:,} bytes after its end mark are left out", rest)
+        except IndexError:
+            self._tell("it has no end mark" if self.at == len(self.data) else "it is cut inside an event")
+        except _Broken as fault:
+            what, *values = fault.args
+            self._tell(what + "; the rest of the track is left out", *values)
+
+    def _tell(self, what: str, *values: object) -> None:
+        self.faults.add(what, self.begin + self.at, self.number, *values)
+
+    def _one_by_one(self, most: int) -> bool:
+        """Read so many events; whether the end mark was among them. This is the whole grammar, and what knows faults.
+
+        Raises:
+            IndexError: the track ends inside the event at `self.at`, or before its end mark.
+            _Broken: the event at `self.at` makes no sense.
+        """
+        data, at, tick, running = self.data, self.at, self.tick, self.running
+        kept = array("q")
+        try:
+            for _ in range(most):
+                delta, at = _length(data, at)
+                tick += delta
+                if tick > MOST_TICKS:
+                    raise _Broken("its time goes beyond {:,} ticks", MOST_TICKS)
+                status = data[at]
+                if status >= 0x80:
+                    at += 1
+                elif running:
+                    status = running
+                else:
+                    raise _Broken("an event without a status byte")
+                if status < 0xF0:
+                    running = status
+                    first, second, at = data[at], 0, at + 1
+                    if status >> 4 not in (0xC, 0xD):
+                        second, at = data[at], at + 1
+                    if first >= 0x80 or second >= 0x80:
+                        self._tell("data of 128 or more: a value counts as 127, any other event is left out")
+                        second = min(second, 0x7F)
+                    if first < 0x80 and _KEPT[status >> 4] and (status >> 4 != CONTROL or first == SUSTAIN):
+                        kept.append(tick << 24 | status << 16 | first << 8 | second)
+                elif status in (0xF0, 0xF7, 0xFF):
+                    kind, at = (data[at], at + 1) if status == 0xFF else (-1, at)
+                    size, at = _length(data, at)
+                    if at + size > len(data):
+                        raise _Broken("an event of {:,} bytes where {:,} are left", size, len(data) - at)
+                    if kind in _NAMES:
+                        self._mark(tick, kind, data[at : at + size])
+                    at += size
+                else:
+                    self._tell("a system message, which no file may hold, is left out")
+                    at += _SYSTEM.get(status, 0)
+                self.at, self.tick, self.running = at, tick, running
+                if status == 0xFF and kind == _END:
+                    return True
+        finally:
+            self.events.append(np.frombuffer(kept, "i8"))
+        return False
+
+    def _mark(self, tick: int, kind: int, says: bytes) -> None:
+        """Keep a tempo, a time signature or a key, if it is one."""
+        if kind == TEMPO:
+            good = len(says) == 3 and any(says)
+        elif kind == TIME:
+            good = len(says) >= 2 and says[0] > 0 and says[1] <= 7
+        else:
+            good = len(says) == 2 and (says[0] + 7) % 256 <= 14 and says[1] <= 1
+        if good:
+            self.marks.append((tick, kind, says))
+        else:
+            self._tell(_NAMES[kind] + " that is none, {}, is left out", says[:8].hex(" ") or "empty")
+
+    def _at_once(self, width: int) -> bool:
+        """Read events of two data bytes from up to `width` bytes, as many as are whole and sound; whether all were.
+
+        Each has three bytes below 128: the last of its delta time, and the two of data. Bytes above stand before the
+        first of these (the delta time goes on) or the second (a status). So where the bytes below 128 stand says all.
+        """
+        left = len(self.data) - self.at
+        piece = np.frombuffer(self.data, "u1", min(width, left), self.at)
+        low = np.flatnonzero(piece < 0x80)
+        count = len(low) // 3
+        if not count or self.running >> 4 in (0xC, 0xD):
+            return False
+        time, first, second = np.ascontiguousarray(low[: 3 * count].reshape(-1, 3).T, "i4")
+        longer = time.copy()  # bytes of the delta time before its last
+        longer[1:] -= second[:-1] + 1
+        given = first - time
+        status = piece[first - 1]  # where none is given this is the delta time's last byte, below 128
+        good = (longer <= 3) & (given <= 2) & (second - first == 1) & _TWO[status]
+        if not self.running and given[0] == 1:
+            return False
+        whole = bool(good.all())
+        if not whole:
+            count = int(good.argmin())
+            if not count:
+                return False
+            time, first, second, longer, given, status = (
+                column[:count] for column in (time, first, second, longer, given, status)
+            )
+        changes = np.flatnonzero(given == 2)
+        lasting = np.diff(changes, prepend=0, append=count)
+        status = np.repeat(np.append(np.uint8(self.running), status[changes]), lasting)
+        delta = piece[time].astype("i8")
+        some = np.flatnonzero(longer)
+        for k in (1, 2, 3):
+            delta[some] |= (piece[time[some] - k] & np.int64(0x7F)) << 7 * k
+            some = some[longer[some] > k]
+        tick = self.tick + np.cumsum(delta)
+        if tick[-1] > MOST_TICKS:  # to be found, and told of, one by one
+            return False
+        first, kind = piece[first], status >> 4
+        packed = tick << 8 | status
+        packed <<= 8
+        packed |= first
+        packed <<= 8
+        packed |= piece[second]
+        self.events.append(packed[(kind <= NOTE_ON) | ((kind == CONTROL) & (first == SUSTAIN))])
+        self.at, self.tick, self.running = self.at + int(second[-1]) + 1, int(tick[-1]), int(status[-1])
+        return whole and width < left
+
+
+def _length(data: bytes, at: int) -> tuple[int, int]:
+    """A number of seven bits a byte, and where it ends."""
+    byte = data[at]
+    if byte < 0x80:
+        return byte, at + 1
+    number = 0
+    for k in range(at, at + 4):
+        byte = data[k]
+        number = number << 7 | byte & 0x7F
+        if byte < 0x80:
+            return number, k + 1
+    raise _Broken("a number of more than 4 bytes")
