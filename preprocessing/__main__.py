@@ -18,9 +18,9 @@ to download, and goes on without it when it cannot. `--direct_running_mode multi
 without a word, so we refuse it; `--direct_running_mode multi_processing --direct_num_workers 8` is fine.
 
 The folder then holds, for each split, up to --shards files (only those with a piece in them), `stats.json`,
-`errors.jsonl` (files that are no music, and why), `duplicates.jsonl` (the same music under another path) and, last,
-`dataset.json`. Exit code 0: complete. 1: the pipeline failed, so there is no `dataset.json`. 2: nothing was done, the
-command makes no sense.
+`errors.jsonl` (files that are no music, and why), `warnings.jsonl` (files that are damaged but were read, and what is
+damaged), `duplicates.jsonl` (the same music under another path) and, last, `dataset.json`. Exit code 0: complete.
+1: the pipeline failed, so there is no `dataset.json`. 2: nothing was done, the command makes no sense.
 """
 
 import argparse
@@ -99,7 +99,7 @@ def _prepared(options: PipelineOptions, args: argparse.Namespace, source: Source
 
 def build(pipeline: beam.Pipeline, source: Source, facts: dict[str, Facts], folder: str, shards: int) -> None:
     """Put the whole stage, but for `dataset.json`, into a pipeline."""
-    pieces, errors = pipeline | "ReadPieces" >> ReadPieces(source, facts)
+    pieces, errors, damages = pipeline | "ReadPieces" >> ReadPieces(source, facts)
     duplicates = pieces | "Duplicates" >> Duplicates()
     statistics = pieces | "Statistics" >> Statistics(duplicates)
     written = (
@@ -107,6 +107,7 @@ def build(pipeline: beam.Pipeline, source: Source, facts: dict[str, Facts], fold
         statistics | "WriteStatistics" >> WriteJson(storage.join(folder, output.STATISTICS)),
         errors | "WriteErrors" >> WriteLines(storage.join(folder, output.ERRORS), ("path", "reason")),
         duplicates | "WriteDuplicates" >> WriteLines(storage.join(folder, output.DUPLICATES), ("path", "same_as")),
+        damages | "WriteWarnings" >> WriteLines(storage.join(folder, output.WARNINGS), ("path", "damage")),
     )
     written | "Written" >> beam.Flatten()  # one end for all: Dask's runner does only what leads to the last transform
 
@@ -171,6 +172,8 @@ def _summary(outcome: Outcome, folder: str, seconds: float) -> str:
         notes[shard["split"]] += shard["notes"]
     lines = [f"{split:<10} {outcome.dataset['pieces'][split]:>7,} pieces {notes[split]:>12,} notes" for split in SPLITS]
     lines.append(f"{outcome.errors} files without music ({output.ERRORS})")
+    if outcome.warnings:
+        lines.append(f"{outcome.warnings} damaged files, read as far as they go ({output.WARNINGS})")
     lines.append(f"{outcome.duplicates} duplicates ({output.DUPLICATES})")
     lines.append(f"The dataset is in {folder}, after {seconds:.1f} s")
     return "\n".join(lines)

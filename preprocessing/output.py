@@ -15,10 +15,11 @@ from music import seals, storage, wire
 from music.errors import MusicError, RecordError
 from music.pieces import DATASET, SCHEMA, SPLITS, checksum
 
-STATISTICS, ERRORS, DUPLICATES = "stats.json", "errors.jsonl", "duplicates.jsonl"
+STATISTICS, ERRORS, DUPLICATES, WARNINGS = "stats.json", "errors.jsonl", "duplicates.jsonl", "warnings.jsonl"
 _SHARD = re.compile(rf"(?:{'|'.join(SPLITS)})-\d{{5}}-of-\d{{5}}\.tfrecord")
 _OURS = re.compile(
-    rf"\.?(?:{_SHARD.pattern}|{'|'.join(map(re.escape, (STATISTICS, ERRORS, DUPLICATES, DATASET)))})(?:\.\w+\.tmp)?"
+    rf"\.?(?:{_SHARD.pattern}|{'|'.join(map(re.escape, (STATISTICS, ERRORS, DUPLICATES, WARNINGS, DATASET)))})"
+    r"(?:\.\w+\.tmp)?"
 )
 
 
@@ -28,6 +29,7 @@ class Outcome(NamedTuple):
     dataset: dict  # as in dataset.json
     errors: int
     duplicates: int
+    warnings: int  # files that are damaged, but were read
 
 
 def shard_name(split: str, number: int, shards: int) -> str:
@@ -68,11 +70,11 @@ def complete(folder: str, source: str, files: int) -> Outcome:
     there = storage.entries(folder)
     if DATASET in there:  # a run removes it first: this is an older one's, or another's of the same time
         raise RecordError(f"{folder} holds a complete dataset already ({DATASET}); nothing is left to declare")
-    if missing := sorted({STATISTICS, ERRORS, DUPLICATES} - set(there)):
+    if missing := sorted({STATISTICS, ERRORS, DUPLICATES, WARNINGS} - set(there)):
         raise RecordError(f"{folder} is not complete: {', '.join(missing)} not there; the job is not done, or failed")
     in_turn = storage.together if storage.remote(folder) else map
     shards = list(in_turn(partial(_describe, folder), filter(_SHARD.fullmatch, there)))
-    errors, duplicates = (_lines(storage.join(folder, name)) for name in (ERRORS, DUPLICATES))
+    errors, duplicates, warnings = (_lines(storage.join(folder, name)) for name in (ERRORS, DUPLICATES, WARNINGS))
     pieces: Counter[str] = Counter()
     for shard in shards:
         pieces[shard["split"]] += shard["records"]
@@ -91,7 +93,7 @@ def complete(folder: str, source: str, files: int) -> Outcome:
         "shards": shards,
     }
     storage.write(storage.join(folder, DATASET), seals.seal(dataset) + b"\n", expected=0)
-    return Outcome(dataset, errors, duplicates)
+    return Outcome(dataset, errors, duplicates, warnings)
 
 
 def _digest(shards: list[dict]) -> str:

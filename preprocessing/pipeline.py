@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 import numpy as np
-from apache_beam.pvalue import AsDict
+from apache_beam.pvalue import AsDict, TaggedOutput
 
 from music import chords, midi, pieces, seals, statistics, storage, wire
 from music import notes as nt
@@ -22,6 +22,8 @@ from preprocessing import maestro
 from preprocessing.maestro import Facts
 from preprocessing.output import shard_name
 from preprocessing.sources import FAILED, ReadFiles, Source, attempt
+
+DAMAGED = "damaged"  # the output that holds (id, damage)
 
 
 class Tally:
@@ -38,7 +40,8 @@ class ReadPieces(beam.PTransform):
         facts: what a table knows, by id.
 
     Returns:
-        Two PCollections: Piece, and (id, reason) of the files that are no music.
+        Three PCollections: Piece; (id, reason) of the files that are no music; (id, damage) of those that are damaged,
+        a line for each kind, but were read.
     """
 
     def __init__(self, source: Source, facts: dict[str, Facts]):
@@ -51,11 +54,17 @@ class ReadPieces(beam.PTransform):
         read = pipeline | "Read" >> ReadFiles(self.source)
         files = read.bytes | "Files" >> beam.Filter(_is_good)
         parsed = files | "Parse" >> beam.FlatMap(_parse, self.source.folder, AsDict(facts)).with_outputs(
-            FAILED, main="pieces"
+            FAILED, DAMAGED, main="pieces"
         )
         pieces = parsed.pieces | "Pieces" >> beam.Filter(_is_good)
         failures = (read[FAILED] | "NotRead" >> beam.Filter(_is_failure), parsed[FAILED] | beam.Filter(_is_failure))
-        return pieces, failures | beam.Flatten()
+        damages = parsed[DAMAGED] | "Damages" >> beam.Filter(_is_damage)
+        return pieces, failures | beam.Flatten(), damages
+
+
+def _is_damage(element: Any) -> bool:
+    """Whether this is (id, damage); as with failures."""
+    return type(element) is tuple and isinstance(element[1], list)
 
 
 def _is_failure(element: Any) -> bool:
@@ -64,19 +73,24 @@ def _is_failure(element: Any) -> bool:
 
 
 def _is_good(element: Any) -> bool:
-    return not _is_failure(element)
+    return not (_is_failure(element) or _is_damage(element))
 
 
 def _parse(file: tuple[str, bytes], folder: str, facts: dict[str, Facts]) -> Iterator:
     id, data = file
-    yield from attempt(id, lambda: _piece(id, data, folder, facts.get(id, Facts())))
+    damage: list[str] = []
+    yield from attempt(id, lambda: _piece(id, data, folder, facts.get(id, Facts()), damage))
+    if damage:
+        yield TaggedOutput(DAMAGED, (id, damage))
     Tally.files += 1
 
 
-def _piece(id: str, data: bytes, folder: str, facts: Facts) -> Piece:
-    notes = midi.read(data)
+def _piece(id: str, data: bytes, folder: str, facts: Facts, damage: list[str]) -> Piece:
+    """A file's piece; what is damaged in it goes into `damage`."""
+    notes, warnings = midi.read_mended(data)
     if not len(notes):
-        raise MidiError("no notes")
+        raise MidiError("; ".join(["no notes", *warnings]))
+    damage += warnings
     return Piece(notes, id, **maestro.complete(facts, id, folder, notes)._asdict())
 
 

@@ -21,6 +21,8 @@ from music import __main__ as cli
 from music import midi, smf
 from music import notes as nt
 from music.errors import MidiError
+from music.pieces import Dataset
+from preprocessing import __main__ as stage
 from serving import create_app
 
 ROOT = Path(__file__).parents[1]
@@ -214,6 +216,11 @@ def test_more_tracks_than_a_header_can_announce():
     assert warnings == ["byte 1,376,249: more than 65,535 tracks; the others are left out"]
 
 
+def test_what_is_too_large_is_refused_before_it_is_looked_at():
+    with pytest.raises(MidiError, match="expected at most 20,000,000 bytes, got 20,000,001"):
+        midi.read(song(note()).ljust(20_000_001, b"\0"))
+
+
 # --- laws ------------------------------------------------------------------------------------------------------------
 
 
@@ -370,3 +377,35 @@ def test_no_hostile_seed_is_a_500(client, path):
 def test_no_seed_of_5_mb_is_a_500(client, name):
     response = client.post("/generate?notes=4", data=hostile.LARGE[name](), headers={"Content-Type": "audio/midi"})
     assert response.status_code == 422 and "notes" in response.get_json()["detail"]
+
+
+def test_preprocessing_goes_on_past_hostile_files_and_tells_of_each(tmp_path):
+    """Which are no music, which were damaged; in the same words as everywhere."""
+    good = midi.write(waltz(1, 4))
+    files = {
+        "bad/noise.mid": hostile.LARGE["ones"](),
+        "bad/text.mid": b"Dear pianist",
+        "bad/clock.mid": song(note(), division=0),
+        "bad/empty.mid": b"",
+        "good/whole.mid": good,
+        "good/cut.mid": good[:-9],
+        "good/riff.mid": RIFF + song(note()),
+    }
+    for name, data in files.items():
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    out = tmp_path / "out"
+    assert stage.run(["--input", str(tmp_path / "in"), "--output", str(out)]) == 0
+    errors, damages = (
+        [json.loads(line) for line in (out / name).read_text().splitlines()]
+        for name in ("errors.jsonl", "warnings.jsonl")
+    )
+    assert [(row["path"], row["reason"].partition(":")[0]) for row in errors] == [
+        ("bad/clock.mid", "damaged MIDI header"),
+        ("bad/empty.mid", "not a MIDI file"),
+        ("bad/noise.mid", "no notes; track 1, byte 22"),
+        ("bad/text.mid", "not a MIDI file"),
+    ]
+    assert damages == [{"path": "good/cut.mid", "damage": midi.read_mended(good[:-9])[1]}]
+    assert sum(Dataset.open(str(out)).facts["pieces"].values()) == 3

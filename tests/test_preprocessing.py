@@ -265,7 +265,7 @@ class TestTransforms:
         fill(corpus, {"broken.mid": b"no"})
         facts = {"air.mid": Facts("Johann Sebastian Bach", "Air", 1730, "test")}
         with test_pipeline.TestPipeline() as p:
-            pieces, errors = p | pipeline.ReadPieces(sources.find(str(corpus)), facts)
+            pieces, errors, _ = p | pipeline.ReadPieces(sources.find(str(corpus)), facts)
             known = pieces | beam.Map(lambda piece: (piece.id, piece.composer, piece.title, len(piece.notes)))
             assert_that(
                 known,
@@ -555,7 +555,10 @@ class TestCommand:
         digests = []
         for splits in (("train", "test"), ("test", "train"), ("train", "test")):
             files = {output.shard_name(split, 0, 1): shard for split, shard in zip(splits, shards, strict=True)}
-            fill(tmp_path, {**files, "stats.json": b"{}", "errors.jsonl": b"", "duplicates.jsonl": b""})
+            fill(
+                tmp_path,
+                {**files, "stats.json": b"{}", "errors.jsonl": b"", "duplicates.jsonl": b"", "warnings.jsonl": b""},
+            )
             digests.append(output.complete(str(tmp_path), "here", 2).dataset["digest"])
             (tmp_path / "dataset.json").unlink()
         assert digests[0] == digests[2] != digests[1]

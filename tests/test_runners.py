@@ -84,7 +84,7 @@ def test_a_worker_has_our_code_and_nothing_heavy(music, tmp_path):
         (tmp_path / f"{os.getpid()}.json").write_text(json.dumps(names))
 
     with beam.Pipeline(options=runners.options(TWO_PROCESSES)) as p:
-        pieces, _ = p | pipeline.ReadPieces(sources.find(str(music)), {})
+        pieces, _, _ = p | pipeline.ReadPieces(sources.find(str(music)), {})
         shards = pieces | pipeline.WriteShards(str(tmp_path / "out"), 4, pieces | pipeline.Duplicates())
         shards | "Imported" >> beam.Map(imported)
     found = {path.stem: set(json.loads(path.read_text())) for path in tmp_path.glob("*.json")}
