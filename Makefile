@@ -7,7 +7,7 @@ WORKERS ?= 2
 # Compiled modules are kept: every start of Beam or TensorFlow would be seconds slower without.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow test-all check serve examples bench soak sound browser lock images clean \
+.PHONY: demo test test-slow test-all check serve examples bench fuzz soak sound browser lock images clean \
   bucket cloud-check stack gate stack-down base build publish deploy project-named
 demo: sound
 	$(BIN)/python -m infra.demo --output out/demo
@@ -116,6 +116,7 @@ CPU = sed -n 's/^tensorflow==\([0-9.]*\).*/tensorflow-cpu==\1/p' requirements/de
 
 lock: .venv/ready
 	echo uv | $(COMPILE) - -o requirements/uv.txt
+	echo atheris | $(COMPILE) - -o requirements/fuzz.txt
 	$(COMPILE) setup.py $(addprefix --extra ,preprocessing trainer jax serving audio plots score cloud dataflow infra dev) -o requirements/dev.txt
 	$(IMAGE) $(addprefix --extra ,trainer gpu cloud) -o requirements/train-gpu.txt
 	$(CPU) $(addprefix --extra ,trainer cloud) -o requirements/train.txt
@@ -127,6 +128,20 @@ lock: .venv/ready
 # Builds the images by buildah on a substitute base, starts them, and says how large they are; as root, on Linux.
 images: .venv/ready
 	$(BIN)/python -m infra.images
+
+# Any bytes at what reads bytes, guided by what they reach: tests/fuzz. Two targets at a time, each for MINUTES; out/fuzz
+# keeps what was reached and what broke. `make fuzz TARGET=midi` for one. CI runs what was found, not this.
+MINUTES ?= 15
+TARGET ?= midi records tensors cards http
+fuzz: .venv/fuzz
+	printf '%s\n' $(TARGET) | xargs -P 2 -I NAME sh -c \
+	  '$(BIN)/python -m tests.fuzz NAME --minutes $(MINUTES) >out/fuzz/NAME.log 2>&1 || { tail -n 20 out/fuzz/NAME.log; exit 1; }'
+	tail -n 6 $(TARGET:%=out/fuzz/%.log)
+
+.venv/fuzz: .venv/ready requirements/fuzz.txt
+	$(BIN)/uv pip install --quiet --require-hashes --python $(BIN)/python -r requirements/fuzz.txt
+	mkdir -p out/fuzz
+	touch $@
 
 clean:
 	rm -rf .venv out

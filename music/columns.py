@@ -5,6 +5,7 @@ In every column ids 0-2 are PAD, BEGIN and END; a column's own values start at F
 
 from dataclasses import dataclass, fields
 from functools import cached_property
+from numbers import Integral, Real
 from typing import TypeAlias
 
 import numpy as np
@@ -16,6 +17,7 @@ CELL = 0.01  # seconds; the grid of the "time" spacing and of the likelihood tha
 Rows: TypeAlias = np.ndarray  # int32 [T, F]
 
 TIMES = ("step", "duration")
+_MOST = 1_000_000  # values, and how large one is: beyond are damaged cards, which memory would not hold
 _TABLE = 100_000  # entries at most
 STRICT = ("pitch", "program")  # outside low..high they are an error; times and velocities clip
 _NAMES = (*TIMES, "pitch", "velocity", "program")
@@ -46,12 +48,25 @@ class Column:
     def __post_init__(self):
         if self.name not in _NAMES:
             raise EncodingError(f"column {self.name!r}: expected a name among {', '.join(_NAMES)}")
+        numbers = (self.low, self.high, self.exact)
+        if not all(isinstance(number, Real) and abs(number) <= _MOST for number in numbers):  # nor nan
+            raise EncodingError(f"column {self.name}: expected low, high and exact of at most {_MOST:,}, got {numbers}")
+        if not (isinstance(self.size, Integral) and self.size <= _MOST):
+            raise EncodingError(
+                f"column {self.name}: expected a whole size of at most {_MOST:,}, got {self.size!r:.50}"
+            )
         if not (self.low < self.high and self.size >= 2):
             raise EncodingError(f"column {self.name}: expected low < high and size >= 2, got {self}")
         if self.spacing not in ("linear", "log", "time") or (self.spacing == "log" and self.low <= 0):
             raise EncodingError(f"column {self.name}: cannot space {self.low}..{self.high} as {self.spacing!r}")
+        if self.spacing == "time" and not 0 <= self.low <= self.exact:
+            raise EncodingError(f"column {self.name}: expected 0 <= low <= exact, got {self}")
         if len(self.values) != self.size:
             raise EncodingError(f"column {self.name}: {self.size} values do not fit, {len(self.values)} do")
+        if not (np.diff(self.values) > 0).all():
+            raise EncodingError(
+                f"column {self.name}: {self.size} values between {self.low} and {self.high} are not apart"
+            )
 
     @property
     def is_time(self) -> bool:

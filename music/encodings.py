@@ -89,7 +89,7 @@ class NoteRows:
             raise EncodingError(
                 f"expected distinct columns, pitch among them and no duration without step, got {names}"
             )
-        if not beat > 0:
+        if not 0 < beat < float("inf"):
             raise EncodingError(f"beat: expected seconds above 0, got {beat}")
 
     @property
@@ -288,6 +288,6 @@ def from_config(config: dict) -> Encoding:
             return NoteRows(*map(columns.from_config, config["columns"]), beat=config.get("beat", 0.25))
         if config["kind"] == "chord_symbols":
             return symbols.from_config(config)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise EncodingError(f"an encoding's config is damaged: {error!r} in {config!r:.200}") from error
     raise EncodingError(f"encoding kind {config['kind']!r}: expected 'note_rows' or 'chord_symbols'")

@@ -4,6 +4,7 @@ The model's state is opaque: whatever tensors `state_*` a reply holds go into th
 here, from one numpy Generator a piece, so a piece does not depend on how its notes were cut into calls.
 """
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from music.originality import Index, Run, longest_run
 CARD_SCHEMA = 1
 PRIME_BLOCK = 64  # rows in one `prime` call: constant, so that calls of all listeners can be merged
 CHUNK = 32  # rows in one `generate` call, likewise
+_MOST_STATE = 100_000_000  # numbers in one state; a cache of 2,048 notes, 12 layers and 1,024 units has half of them
 _DETAIL = 2  # the first notes come one `step` at a time, for a quick first one
 _TRIES = 2  # of one version: the second one after describing and priming again
 _NEVER = float("inf")
@@ -91,9 +93,12 @@ class Card:
             facts = seals.unseal(text, name)
             if facts["schema"] > CARD_SCHEMA:
                 raise RecordError(f"{name} has schema {facts['schema']}; this version reads up to {CARD_SCHEMA}")
-            facts["recipe"], facts["state"]
+            if not isinstance(facts["recipe"], str):
+                raise TypeError(f"recipe: expected a name, got {facts['recipe']!r:.50}")
+            for state, spec in facts["state"].items():
+                _check_state(state, spec["shape"], spec["dtype"])
             return cls(facts, encodings.from_config(facts["encoding"]))
-        except (ValueError, KeyError, TypeError, EncodingError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, EncodingError) as error:
             raise RecordError(f"{name} is damaged: {error!r}") from error
 
     @property
@@ -106,6 +111,14 @@ class Card:
             f"state_{name}": np.zeros((batch, *spec["shape"]), spec["dtype"])
             for name, spec in self.facts["state"].items()
         }
+
+
+def _check_state(name: str, shape: list, dtype: str) -> None:
+    """Raises ValueError or TypeError for a state that no model has: it would be made before the first note."""
+    if dtype not in ("int32", "float32"):
+        raise ValueError(f"state {name!r:.50}: expected int32 or float32, got {dtype!r:.50}")
+    if not all(isinstance(size, int) and size >= 0 for size in shape) or math.prod(shape) > _MOST_STATE:
+        raise ValueError(f"state {name!r:.50}: expected a shape of at most {_MOST_STATE:,} numbers, got {shape!r:.50}")
 
 
 class Chunk(NamedTuple):

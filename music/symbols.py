@@ -46,7 +46,7 @@ class ChordSymbols:
         object.__setattr__(self, "vocabulary", tuple(self.vocabulary))
         if len(set(self._codes.tolist())) != len(self.vocabulary):  # and an unknown symbol is an error here
             raise EncodingError("vocabulary: expected every symbol once")
-        if not (self.min_count >= 1 and self.tolerance >= 0 and self.beat > 0):
+        if not (self.min_count >= 1 and 0 <= self.tolerance < float("inf") and 0 < self.beat < float("inf")):
             raise EncodingError(f"expected min_count >= 1, tolerance >= 0 and beat > 0, got {self}")
         shortest = self.duration.low if self.duration else self.beat
         if not shortest > self.tolerance:  # else groups would be one when they are heard again

@@ -113,7 +113,7 @@ def parse(request: flask.Request) -> GenerateRequest:
 def read_seed(request: flask.Request) -> Notes:
     """The notes of a request that has to bring a seed, and nothing else. Raises what `parse` raises."""
     data = _seed(request)
-    if unknown := [name for name in (*request.args, *request.form, *request.files) if name != "seed"]:
+    if unknown := [name or "" for name in (*request.args, *request.form, *request.files) if name != "seed"]:
         raise UnprocessableEntity(
             f"unknown parameter {unknown[0][:50]!r}: expected a file named 'seed', and nothing else"
         )
@@ -130,7 +130,7 @@ def _seed(request: flask.Request) -> bytes | None:
             raise MidiError("the body is said to be MIDI but is empty; for a new piece send no Content-Type")
         return None
     if kind in _FORM_TYPES:
-        if not (request.form or request.files) or any(name.startswith("MThd") for name in request.form):
+        if not (request.form or request.files) or any(name and name.startswith("MThd") for name in request.form):
             raise UnsupportedMediaType(
                 f"a body of type {kind} that is no such form; a MIDI file needs the header 'Content-Type: audio/midi'"
             )
@@ -159,8 +159,8 @@ def _part(request: flask.Request) -> bytes | None:
 def _parameters(request: flask.Request) -> Mapping[str, str]:
     """What query and form say, each name once."""
     sources = [request.args] + ([request.form] if request.mimetype in _FORM_TYPES else [])
-    given = [(name, value.strip()) for source in sources for name, value in source.items(multi=True)]
-    names = [name for name, _ in given] + [name for name in request.files if name != "seed"]
+    given = [(name or "", value.strip()) for source in sources for name, value in source.items(multi=True)]
+    names = [name for name, _ in given] + [name or "" for name in request.files if name != "seed"]
     for name in names:
         if name not in PARAMETERS:
             close = difflib.get_close_matches(name, (*PARAMETERS, "seed"), 1)

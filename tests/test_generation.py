@@ -461,5 +461,5 @@ def test_a_card_that_lacks_something_is_an_error(missing):
 
 
 def test_a_card_of_the_future_is_an_error():
-    with pytest.raises(RecordError, match="schema 2: this version reads up to 1"):
+    with pytest.raises(RecordError, match="schema 2; this version reads up to 1"):
         Card.parse(json.dumps(card(LINEAR) | {"schema": 2}))

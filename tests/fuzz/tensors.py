@@ -1,0 +1,42 @@
+"""Any bytes as what a model server answers: tensors, or a RecordError, within the memory that the bytes may ask for."""
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from music import wire
+from music.errors import RecordError
+
+
+def _reply() -> bytes:
+    reply = wire.PredictResponse()
+    for name, array in {
+        "rows": np.arange(12, dtype="i4").reshape(1, 3, 4),
+        "state_h": np.ones((1, 5), "f4"),
+        "card": np.array([b"{}"], object),
+        "ok": np.array([True]),
+    }.items():
+        wire.to_tensor(array, reply.outputs[name])
+    repeated = reply.outputs["repeated"]
+    repeated.dtype = 1
+    repeated.tensor_shape.dim.add(size=7)
+    repeated.float_val.append(b"\0\0\x80\x3f")
+    return reply.SerializeToString(deterministic=True)
+
+
+SEEDS = [b"\0" + _reply(), b"\1" + bytes(range(128)), b"\1\x80\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"]
+FOUND: list[bytes] = []
+
+
+def one(data: bytes) -> None:
+    how, data = data[:1], data[1:]
+    try:
+        if how == b"\1":
+            assert wire.unpack(data).dtype == np.dtype("i8")
+            return
+        reply = wire.PredictResponse.FromString(data)
+        for tensor in reply.outputs.values():
+            array = wire.from_tensor(tensor)
+            assert array.shape == tuple(dim.size for dim in tensor.tensor_shape.dim)
+            assert wire.from_tensor(wire.to_tensor(array)).shape == array.shape
+    except (RecordError, DecodeError) as error:
+        assert str(error)
