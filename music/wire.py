@@ -133,6 +133,7 @@ _DTYPES: dict[int, tuple[np.dtype, str]] = {
     9: (np.dtype("i8"), "int64_val"),
     10: (np.dtype("?"), "bool_val"),
 }
+_MOST_SIZES, _MOST_VALUES = 32, 2**28  # of a tensor; the largest state we know of has 2**26 values
 _PACKED = {"float_val", "double_val"}
 _STRING = 7
 _ENUMS = {dtype: enum for enum, (dtype, _) in _DTYPES.items()}
@@ -169,6 +170,10 @@ def from_tensor(tensor) -> np.ndarray:
     if min(shape, default=0) < 0:
         raise RecordError(f"a tensor of shape {shape}: expected no size below 0")
     count = math.prod(shape)
+    if len(shape) > _MOST_SIZES or count > _MOST_VALUES:  # a few bytes may ask for all memory: one value repeats
+        raise RecordError(
+            f"a tensor of shape {str(shape)[:50]}: expected at most {_MOST_SIZES} sizes and {_MOST_VALUES:,} values"
+        )
     if tensor.dtype == _STRING:
         values = np.array([None, *tensor.string_val], object)[1:]
     elif tensor.dtype not in _DTYPES:

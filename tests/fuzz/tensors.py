@@ -24,7 +24,20 @@ def _reply() -> bytes:
 
 
 SEEDS = [b"\0" + _reply(), b"\1" + bytes(range(128)), b"\1\x80\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"]
-FOUND: list[bytes] = []
+
+
+def _one_value(*shape: int) -> bytes:
+    """A reply of few bytes that asks for a tensor of this shape."""
+    reply = wire.PredictResponse()
+    tensor = reply.outputs["x"]
+    tensor.dtype = 1
+    tensor.float_val.append(b"\0\0\x80\x3f")
+    for size in shape:
+        tensor.tensor_shape.dim.add(size=size)
+    return b"\0" + reply.SerializeToString()
+
+
+FOUND = [_one_value(2**40), _one_value(2**40, 2**40), _one_value(*[1] * 70), _one_value(0, 2**62, 2**62)]
 
 
 def one(data: bytes) -> None:
