@@ -4,9 +4,12 @@
     python -m benchmarks.ablations QUEUE --out runs/ablations --table                           # prints the table
 
 QUEUE is a text file with an idea a line, its name and what it sets: `wider: core.units=192 heads.hidden=192`. A line
-may also set `order=pitch,step,velocity,duration`. The first line is the baseline, whose settings all
-the others have too. Each idea is trained with three random seeds, a seed's windows being the same for all ideas, and
-measured as `trainer evaluate` does, on the first pieces of the validation split that have at most 3,000 notes.
+may also set `order=pitch,step,velocity,duration`, and what is no part of a recipe: `average=0.99`, the weights measured
+are their moving average; `pieces=48`, trained on so many pieces of the split; `carry=1`, windows follow each other
+through whole pieces, the state going from one to the next (benchmarks/carrying.py). The first line is the baseline,
+whose settings all the others have too. Each idea is trained with three random seeds, a seed's windows being the same
+for all ideas (of one length, not carried), and measured as `trainer evaluate` does, on the first pieces of the
+validation split that have at most 3,000 notes.
 
 One JSON line a run goes to OUT/results.jsonl. What is there is not trained again, so a queue that was ended goes on and
 loses one run at most. QUEUE is read again after every idea, each of which has a fresh process, and may grow meanwhile.
@@ -26,6 +29,7 @@ from pathlib import Path
 import numpy as np
 
 NOTES, PIECES, LONGEST, SEEDS = 200_000, 16, 3_000, (1, 2, 3)
+OUTSIDE = ("average", "pieces", "carry")  # settings that are no part of a recipe
 
 
 def ideas(queue: Path) -> dict[str, list[str]]:
@@ -50,11 +54,13 @@ def missing(name: str, out: Path) -> list[int]:
 
 
 def chosen(recipe_name: str, settings: list[str]):
-    """The recipe with these settings."""
+    """The recipe with these settings, but for those of OUTSIDE."""
     from trainer import recipe
 
     made = recipe.load(recipe_name)
     for setting in settings:
+        if setting.partition("=")[0] in OUTSIDE:
+            continue
         if setting.startswith("order="):
             columns = {column.name: column for column in made.encoding.columns}
             made = replace(made, encoding=type(made.encoding)(*(columns[n] for n in setting[6:].split(","))))
@@ -63,11 +69,20 @@ def chosen(recipe_name: str, settings: list[str]):
     return made
 
 
+def outside(settings: list[str]) -> dict[str, float]:
+    """What is set that is no part of a recipe; 0 where it is not."""
+    given = dict(setting.split("=", 1) for setting in settings)
+    return {name: float(given.get(name, 0)) for name in OUTSIDE}
+
+
 def short(corpus):
     """Only its pieces of up to LONGEST notes: side by side, a long one is waited for by all."""
-    kept = np.flatnonzero(corpus.counts <= LONGEST)
-    corpus.index = [corpus.index[piece] for piece in kept]
-    corpus.sizes, corpus.counts = corpus.sizes[kept], corpus.counts[kept]
+    return only(corpus, np.flatnonzero(corpus.counts <= LONGEST))
+
+
+def only(corpus, kept: np.ndarray):
+    """Only these pieces of it."""
+    corpus.index, corpus.sizes, corpus.counts = corpus.index[kept], corpus.sizes[kept], corpus.counts[kept]
     return corpus
 
 
@@ -75,36 +90,46 @@ def train(name: str, settings: list[str], args: argparse.Namespace) -> None:
     """An idea's missing runs, one after the other, with one compiled model."""
     import keras
 
+    from benchmarks import carrying
     from music.columns import FIRST
     from music.generation import Card
     from music.pieces import Dataset
     from trainer import data, evaluation, model, recipe, signatures, training
 
-    spec = chosen(args.recipe, settings)
+    spec, extra = chosen(args.recipe, settings), outside(settings)
     dataset = Dataset.open(args.data)
     corpus = data.Corpus(dataset, "train", spec.encoding)
+    if extra["pieces"]:  # the same ones for all seeds
+        corpus = only(corpus, np.random.default_rng(0).permutation(len(corpus.index))[: int(extra["pieces"])])
     validation = short(data.Corpus(dataset, "validation", spec.encoding))
-    order = data.cuts(corpus, spec.training.window, np.random.default_rng(0))
-    notes_a_batch = np.mean(order["last"] - order["first"]) * spec.training.batch
-    steps = round(args.notes / notes_a_batch)
+    if extra["carry"]:
+        windows_of_all = np.sum(-(-(corpus.sizes + 2) // spec.training.window))
+    else:
+        windows_of_all = len(data.cuts(corpus, spec.training.window, np.random.default_rng(0)))
+    steps = round(args.notes / (np.sum(corpus.sizes + 2) / windows_of_all * spec.training.batch))
     spec = replace(spec, training=replace(spec.training, steps=steps, epochs=1))
     made = model.build(recipe.to_card(spec))
     made.compile(optimizer=training.optimizer(spec, 1))
+    if extra["average"]:
+        made.optimizer.use_ema, made.optimizer.ema_momentum = True, extra["average"]
     made.optimizer.build(made.trainable_variables)
     nothing = [keras.ops.convert_to_numpy(variable) for variable in made.optimizer.variables]
     card = {"schema": 1, **recipe.to_card(spec), "state": made.state_spec}
     live = signatures.Live(made, card)
+    step = carrying.stepper(made) if extra["carry"] else made.train_on_batch
     for seed in missing(name, args.out):
         keras.utils.set_random_seed(seed)
         made.set_weights(model.build(card).get_weights())
         for variable, value in zip(made.optimizer.variables, nothing, strict=True):
             variable.assign(value)
-        windows = data.Windows(corpus, spec.encoding, replace(spec.training, seed=seed))
+        numbers = replace(spec.training, seed=seed)
+        windows = (carrying.Windows if extra["carry"] else data.Windows)(corpus, spec.encoding, numbers)
         notes, started = 0, time.process_time()
         for number in range(steps):
-            rows = windows[number][0]
-            notes += int((rows[:, :, 0] >= FIRST).sum())
-            made.train_on_batch(rows)
+            batch = windows[number]
+            notes += int((batch[0][:, :, 0] >= FIRST).sum())
+            step(*batch)
+        made.optimizer.finalize_variable_values(made.trainable_variables)  # the average, where there is one
         seconds = time.process_time() - started
         score = evaluation.evaluate(live, Card.parse(json.dumps(card)), validation, args.pieces)
         line = {

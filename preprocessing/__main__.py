@@ -90,16 +90,18 @@ def _options(flags: Sequence[str], args: argparse.Namespace) -> PipelineOptions:
 def _prepared(options: PipelineOptions, args: argparse.Namespace, source: Source) -> beam.Pipeline:
     """The pipeline, built; and, if it is going to run, room in --output."""
     pipeline = runners.pipeline(options)
-    build(pipeline, source, maestro.read_tables(source.tables()), args.output, args.shards)
+    build(pipeline, source, maestro.read_tables(source.tables()), args.output, args.shards, args.split or "")
     output.check(args.output, args.overwrite)
     if not runners.only_built(options):
         output.prepare(args.output)
     return pipeline
 
 
-def build(pipeline: beam.Pipeline, source: Source, facts: dict[str, Facts], folder: str, shards: int) -> None:
+def build(
+    pipeline: beam.Pipeline, source: Source, facts: dict[str, Facts], folder: str, shards: int, split: str = ""
+) -> None:
     """Put the whole stage, but for `dataset.json`, into a pipeline."""
-    pieces, errors, damages = pipeline | "ReadPieces" >> ReadPieces(source, facts)
+    pieces, errors, damages = pipeline | "ReadPieces" >> ReadPieces(source, facts, split)
     duplicates = pieces | "Duplicates" >> Duplicates()
     statistics = pieces | "Statistics" >> Statistics(duplicates)
     written = (
@@ -123,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", required=True, help="a folder, empty or not there yet, here or gs://")
     parser.add_argument("--shards", type=_positive, default=16, help="files a split is cut into (default %(default)s)")
+    parser.add_argument("--split", choices=SPLITS, help="where all pieces go, to evaluate a model on them, say")
     parser.add_argument("--overwrite", action="store_true", help="replace the dataset in --output")
     parser.add_argument(
         "--complete",

@@ -38,22 +38,24 @@ class ReadPieces(beam.PTransform):
     Args:
         source: what --input names.
         facts: what a table knows, by id.
+        split: the one that every piece belongs to, whatever a table says; "": each to its own.
 
     Returns:
         Three PCollections: Piece; (id, reason) of the files that are no music; (id, damage) of those that are damaged,
         a line for each kind, but were read.
     """
 
-    def __init__(self, source: Source, facts: dict[str, Facts]):
+    def __init__(self, source: Source, facts: dict[str, Facts], split: str = ""):
         super().__init__()
         self.source = source
         self.facts = facts
+        self.split = split
 
     def expand(self, pipeline):
         facts = pipeline | "Facts" >> beam.Create(sorted(self.facts.items()), reshuffle=False)
         read = pipeline | "Read" >> ReadFiles(self.source)
         files = read.bytes | "Files" >> beam.Filter(_is_good)
-        parsed = files | "Parse" >> beam.FlatMap(_parse, self.source.folder, AsDict(facts)).with_outputs(
+        parsed = files | "Parse" >> beam.FlatMap(_parse, self.source.folder, AsDict(facts), self.split).with_outputs(
             FAILED, DAMAGED, main="pieces"
         )
         pieces = parsed.pieces | "Pieces" >> beam.Filter(_is_good)
@@ -76,10 +78,12 @@ def _is_good(element: Any) -> bool:
     return not (_is_failure(element) or _is_damage(element))
 
 
-def _parse(file: tuple[str, bytes], folder: str, facts: dict[str, Facts]) -> Iterator:
+def _parse(file: tuple[str, bytes], folder: str, facts: dict[str, Facts], split: str) -> Iterator:
     id, data = file
     damage: list[str] = []
-    yield from attempt(id, lambda: _piece(id, data, folder, facts.get(id, Facts()), damage))
+    known = facts.get(id, Facts())
+    known = known._replace(split=split or known.split)
+    yield from attempt(id, lambda: _piece(id, data, folder, known, damage))
     if damage:
         yield TaggedOutput(DAMAGED, (id, damage))
     Tally.files += 1

@@ -11,6 +11,7 @@ QUEUE = """
 # small
 base: core.units=8 heads.hidden=8 core.layers=1 training.window=32 training.batch=2 training.warmup=2
 pitch first: order=pitch,step,velocity,duration   # and not the step
+carried: carry=1 average=0.5 pieces=6
 """
 
 
@@ -28,10 +29,13 @@ def result(name: str, seed: int, nats: float) -> dict:
 
 def test_every_idea_has_the_first_ones_settings_too(queue):
     found = ablations.ideas(queue)
-    assert list(found) == ["base", "pitch first"]
+    assert list(found) == ["base", "pitch first", "carried"]
     assert found["pitch first"] == [*found["base"], "order=pitch,step,velocity,duration"]
     recipe = ablations.chosen("performance", found["pitch first"])
     assert recipe.encoding.names == ("pitch", "step", "velocity", "duration") and recipe.core.units == 8
+    assert ablations.outside(found["pitch first"]) == {"average": 0, "pieces": 0, "carry": 0}
+    assert ablations.outside(found["carried"]) == {"average": 0.5, "pieces": 6, "carry": 1}
+    assert ablations.chosen("performance", found["carried"]) == ablations.chosen("performance", found["base"])
 
 
 def test_differences_are_paired_by_seed():
@@ -51,10 +55,11 @@ def test_what_is_there_is_not_trained_again(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_idea_is_trained_and_measured(queue, tmp_path, tiny_dataset):
+@pytest.mark.parametrize("idea", ["pitch first", "carried"])
+def test_an_idea_is_trained_and_measured(queue, tmp_path, tiny_dataset, idea):
     args = argparse.Namespace(recipe="performance", data=tiny_dataset, notes=300, pieces=2, out=tmp_path)
-    (tmp_path / "results.jsonl").write_text(json.dumps(result("pitch first", 2, 10.0)) + "\n")
-    ablations.train("pitch first", ablations.ideas(queue)["pitch first"], args)
+    (tmp_path / "results.jsonl").write_text(json.dumps(result(idea, 2, 10.0)) + "\n")
+    ablations.train(idea, ablations.ideas(queue)[idea], args)
     lines = ablations.results(tmp_path)[1:]
     assert [line["seed"] for line in lines] == [1, 3]
     for line in lines:

@@ -250,6 +250,15 @@ class TestSplit:
         assert maestro.composition("Bach", "Air", one) == maestro.composition("BACH", " air ", other)
         assert maestro.composition("Bach", "", one) != maestro.composition("Bach", "", other)
 
+    def test_all_pieces_may_go_into_one(self, tmp_path):
+        """Whatever a table says: to evaluate a model on them all."""
+        files = {f"{number}.mid": tune(number) for number in range(6)}
+        source = fill(tmp_path / "set", files | {"maestro-v1.csv": table("Bach,Air,train,2004,3.mid,,")})
+        mixed, tested = process(source, tmp_path / "mixed"), process(source, tmp_path / "tested", "--split", "test")
+        assert mixed["3.mid"].split == "train" and (mixed["3.mid"].composer, mixed["3.mid"].year) == ("Bach", 2004)
+        assert {piece.split for piece in tested.values()} == {"test"} and len(tested) == 6
+        assert (tested["3.mid"].composer, tested["3.mid"].year) == ("Bach", 2004)
+
     def test_unknown_titles_split_by_content_wherever_they_lie(self, tmp_path):
         tunes = {f"{number}.mid": tune(number) for number in range(40)}
         here = process(fill(tmp_path / "here", tunes), tmp_path / "a")

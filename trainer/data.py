@@ -212,14 +212,14 @@ class Windows(keras.utils.PyDataset):
         self._start = start
         self._lock = threading.Lock()  # Keras asks from several threads
         whole = -(-(corpus.sizes + 2) // training.window)  # the least number of windows of each piece
-        self._per_pass = max(int(whole.sum()) // training.batch, 1)
+        self.per_pass = max(int(whole.sum()) // training.batch, 1)  # batches
         self._orders: OrderedDict[int, np.ndarray] = OrderedDict()  # of the pass and its neighbour
 
     def __getitem__(self, i: int) -> tuple[np.ndarray]:
         number, training = self._start + i, self._training
-        at = number % self._per_pass * training.batch
+        at = number % self.per_pass * training.batch
         with self._lock:
-            order = self._order(number // self._per_pass)
+            order = self._order(number // self.per_pass)
             chosen = order[np.arange(at, at + training.batch) % len(order)]
             notes = [self._corpus.notes(piece) for piece in chosen["piece"].tolist()]
         music = Excerpts.of(notes, self._encoding, chosen)

@@ -29,12 +29,14 @@ class Start:
     path: str
     weights: dict[str, np.ndarray]
     card: dict
+    which: str = ""  # of a run's weights: best, last or an epoch's number
 
     @property
     def facts(self) -> dict:
         """What the card of a run that begins here says of it."""
         trained = self.card.get("metrics", {}).get("trained", {})
-        return {"path": self.path, "recipe": self.card["recipe"], "dataset": self.card.get("dataset"), **trained}
+        which = {"weights": self.which} if self.which else {}
+        return {"path": self.path, **which, "recipe": self.card["recipe"], "dataset": self.card.get("dataset"), **trained}
 
     def recipe(self) -> Recipe:
         """The same model, to be trained a little on what may be a small dataset; every number can be set."""
@@ -65,7 +67,7 @@ def load(path: str, which: str = "best") -> Start:
         return _exported(path)
     if storage.exists(storage.join(path, runs.CARD)):
         made, card = runs.load(path, which)
-        return Start(path, runs.weights(made), card)
+        return Start(path, runs.weights(made), card, which)
     raise RecordError(f"{path}: expected a run's folder, with {runs.CARD}, or an exported version's, such as "
                       "models/performance/1")  # fmt: skip
 

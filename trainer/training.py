@@ -339,8 +339,11 @@ class Keeper(keras.callbacks.Callback):
 
 
 def _same_start(before: dict | None, now: dict | None) -> bool:
-    """Whether a run began with what is named now; that may have gone on since, so only its place counts."""
-    return before is not None and now is not None and os.path.normpath(before["path"]) == os.path.normpath(now["path"])
+    """Whether a run began with what is named now; that may have gone on since, so only its place and which of its
+    weights count. Older cards do not say which."""
+    if before is None or now is None or before.get("weights", now.get("weights")) != now.get("weights"):
+        return False
+    return os.path.normpath(before["path"]) == os.path.normpath(now["path"])
 
 
 def _read_card(run: str) -> dict:

@@ -1,0 +1,126 @@
+"""How fast training is, beside what this machine's matrix products and the data would allow, as a Markdown table.
+
+    python -m benchmarks.training [--data data/maestro] [--backend jax] [--set core.units=512 …] [--json FILE] [--quick]
+
+    fit      notes/s as `python -m trainer train` makes them, on TensorFlow (where Keras leaves XLA off for LSTMs, so
+             with it, too) and JAX; the share of the measured peak of matrix products; how long steps waited for data
+    data     the input pipeline alone: shards → batches, with few of the notes held, for one corpus and for 8 of them
+
+Without --data music is made up, as many notes a piece and a shard as in MAESTRO. On a GPU, which --backend must name
+the library for, the recipe is trained at its own size; on a CPU at that of the shipped model. Seconds of CPU stand
+beside those of the clock, as they suffer less from whatever else runs; better nothing else does. Each row is a process
+of its own, on two cores it all takes three minutes.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.serving.measure import Row
+from benchmarks.training import corpus
+
+PARTS = ("fit", "data")
+WAYS = (
+    ("tensorflow", "off"),
+    ("tensorflow", "on"),
+    ("jax", "on"),
+)  # library, XLA; JAX without: 70 notes/s on two cores
+PER_CPU = "float32 a second of CPU"
+TIMES = (1, 8)  # so many corpora after one another
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser("python -m benchmarks.training", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--data", metavar="DIR", help="a folder of `python -m preprocessing`; default: made up")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--backend", nargs="+", choices=["tensorflow", "jax"], default=["tensorflow", "jax"])
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="e.g. core.units=512")
+    parser.add_argument("--seconds", type=float, default=12.0, help="of each measurement of training (default: 12)")
+    parser.add_argument("--memory", type=int, default=2_000_000, help="notes that the pipeline may hold")
+    parser.add_argument("--threads", type=int, default=2, help="of the pipeline alone (default: 2)")
+    parser.add_argument("--quick", action="store_true", help="a small model and little music: does it all work?")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as well")
+    args = parser.parse_args()
+    numbers = {}
+    print("| what | figure |\n|---|---|", flush=True)
+    with tempfile.TemporaryDirectory(prefix="cadenza-bench-") as folder:
+        if args.data is None:
+            args.data = folder
+            corpus.write(Path(folder), *((2, 4) if args.quick else (16, 60)))
+        for row in rows(args):
+            print(f"| {row.what} | {row.figure} |", flush=True)
+            numbers[row.what] = row.numbers
+    if args.json:
+        args.json.write_text(json.dumps(numbers, indent=1) + "\n")
+    return 0
+
+
+def rows(args: argparse.Namespace) -> Iterator[Row]:
+    """The rows of the parts that are asked for."""
+    if "fit" in args.only:
+        for backend, jit in WAYS:
+            if backend in args.backend:
+                yield fitted(backend, jit, args)
+    if "data" in args.only:
+        for times in TIMES:
+            yield piped(times, args)
+
+
+def fitted(backend: str, jit: str, args: argparse.Namespace) -> Row:
+    """One way of training."""
+    small = ["training.window=32", "training.batch=4", "core.units=16", "heads.hidden=16"] if args.quick else []
+    found = _child(
+        "fitting", {"KERAS_BACKEND": backend},
+        "--data", args.data, "--jit", jit, "--seconds", str(0.5 if args.quick else args.seconds),
+        *(f"--set={setting}" for setting in (*small, *args.set)),
+    )  # fmt: skip
+    seconds, cpu, notes, done = (found[name] for name in ("seconds", "cpu", "notes", "operations"))
+    shares = [
+        f"{done / (cpu if kind == PER_CPU else seconds) / peak:.0%} of {kind} products' {peak / 1e9:,.0f}"
+        for kind, peak in found["peaks"].items()
+    ]
+    return Row(
+        f"training {found['layers']} × {found['units']} ({found['parameters'] / 1e6:.1f} M parameters), "
+        f"{found['batch']} × {found['window']} notes a batch, {found['device']}: "
+        f"{backend}, {'XLA' if jit == 'on' else 'no XLA'}",
+        f"**{notes / seconds:,.0f} notes/s** ({notes / cpu:,.0f} a second of CPU), {done / seconds / 1e9:,.0f} "
+        f"GFLOP/s: {', '.join(shares)}; waits for data {found['waited'] / seconds:.1%} of the time, making it takes "
+        f"{found['making'] / cpu:.2%} of the CPU time; ready after {found['warm']:.0f} s",
+        found,
+    )
+
+
+def piped(times: int, args: argparse.Namespace) -> Row:
+    """The data of so many corpora."""
+    found = _child(
+        "pipeline", {"KERAS_BACKEND": "numpy"},
+        "--data", args.data, "--times", str(times), "--memory", str(args.memory), "--threads", str(args.threads),
+    )  # fmt: skip
+    return Row(
+        f"the data alone, {found['notes'] / 1e6:,.1f} M notes ({found['bytes'] / 2**20:,.0f} MB as notes), "
+        f"{args.memory / 1e6:g} M held, {args.threads} threads",
+        f"**{found['notes'] / found['seconds'] / 1e6:.2f} M notes/s** shards to batches, reading each shard again, "
+        f"{1e9 * found['cpu'] / found['notes']:.0f} ns of CPU a note; the first reading "
+        f"{found['notes'] / found['first_seconds'] / 1e6:.1f} M notes/s; {found['peak'] / 2**20:,.0f} MB at the peak, "
+        f"{found['peak_before'] / 2**20:,.0f} before",
+        found,
+    )
+
+
+def _child(module: str, environment: dict[str, str], *arguments: str) -> dict:
+    """What benchmarks.training.MODULE, as a process of its own, prints as its last line."""
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "2"}
+    command = [sys.executable, "-m", f"benchmarks.training.{module}", *arguments]
+    done = subprocess.run(command, env={**os.environ, **quiet, **environment}, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""A model in training, with the data of `train` and without what it writes. Prints JSON, for `benchmarks.training`.
+
+A note costs two operations for each weight of a matrix that it is multiplied with, and twice that for the gradient;
+what is looked up, compared or added is not counted. The peak is the best of some products of square matrices, before
+and after, by the same library on the same device. A step waited for its batch if that was not made when the step before
+ended; how long is the time in between.
+"""
+
+import argparse
+import json
+import os
+from dataclasses import replace
+from time import perf_counter, process_time, thread_time
+
+import keras
+import numpy as np
+
+from music.columns import FIRST
+from music.pieces import Dataset
+from trainer import data, model, recipe, training
+from trainer.recipe import Recipe
+
+# On a CPU the shipped model, by and large; on a GPU the recipe itself.
+SMALL = ("core.units=256", "core.layers=2", "core.dropout=0.0", "heads.dropout=0.0",
+         "training.window=256", "training.batch=16")  # fmt: skip
+WARM_UP = 3  # steps
+LOOK = 1.0  # seconds between looks at the loss, each of which waits until the steps so far are done
+SIZES = {"cpu": 2048, "gpu": 8192}  # of the square matrices
+
+
+class Watched(data.Windows):
+    """Batches, and when each was made, of how many notes and with how much CPU time."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.ready: dict[int, float] = {}
+        self.notes: dict[int, int] = {}
+        self.making: dict[int, float] = {}
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray]:
+        began = thread_time()
+        batch = super().__getitem__(i)
+        self.making[i] = thread_time() - began
+        self.notes[i] = int((batch[0][:, :, 0] >= FIRST).sum())
+        self.ready[i] = perf_counter()
+        return batch
+
+
+class Clock(keras.callbacks.Callback):
+    """Measures from the end of the warm-up until the time is over."""
+
+    def __init__(self, windows: Watched, seconds: float):
+        super().__init__()
+        self._windows, self._seconds = windows, seconds
+        self._ended: list[float] = []  # of each step
+
+    def on_train_begin(self, logs=None):
+        self._started = perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        done = batch + 1
+        if done == WARM_UP or (done > WARM_UP and perf_counter() - self._looked > LOOK):
+            float(logs["loss"])
+            self._looked, cpu = perf_counter(), process_time()
+            if done == WARM_UP:
+                self._began, self._cpu = self._looked, cpu
+            elif self._looked - self._began > self._seconds:
+                self.found = self._told(done, self._looked - self._began, cpu - self._cpu)
+                self.model.stop_training = True
+        self._ended.append(perf_counter())
+
+    def _told(self, done: int, seconds: float, cpu: float) -> dict:
+        measured, windows = range(WARM_UP, done), self._windows
+        late = (windows.ready[i] - self._ended[i - 1] for i in measured)
+        return {
+            "steps": len(measured),
+            "notes": sum(windows.notes[i] for i in measured),
+            "seconds": seconds,
+            "cpu": cpu,
+            "waited": sum(max(each, 0.0) for each in late),
+            "making": sum(windows.making[i] for i in measured),
+            "warm": self._began - self._started,
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--jit", choices=["on", "off"], default="on")
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--set", action="append", default=[])
+    args = parser.parse_args()
+    device = keras.distribution.list_devices()[0]
+    chosen = recipe.load("performance")
+    for setting in (*(SMALL if device.startswith("cpu") else ()), *args.set):
+        chosen = recipe.override(chosen, setting)
+    before = peaks(device)
+    found, made = fit(chosen, args.data, args.jit == "on", args.seconds)
+    best = {name: max(speed, before[name]) for name, speed in peaks(device).items()}
+    facts = {
+        "device": device, "cores": os.cpu_count(), "parameters": made.count_params(),
+        "layers": chosen.core.layers, "units": chosen.core.units,
+        "batch": chosen.training.batch, "window": chosen.training.window,
+        "operations": 6 * matrix_weights(made) * found["notes"], "peaks": best,
+    }  # fmt: skip
+    print(json.dumps(facts | found))
+
+
+def fit(chosen: Recipe, folder: str, jit: bool, seconds: float) -> tuple[dict, keras.Model]:
+    """Train for so many seconds; what was measured, and the model."""
+    keras.utils.set_random_seed(1)
+    corpus = data.Corpus(Dataset.open(folder), "train", chosen.encoding)
+    chosen = replace(chosen, training=replace(chosen.training, epochs=1, steps=1_000_000))
+    made = model.build(recipe.to_card(chosen))
+    made.compile(optimizer=training.optimizer(chosen, 1), jit_compile=jit)
+    windows = Watched(corpus, chosen.encoding, chosen.training)
+    clock = Clock(windows, seconds)
+    made.fit(windows, shuffle=False, steps_per_epoch=chosen.training.steps, verbose=0, callbacks=[clock])
+    return clock.found, made
+
+
+def matrix_weights(made: keras.Model) -> int:
+    """How many weights a note is multiplied with: of all matrices but those in which rows are looked up."""
+    return sum(int(np.prod(w.shape)) for w in made.trainable_variables if len(w.shape) == 2 and w.name != "embeddings")
+
+
+def peaks(device: str) -> dict[str, float]:
+    """Operations of the best of some matrix products, by type for each second, and on a CPU for each second of CPU."""
+    kind, _, _ = device.partition(":")
+    noise = np.random.default_rng(0).random((SIZES[kind], SIZES[kind]), "f4")
+    if kind == "cpu":
+        found = _products(noise, "float32")
+        return {"float32": found[0], "float32 a second of CPU": found[1]}
+    return {name: _products(noise, name)[0] for name in ("float32", "bfloat16")}
+
+
+def _products(noise: np.ndarray, dtype: str) -> tuple[float, float]:
+    matrix, speeds = keras.ops.cast(noise, dtype), []
+    for _ in range(6):
+        began, cpu = perf_counter(), process_time()
+        float(keras.ops.matmul(matrix, matrix)[0, 0])  # waits for it
+        speeds.append((perf_counter() - began, process_time() - cpu))
+    operations, least = 2 * len(noise) ** 3, np.min(speeds[1:], axis=0)  # the first one may compile
+    return operations / least[0], operations / least[1]
+
+
+if __name__ == "__main__":
+    main()
