@@ -36,8 +36,21 @@ examples: sound
 soak: sound
 	nice -n 19 $(BIN)/python -m benchmarks.soak --minutes 60
 
+# All that README.md, DECISIONS.md and models/MODEL_CARD.md tell of a model, once more: nats on both splits, how like
+# real music it plays (and out/listen/index.html), whether it copies, examples.
+MODEL ?= models/performance/1
+DATA ?= data/maestro
+figures: sound
+	$(BIN)/python -m trainer evaluate --model $(MODEL) --data $(DATA) --split validation
+	$(BIN)/python -m trainer evaluate --model $(MODEL) --data $(DATA) --split test
+	$(BIN)/python -m trainer listen --model $(MODEL) --data $(DATA)
+	$(BIN)/python -m benchmarks.originality --model $(MODEL) --data $(DATA) --split validation
+	$(BIN)/python -m benchmarks.originality --model $(MODEL) --data $(DATA) --split test
+	$(BIN)/python -m infra.examples --model $(MODEL) --output docs/examples
+
 bench: sound
 	$(BIN)/python -m benchmarks.preprocess
+	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.rendering
 

@@ -284,12 +284,23 @@ def test_a_run_begins_with_the_weights_of_another(tiny_dataset, tiny_recipe, tmp
     first, before = float(history(new)[0]["val_loss"]), [float(line["val_loss"]) for line in history(base)]
     assert abs(first - min(before)) < 0.3 < before[0] - first
     card = json.loads((new / "card.json").read_text())
-    assert card["from"]["path"] == str(base) and card["from"]["epoch"] == 3
+    assert card["from"]["path"] == str(base) and card["from"]["epoch"] == 3 and card["from"]["weights"] == "best"
     assert card["training"]["rate"] == pytest.approx(0.001) and card["encoding"] == quick.encoding.config()
     assert tune(2) == 0
     assert [line["epoch"] for line in history(new)] == ["1", "2"]
     assert tune(2, start=new) == 2
     assert "holds another run: its" in capsys.readouterr().err
+
+
+def test_a_run_began_with_the_weights_that_its_card_names():
+    before = {"path": "runs/base", "weights": "best", "epoch": 3}
+    assert training._same_start(before, before | {"path": "runs/./base", "epoch": 7})
+    assert not training._same_start(before, before | {"weights": "last"})
+    assert not training._same_start(before, before | {"path": "runs/other"})
+    assert not training._same_start(before, None) and not training._same_start(None, before)
+    assert training._same_start({"path": "runs/base"}, before), "an older card does not say which"
+    exported = {"path": "models/performance/1"}
+    assert training._same_start(exported, exported)
 
 
 def test_jax_trains_and_its_weights_load_here(tiny_dataset, tmp_path):

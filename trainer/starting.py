@@ -36,7 +36,13 @@ class Start:
         """What the card of a run that begins here says of it."""
         trained = self.card.get("metrics", {}).get("trained", {})
         which = {"weights": self.which} if self.which else {}
-        return {"path": self.path, **which, "recipe": self.card["recipe"], "dataset": self.card.get("dataset"), **trained}
+        return {
+            "path": self.path,
+            **which,
+            "recipe": self.card["recipe"],
+            "dataset": self.card.get("dataset"),
+            **trained,
+        }
 
     def recipe(self) -> Recipe:
         """The same model, to be trained a little on what may be a small dataset; every number can be set."""
