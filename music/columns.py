@@ -59,8 +59,8 @@ class Column:
             raise EncodingError(f"column {self.name}: expected low < high and size >= 2, got {self}")
         if self.spacing not in ("linear", "log", "time") or (self.spacing == "log" and self.low <= 0):
             raise EncodingError(f"column {self.name}: cannot space {self.low}..{self.high} as {self.spacing!r}")
-        if self.spacing == "time" and not 0 <= self.low <= self.exact:
-            raise EncodingError(f"column {self.name}: expected 0 <= low <= exact, got {self}")
+        if self.spacing == "time" and not (0 <= self.low <= self.exact and self.exact >= CELL):
+            raise EncodingError(f"column {self.name}: expected 0 <= low <= exact and exact >= {CELL}, got {self}")
         if len(self.values) != self.size:
             raise EncodingError(f"column {self.name}: {self.size} values do not fit, {len(self.values)} do")
         if not (np.diff(self.values) > 0).all():

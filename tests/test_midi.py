@@ -181,6 +181,11 @@ def test_a_pitch_struck_again_ends_the_note_that_the_pedal_held():
     assert short(midi.read(data)) == [(0, 0.5, 60, 80), (0.5, 1.0, 60, 80)]
 
 
+def test_two_strokes_of_a_key_at_one_tick_both_last_on_the_pedal():
+    data = file([pedal(0, 127), on(0, 60, 50), on(0, 60, 90), off(240, 60), off(240, 60), on(480, 60), off(600, 60)])
+    assert short(midi.read(data)) == [(0, 0.5, 60, 50), (0, 0.5, 60, 90), (0.5, 0.625, 60, 80)]
+
+
 def test_a_pedal_never_released_holds_until_the_last_event():
     data = file([pedal(0, 127), on(0, 60), off(240, 60), on(0, 64), off(960, 64)])
     assert short(midi.read(data)) == [(0, 1.0, 60, 80), (0, 1.0, 64, 80)]

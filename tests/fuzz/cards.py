@@ -48,6 +48,7 @@ FOUND = [  # what was made of each is in docs/RELIABILITY.md
     _columns(size=5, high=float("nan")),
     _columns(size=5, high=1e300, spacing="time"),
     _columns(size=5, exact=-1.0, spacing="time"),
+    _columns(size=150, exact=0.0, spacing="time"),
     _columns(size=5, spacing="time", low=2.0),
 ]
 
