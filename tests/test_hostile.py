@@ -19,11 +19,11 @@ from strategies import law, midi_files
 
 from music import __main__ as cli
 from music import midi, smf
-from music import notes as nt
 from music.errors import MidiError
 from music.pieces import Dataset
 from preprocessing import __main__ as stage
 from serving import create_app
+from tests.fuzz.midi import sound
 
 ROOT = Path(__file__).parents[1]
 NOTE = (0.0, 0.25, 60, 80)  # what `note()` reads as: 240 ticks of 480 a quarter
@@ -222,20 +222,6 @@ def test_what_is_too_large_is_refused_before_it_is_looked_at():
 
 
 # --- laws ------------------------------------------------------------------------------------------------------------
-
-
-def sound(notes) -> bool:
-    """Whether these are Notes as everybody may expect them."""
-    return bool(
-        notes.dtype == nt.NOTE
-        and np.isfinite(notes["start"]).all()
-        and (notes["start"] >= 0).all()
-        and (notes["end"] > notes["start"]).all()
-        and ((notes["pitch"] >= 0) & (notes["pitch"] < 128)).all()
-        and ((notes["velocity"] > 0) & (notes["velocity"] < 128)).all()
-        and ((notes["program"] >= 0) & (notes["program"] <= nt.DRUMS)).all()
-        and nt.sort(notes).tolist() == notes.tolist()
-    )
 
 
 def read_or_refused(data: bytes) -> None:

@@ -40,7 +40,7 @@ def _others(data: bytes, notes: nt.Notes, warnings: list[str]) -> None:
     """What else reads a file says the same of it."""
     dry = midi.read(data, pedal=False)
     assert sound(dry) and len(dry) <= len(notes) + notes_beyond_a_day(warnings)
-    assert midi.inspect(data).notes.tolist() == notes.tolist()
+    assert np.array_equal(midi.inspect(data).notes, notes)
     grid = midi.grid(data)
     assert np.isfinite(grid.seconds).all() and (np.diff(grid.quarters) > 0).all() and (np.diff(grid.seconds) >= 0).all()
     assert grid.times[0][0] == 0 and all(0 < top < 256 and bottom in _BOTTOMS for _, top, bottom in grid.times)
@@ -69,5 +69,5 @@ def sound(notes: nt.Notes) -> bool:
         and ((notes["pitch"] >= 0) & (notes["pitch"] < 128)).all()
         and ((notes["velocity"] > 0) & (notes["velocity"] < 128)).all()
         and ((notes["program"] >= 0) & (notes["program"] <= nt.DRUMS)).all()
-        and nt.sort(notes).tolist() == notes.tolist()
+        and np.array_equal(nt.sort(notes), notes)
     )
