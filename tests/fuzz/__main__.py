@@ -1,7 +1,7 @@
 """Fuzz one target, guided by what its bytes reach in our Python code: `python -m tests.fuzz midi --minutes 15`.
 
 What a run reached stays in out/fuzz/TARGET and is where the next one begins. A failure leaves its bytes in
-out/fuzz/TARGET-crash-… and ends with an exit code above 0, as does a signal, more than a minute, or more than 2 GB; that
+out/fuzz/TARGET-crash-… and ends with an exit code above 0, as does a signal, over a minute, or over 2 GB; that
 file as an argument does it again. Bytes that broke something belong into the target's FOUND.
 """
 
