@@ -9,6 +9,7 @@ counted is what is left behind.
 """
 
 import argparse
+import itertools
 import os
 import random
 import shutil
@@ -30,7 +31,7 @@ _WEIGHTS = {  # how often who comes
     "leaves": 4, "reads_slowly": 2, "is_half_open": 2, "never_ends": 2,
 }  # fmt: skip
 _SETTLED = 8.0  # seconds after which a server has closed what nobody uses
-_THREADS = 70  # more at once than it has
+_THREADS = 64  # that it may have: gunicorn.conf.py
 MOST_PERCENT, MOST_MEGABYTES = 3.0, 8.0  # that memory may differ between the first third and the last
 
 
@@ -47,8 +48,7 @@ class Look(NamedTuple):
 
 def look(front: FrontEnd) -> Look:
     """At the master and its workers."""
-    children = Path(f"/proc/{front.pid}/task/{front.pid}/children").read_text().split()
-    found = [_look(Path("/proc", pid)) for pid in (str(front.pid), *children)]
+    found = [_look(Path("/proc", pid)) for pid in (str(front.pid), *front.workers())]
     return Look(*(sum(column) for column in zip(*found, strict=True)))
 
 
@@ -154,7 +154,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if min(args.minutes, args.every, args.clients) <= 0:
         parser.error("expected more than 0 minutes, seconds and clients")
-    count = max(3, round(args.minutes * 60 / args.every))
     counts = Counts()
     with tempfile.TemporaryDirectory() as folder:
         server = Unsteady(Path(folder))
@@ -164,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             front_end(*flags, WEB_CONCURRENCY="1") as remote,
         ):
             fronts = {"in process": embedded, "over gRPC": remote}
-            looks = _looks(fronts, server, count, args, counts)
+            looks = _looks(fronts, server, args, counts)
         server.stop()
     faults = [f"{name}: {grown}" for name in looks for grown in growth(looks[name], args.megabytes)]
     faults += sorted({f"wrong: {fault}" for fault in counts.wrong})
@@ -173,16 +172,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(bool(faults))
 
 
-def _looks(fronts: dict[str, FrontEnd], server: Unsteady, count: int, args, counts: Counts) -> dict[str, list[Look]]:
+def _looks(fronts: dict[str, FrontEnd], server: Unsteady, args, counts: Counts) -> dict[str, list[Look]]:
     everybody = [Visitors(front.port) for front in fronts.values()]
     for visitors in everybody:
         visitors.hear_alone()
-        crowd(visitors.port, _THREADS, 3)
+        crowd(visitors.port, _THREADS, 8)
         for kind in KINDS:
             visitors.visit(kind, random.Random(0))
     load = Load(everybody, args.clients, args.pause, counts)
     looks: dict[str, list[Look]] = {name: [] for name in fronts}
-    for number in range(count):
+    until = time.monotonic() + args.minutes * 60
+    for number in itertools.count():
         began = time.monotonic()
         disturbing = threading.Timer(args.every / 3, server.disturb, [number])
         disturbing.start()
@@ -193,6 +193,8 @@ def _looks(fronts: dict[str, FrontEnd], server: Unsteady, count: int, args, coun
             looks[name].append(look(front))
         said = "; ".join(f"{name} {found[-1]}" for name, found in looks.items())
         print(f"{time.strftime('%H:%M:%S')} {said}; {sum(counts.visits.values())} visits: {counts}", flush=True)
+        if number >= 2 and time.monotonic() + args.every / 2 > until:  # three looks are the fewest to compare
+            break
     load.stop()
     return looks
 

@@ -138,6 +138,7 @@ class _Voice:
     version: int
     state: dict[str, np.ndarray]
     clock: float  # from where the next row counts its time
+    heard: Rows  # all rows so far, int32 [n, F]
 
     @property
     def model(self) -> str:
@@ -229,11 +230,12 @@ class Generator:
                     break
                 except Unavailable as error:
                     patience.spend(voice.version, error)
-                voice = self._prime(made, began, until, strict=len(made) == len(seed))
+                voice = self._prime(made, began, until, strict=len(made) == len(seed), before=voice)
                 if len(voice.card.encoding.names) != noise.shape[1]:  # the new version has another encoding
                     noise = rng.random((count, len(voice.card.encoding.names)), "f4")
             final = rows[:, 0] == END
             rows = rows[~final]
+            voice.heard = np.concatenate([voice.heard, rows])
             notes = voice.card.encoding.decode(rows, after=voice.clock)[:left]  # a row may be several notes
             voice.clock = voice.card.encoding.clock(notes, voice.clock)
             made = np.concatenate([made, notes])
@@ -241,25 +243,32 @@ class Generator:
             ended = "final" if final.any() else "length" if left <= 0 else None
             yield Chunk(notes, voice.model, ended)
 
-    def _prime(self, notes: Notes, began: float, until: float, *, strict: bool = True) -> _Voice:
+    def _prime(
+        self, notes: Notes, began: float, until: float, *, strict: bool = True, before: _Voice | None = None
+    ) -> _Voice:
         """Describe the model and let it hear `notes` of a piece that began at the second `began`.
 
         Args:
             strict: refuse notes that it cannot express; else they are left out.
+            before: who has played so far. Where the encoding is the same, the very rows are heard again: notes encoded
+                anew may be a class beside, and the piece would go on as another one.
         """
         patience = _Patience()
         while True:
             version = None
             try:
                 card, version = self.describe(until)
-                heard, clock = _heard(card.encoding, nt.sort(notes), began, strict)
-                rows = card.encoding.encode(heard, begin=True, end=False, after=began)
+                if before and before.card.encoding.config() == card.encoding.config():
+                    rows, clock = before.heard, before.clock
+                else:
+                    heard, clock = _heard(card.encoding, nt.sort(notes), began, strict)
+                    rows = card.encoding.encode(heard, begin=True, end=False, after=began)
                 state = card.empty_state()
                 for at in range(0, len(rows), PRIME_BLOCK):
                     block, length = _padded(rows[at : at + PRIME_BLOCK], PRIME_BLOCK)
                     reply = self._call("prime", {"rows": block, "length": length, **state}, until, version)
                     state = _state(reply, state)
-                return _Voice(card, version, state, clock)
+                return _Voice(card, version, state, clock, rows)
             except Unavailable as error:
                 patience.spend(version, error)
 
@@ -275,6 +284,8 @@ class Generator:
             reply = self._call("generate", given, until, voice.version)
             rows = _output(reply, "rows", block.shape)[0, : len(noise)]
         sizes = voice.card.encoding.sizes
+        if rows.dtype.kind != "i":
+            raise BackendError(f"the model's reply: expected classes as whole numbers, got {rows.dtype}")
         if (rows < END).any() or (rows >= sizes).any():
             raise BackendError(f"the model's reply: expected classes {END} to below {sizes}, got {rows.tolist()}")
         voice.state = _state(reply, voice.state)
@@ -289,9 +300,12 @@ class Generator:
             raise late
         timeout = min(left, self._timeout)
         try:
-            return self._backend.call(
+            reply = self._backend.call(
                 signature, inputs, version=version, timeout=None if timeout == _NEVER else timeout
             )
+            if version not in (None, reply.version):  # another model's state would be music, but not this piece's
+                raise BackendError(f"the model's reply: asked version {version}, version {reply.version} answered")
+            return reply
         except DeadlineExceeded as error:
             if left < self._timeout:
                 raise late from error
@@ -332,5 +346,11 @@ def _output(reply: Reply, name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _state(reply: Reply, before: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The reply's state, checked to be of the kind that was sent."""
-    return {name: _output(reply, name, array.shape) for name, array in before.items()}
+    """The reply's state, checked to be of the kind that was sent, and of numbers."""
+    state = {name: _output(reply, name, array.shape) for name, array in before.items()}
+    for name, array in state.items():
+        if array.dtype != before[name].dtype:
+            raise BackendError(f"the model's reply: expected {name} of {before[name].dtype}, got {array.dtype}")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise BackendError(f"the model's reply: expected numbers in {name}, got some that are none")
+    return state

@@ -9,10 +9,11 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent import futures
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import flask
 import numpy as np
@@ -31,6 +32,7 @@ MOST_SECONDS = 1800  # of sound, of a picture or a score; as MP3, the slowest, t
 MOST_SCORED = 8000  # notes of a score: 2.3 ms each
 _SOUNDING = Turns("sound", os.cpu_count() or 1, seconds=120)  # more would not be faster, but need more memory
 _DRAWING = Turns("pictures and scores", 1, seconds=120)  # neither matplotlib nor music21 is made for threads
+_PEN = futures.ThreadPoolExecutor(1, "drawing")  # one thread, as matplotlib keeps its fonts open for each that draws
 _PIECE = 2**16  # bytes of a file sent at once
 _COMPACT = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one for each line
 _log = logging.getLogger(__name__)
@@ -71,8 +73,8 @@ def _picture(request: GenerateRequest, chunks: Iterator[Chunk]) -> flask.Respons
     seed, made = _parts(request, pieces)
     _check_length(request, np.concatenate([seed, made]))
     parts = {"seed": seed, "continuation": made} if len(seed) else made
-    with tempfile.TemporaryDirectory() as folder, _DRAWING.take():
-        plots.piano_roll(parts, Path(folder, "roll.png"))
+    with tempfile.TemporaryDirectory() as folder:
+        _drawn(plots.piano_roll, parts, Path(folder, "roll.png"))
         return _file(request, pieces, Path(folder, "roll.png").read_bytes())
 
 
@@ -131,8 +133,7 @@ def _score(request: GenerateRequest, chunks: Iterator[Chunk]) -> flask.Response:
     _check_length(request, notes)
     if len(notes) > MOST_SCORED:
         raise EncodingError(f"format 'musicxml': expected at most {MOST_SCORED:,} notes, got {len(notes):,}")
-    with _DRAWING.take():
-        return _file(request, pieces, score.musicxml(notes))
+    return _file(request, pieces, _drawn(score.musicxml, notes))
 
 
 _MAKERS = {
@@ -144,6 +145,12 @@ _MAKERS = {
     "png": _picture,
     "musicxml": _score,
 }
+
+
+def _drawn(draw: Callable, *args: Any) -> Any:
+    """What `draw` makes of these."""
+    with _DRAWING.take():
+        return _PEN.submit(draw, *args).result()
 
 
 def _require(package: str, extra: str, request: GenerateRequest) -> None:

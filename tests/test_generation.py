@@ -386,7 +386,11 @@ SPOILED = {
     "no state": ("prime", "state_heard", None),
     "state of another shape": ("prime", "state_heard", np.zeros((1, 3), "f4")),
     "state of another batch": ("step", "state_row", np.zeros((2, 4), "i4")),
+    "state of another type": ("prime", "state_heard", np.zeros((1, 2), "f8")),
+    "state that is no number": ("prime", "state_heard", np.full((1, 2), np.nan, "f4")),
+    "endless state": ("generate", "state_heard", np.full((1, 2), np.inf, "f4")),
     "no row": ("step", "row", None),
+    "a row of fractions": ("step", "row", np.full((1, 4), FIRST, "f4")),
     "a row of three columns": ("step", "row", np.full((1, 3), FIRST, "i4")),
     "a row without its batch": ("step", "row", np.full(4, FIRST, "i4")),
     "31 rows": ("generate", "rows", np.full((1, 31, 4), FIRST, "i4")),
@@ -409,6 +413,21 @@ def test_a_reply_that_breaks_the_contract_is_an_error(signature, name, value):
     pianist.spoil = spoil
     with pytest.raises(BackendError, match=name if value is None else "the model's reply"):
         play(pianist, notes=40)
+
+
+def test_a_reply_of_another_version_than_was_asked_is_an_error():
+    pianist = Pianist()
+    version = pianist.call("describe", {"batch": np.zeros(1, "i4")}).version
+
+    class Confused:
+        def call(self, signature, inputs, *, version=None, timeout=None):
+            reply = pianist.call(signature, inputs, version=version, timeout=timeout)
+            return reply._replace(version=reply.version + (signature == "generate"))
+
+    pianist_alone = play(pianist, notes=40)
+    assert len(pianist_alone)
+    with pytest.raises(BackendError, match=f"asked version {version}, version {version + 1} answered"):
+        play(Confused(), notes=40)
 
 
 # --- cards -------------------------------------------------------------------------------------------------------

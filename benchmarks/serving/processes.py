@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-_PATIENCE = 120  # seconds in which a server must have started
+_PATIENCE = 300  # seconds in which a server must have started
 
 
 class ModelProcess:
@@ -74,10 +74,13 @@ class FrontEnd:
         self.seconds = seconds  # that it took to start
         self.port = int(address.rpartition(":")[2])
 
+    def workers(self) -> list[str]:
+        """The numbers of its worker processes."""
+        return Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+
     def worker_megabytes(self) -> list[float]:
         """The resident memory of each worker."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        pages = [int(Path(f"/proc/{child}/statm").read_text().split()[1]) for child in children]
+        pages = [int(Path(f"/proc/{child}/statm").read_text().split()[1]) for child in self.workers()]
         return [count * os.sysconf("SC_PAGE_SIZE") / 1e6 for count in pages]
 
 
