@@ -157,9 +157,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     counts = Counts()
     with tempfile.TemporaryDirectory() as folder:
         server = Unsteady(Path(folder))
-        flags = ["--server", server.address, "--model-name", "performance"]
+        flags = ["--server", server.address, "--model-name", "performance", "--timeout", "120"]
         with (
-            front_end("--model", str(MODEL), "--warm", WEB_CONCURRENCY="1") as embedded,
+            front_end("--model", str(MODEL), "--timeout", "120", WEB_CONCURRENCY="1") as embedded,
             front_end(*flags, WEB_CONCURRENCY="1") as remote,
         ):
             fronts = {"in process": embedded, "over gRPC": remote}

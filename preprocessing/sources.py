@@ -20,12 +20,14 @@ from typing import Any, TypeAlias
 import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 
-from music import storage
+from music import smf, storage
 from music.errors import MissingDependency, MusicError, StorageError
 
 MIDI = (".mid", ".midi")  # in any case
 FAILED = "failed"  # the output that holds (id, reason)
 _TABLE = re.compile(r"maestro-v[^/]*\.csv", re.IGNORECASE)
+_MOST_BYTES = smf.MOST_BYTES  # of a file, unpacked; a larger one is no music, and is not read
+_MOST_TABLE = 2**26  # bytes of a table; MAESTRO's has 0.3 million
 _FILES = 16  # read by a worker in one go, from a bucket some at once
 _BYTES = 2**20  # of a zip, about, that are read in one go
 
@@ -63,7 +65,7 @@ class Files:
 
         def read(file: tuple[str, bytes]) -> list:
             id, path = file
-            return list(attempt(id, lambda: (id, storage.read(os.fsdecode(path)))))
+            return list(attempt(id, lambda: (id, _read(os.fsdecode(path)))))
 
         yield lambda group: chain.from_iterable(in_turn(read, group))
 
@@ -91,7 +93,9 @@ class Zip:
     def tables(self) -> list[tuple[str, bytes]]:
         """Every maestro-v*.csv, as (id, content), sorted by id."""
         with _open_zip(self.path) as archive:
-            return [(id, archive.read(self.top + id)) for id in sorted(filter(is_table, self._members(archive)))]
+            return [
+                (id, self._read(archive, id, _MOST_TABLE)) for id in sorted(filter(is_table, self._members(archive)))
+            ]
 
     def groups(self) -> Iterator[Group]:
         """All MIDI files; neighbours in the zip together, as to read them is one request to a bucket."""
@@ -112,7 +116,10 @@ class Zip:
 
             yield lambda group: chain.from_iterable(map(read, group))
 
-    def _read(self, archive: zipfile.ZipFile, id: str) -> bytes:
+    def _read(self, archive: zipfile.ZipFile, id: str, most: int = _MOST_BYTES) -> bytes:
+        size = archive.getinfo(self.top + id).file_size  # zipfile unpacks no more than that, whatever it is told
+        if size > most:
+            raise MusicError(f"{id}: expected at most {most:,} bytes, unpacked, got {size:,}")
         try:
             return archive.read(self.top + id)
         except (zipfile.BadZipFile, zlib.error):
@@ -123,6 +130,19 @@ class Zip:
 
     def _members(self, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
         return {member.filename.removeprefix(self.top): member for member in archive.infolist()}
+
+
+def _read(path: str) -> bytes:
+    """The bytes of a file, if it is one and is not too large; of a device, or of a pipe, there is no end."""
+    if storage.remote(path):
+        return storage.read(path)
+    if not os.path.isfile(path):
+        raise MusicError(f"{path}: expected a file")
+    with open(path, "rb") as file:
+        data = file.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise MusicError(f"{path}: expected at most {_MOST_BYTES:,} bytes, got more")
+    return data
 
 
 Source: TypeAlias = Files | Zip

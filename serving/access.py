@@ -60,6 +60,13 @@ class Errors(logging.Formatter):
         return json.dumps({name: value for name, value in facts.items() if value is not None})
 
 
+def printable(record: logging.LogRecord) -> bool:
+    """Let a record pass, with \\x1b for what would move a terminal's cursor or end a line."""
+    text = record.getMessage()
+    record.msg, record.args = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text), ()
+    return True
+
+
 def open_logs(out: TextIO | None = None, errors: TextIO | None = None) -> None:
     """Let this process write its visits to `out`, else standard output, and its errors to `errors`."""
     visits_handler, errors_handler = logging.StreamHandler(out or sys.stdout), logging.StreamHandler(errors)

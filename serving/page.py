@@ -28,6 +28,7 @@ HEADERS = {
     "object-src 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
 }
 _DAY = 24 * 3600  # seconds
 

@@ -16,8 +16,11 @@ from contextlib import suppress
 from functools import partial
 from selectors import EVENT_READ
 
+from gunicorn.http.errors import ParseException
 from gunicorn.workers.gthread import TConn, ThreadWorker
-from werkzeug.exceptions import RequestTimeout
+from werkzeug.exceptions import BadRequest, RequestTimeout
+
+from serving import access
 
 HEAD = 10.0  # seconds from connecting, or from the first byte of another request, to the end of a request's head
 _MOST_HEAD = 2**16  # bytes that we collect of one; what is longer the parser refuses
@@ -112,6 +115,7 @@ class Worker(ThreadWorker):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        self.log.error_log.addFilter(access.printable)  # what it quotes of a request that is none
         self._submitted: dict[Connection, float] = {}  # those who wait for a thread, since when; oldest first
         self._inside: set[Connection] = set()  # those who have one
         self._lingering: dict[Connection, float] = {}  # those we have closed, until when
@@ -241,4 +245,18 @@ class Worker(ThreadWorker):
     def handle_request(self, req, conn):
         """The same, its head read."""
         conn.sock.give_up = req.force_close
+        if req.body is not None:
+            req.body.reader.read = _told(req.body.reader.read)
         return super().handle_request(req, conn)
+
+
+def _told(read: Callable[[int], bytes]) -> Callable[[int], bytes]:
+    """The same, its errors those of a visitor's and not of ours."""
+
+    def reading(size: int) -> bytes:
+        try:
+            return read(size)
+        except ParseException as error:
+            raise BadRequest("the body's chunks are damaged") from error
+
+    return reading
