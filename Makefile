@@ -7,7 +7,7 @@ WORKERS ?= 2
 # Compiled modules are kept: every start of Beam or TensorFlow would be seconds slower without.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow test-all check serve examples bench fuzz soak sound browser lock images clean \
+.PHONY: demo test test-slow test-all check serve examples bench fuzz soak sound browser lock audit sbom images clean \
   bucket cloud-check stack gate stack-down base build publish deploy project-named
 demo: sound
 	$(BIN)/python -m infra.demo --output out/demo
@@ -130,6 +130,7 @@ CPU = sed -n 's/^tensorflow==\([0-9.]*\).*/tensorflow-cpu==\1/p' requirements/de
 lock: .venv/ready
 	echo uv | $(COMPILE) - -o requirements/uv.txt
 	echo atheris | $(COMPILE) - -o requirements/fuzz.txt
+	$(COMPILE) requirements/audit.in -o requirements/audit.txt
 	$(COMPILE) setup.py $(addprefix --extra ,preprocessing trainer jax serving audio plots score cloud dataflow infra dev) -o requirements/dev.txt
 	$(IMAGE) $(addprefix --extra ,trainer gpu cloud) -o requirements/train-gpu.txt
 	$(CPU) $(addprefix --extra ,trainer cloud) -o requirements/train.txt
@@ -137,6 +138,23 @@ lock: .venv/ready
 	$(IMAGE) $(addprefix --extra ,serving audio cloud plots score) -o requirements/serve-full.txt
 	$(CPU) --override requirements/embedded.in $(addprefix --extra ,serving audio cloud embedded) -o requirements/embedded.txt
 	$(IMAGE) $(addprefix --extra ,preprocessing dataflow cloud) -o requirements/worker.txt
+
+# Whether a package that we install is known to be vulnerable: asks the registry's own service about every version in
+# every lock file. Fails where one is, and where it could not ask about each of them; it never passes unasked. There is
+# nothing of npm's to audit: the page has no package, and needs no build.
+LOCKS = dev uv serve serve-full embedded train train-gpu worker audit fuzz
+AUDIT = .venv/audit
+
+audit: .venv/ready
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(AUDIT)
+	$(BIN)/uv pip sync --quiet --require-hashes --python $(AUDIT)/bin/python requirements/audit.txt
+	$(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off \
+	  $(foreach lock,$(LOCKS),--requirement requirements/$(lock).txt)
+
+# What is in each image, and in this environment, as CycloneDX; each image holds its own, /opt/venv/sbom.cdx.json.
+sbom: .venv/ready
+	mkdir -p out/sbom
+	for lock in $(LOCKS); do $(BIN)/python -m infra.sbom requirements/$$lock.txt > out/sbom/$$lock.cdx.json || exit 1; done
 
 # Builds the images by buildah on a substitute base, starts them, and says how large they are; as root, on Linux.
 images: .venv/ready
