@@ -51,6 +51,18 @@ def test_names_of_dictionary_keys():
     assert starting._unescape("a..b.Sc") == "a.b/c"
 
 
+def test_a_part_that_the_start_lacks_begins_fresh_and_one_too_many_is_named(tiny_model):
+    made, card = tiny_model
+    start = starting.Start("there", runs.weights(made), card)
+    recalling = model.build(card | {"heads": card["heads"] | {"recall": 64}})
+    assert start.put(recalling) == ["heads/pitch_repeat/bias", "heads/pitch_repeat/kernel"]
+    for name, values in start.weights.items():
+        np.testing.assert_array_equal(runs.weights(recalling)[name], values, err_msg=name)
+    more = starting.Start("there", runs.weights(recalling), card)
+    with pytest.raises(RecordError, match="there: heads/pitch_repeat/bias, .*: the model to be trained has no such"):
+        more.put(model.build(card))
+
+
 def test_what_is_neither_run_nor_export_is_named(tmp_path):
     with pytest.raises(RecordError, match=r"expected a run's folder, with card.json, or an exported version's"):
         starting.load(str(tmp_path))

@@ -59,9 +59,16 @@ class Start:
         self.put(made)
         return made
 
-    def put(self, into: keras.Model) -> None:
-        """Raises RecordError where they are not this model's."""
-        runs.load_weights(into, self.weights, self.path)
+    def put(self, into: keras.Model) -> list[str]:
+        """Returns the parts that this start has nothing of, which stay as they are: a head that was switched on.
+
+        Raises RecordError where its weights are of other shapes, or where `into` has no place for one of them.
+        """
+        own = runs.weights(into)
+        if lost := self.weights.keys() - own.keys():
+            raise RecordError(f"{self.path}: {', '.join(sorted(lost))}: the model to be trained has no such weights")
+        runs.load_weights(into, own | self.weights, self.path)
+        return sorted(own.keys() - self.weights.keys())
 
 
 def load(path: str, which: str = "best") -> Start:

@@ -76,8 +76,8 @@ def fit(
         made.compile(optimizer=optimizer(recipe, len(names)))
         made.optimizer.build(made.trainable_variables)
     if start is not None:
-        start.put(made)
-        card["from"] = start.facts
+        fresh = start.put(made)
+        card["from"] = start.facts | ({"fresh": fresh} if fresh else {})
     card |= {
         "state": made.state_spec,
         "parameters": made.count_params(),
