@@ -24,6 +24,7 @@ DEFAULTS = {
     "WARM": False,  # compile it for many listeners before the first one comes
     "SERVER": None,  # host:port of a TF Serving; then MODEL_NAME is its name for the model
     "MODEL_NAME": None,
+    "XLA": False,  # ask for the compiled signatures; the server must be told to compile
     "LABEL": None,  # of the version that new pieces begin with; None: the latest one
     "TLS": False,
     "CA": None,  # a PEM file: who may vouch for the server, if not the public authorities
@@ -131,6 +132,7 @@ def remote(config: Mapping) -> TFServing:
         config["SERVER"],
         config["MODEL_NAME"],
         label=config["LABEL"],
+        xla=config["XLA"],
         tls=config["TLS"],
         ca=config["CA"],
         token=token_of(config),

@@ -28,7 +28,7 @@ from music.generation import CHUNK
 from serving import DEFAULTS, access, cors, create_app, keys, metrics, rates, remote, token_of
 from serving.embedded import find_model
 
-_ABOUT_SERVERS = ("model_name", "label", "tls", "ca", "identity_token", "token_file", "token_env")
+_ABOUT_SERVERS = ("model_name", "label", "xla", "tls", "ca", "identity_token", "token_file", "token_env")
 
 
 class Gunicorn(Application):
@@ -74,6 +74,10 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--label", metavar="LABEL", help="the version that new pieces begin with, such as stable; default: the latest"
     )
+    parser.add_argument(
+        "--xla", action="store_true",
+        help="ask for compiled signatures: a server started with --xla_cpu_compilation_enabled and an export --xla",
+    )  # fmt: skip
     parser.add_argument("--tls", action="store_true", help="speak TLS with that server")
     parser.add_argument("--ca", metavar="FILE", help="who may vouch for it, as PEM; default: the public authorities")
     token = parser.add_mutually_exclusive_group()
@@ -124,7 +128,7 @@ def run(argv: Sequence[str] | None = None) -> None:
             parser.error(f"{name}: expected a value, got an empty one")
         if given and not args.server:
             parser.error(f"{name} is about a --server")
-        if given and flag not in ("model_name", "label", "tls") and not args.tls:
+        if given and flag not in ("model_name", "label", "xla", "tls") and not args.tls:
             parser.error(f"{name} needs --tls: certificates and tokens are not for plain text")
     if args.warm and args.server:
         parser.error("--warm is about a model in this process, not about a --server")

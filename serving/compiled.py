@@ -1,4 +1,4 @@
-"""A function compiled by XLA → the same for any number of rows. Knows arrays; nothing of models, music or HTTP.
+"""A function compiled by XLA → the same for any number of rows. Knows arrays and names; nothing of music or HTTP.
 
 XLA compiles for one number of rows at a time and takes seconds for it, so a call is filled up to the next of a few
 sizes. The least is compiled at once, the others beside the calls when there is need for them; until then, many rows go
@@ -11,9 +11,31 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from music.generation import CHUNK
+
 _LOG = logging.getLogger(__name__)
 
 Tensors = Mapping[str, np.ndarray]
+
+TWINS = {"prime": "prime_xla", "generate": "generate_xla", "step": "generate_xla"}  # which signature answers for which
+
+
+def asked(signature: str, inputs: Tensors) -> Tensors:
+    """The inputs of a signature as its twin wants them: a step is a chunk of one, so there is one function less."""
+    if signature != "step":
+        return inputs
+    count = np.ones(len(inputs["noise"]), "i4")
+    noise = np.zeros((len(count), CHUNK, *inputs["noise"].shape[1:]), "f4")
+    noise[:, 0] = inputs["noise"]
+    return {**inputs, "noise": noise, "count": count}
+
+
+def answered(signature: str, outputs: Tensors) -> Tensors:
+    """What a twin gave as the signature gives it."""
+    if signature != "step":
+        return outputs
+    outputs = dict(outputs)
+    return {"row": outputs.pop("rows")[:, 0], **outputs}
 
 
 class Compiled:

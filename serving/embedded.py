@@ -15,11 +15,11 @@ import numpy as np
 
 from music import seals, storage
 from music.errors import BackendError, Overloaded, Unavailable
-from music.generation import CHUNK, Reply
-from serving.compiled import Compiled
+from music.generation import Reply
+from serving.compiled import TWINS, Compiled, answered, asked
 from serving.merging import WAITING, Merger, Tensors
 
-COMPILED = {"generate": (2, 8, 32), "prime": (2,)}  # what has a compiled twin, and numbers of rows; prime gains no more
+COMPILED = {"generate_xla": (2, 8, 32), "prime_xla": (2,)}  # for which numbers of rows; prime gains by no more
 MODELS = Path(__file__).resolve().parents[1] / "models"  # what ships with the project
 _SAVED = "saved_model.pb"  # written last, so a version without it is not complete
 
@@ -93,9 +93,9 @@ class Embedded:
             told = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise Unavailable(f"the model in {path} cannot be loaded: {told}") from error
         self._compiled = {
-            name: Compiled(partial(self._run, f"{name}_xla"), self._empty(f"{name}_xla"), sizes)
+            name: Compiled(partial(self._run, name), self._empty(name), sizes)
             for name, sizes in COMPILED.items()
-            if xla and f"{name}_xla" in self._model.signatures
+            if xla and name in self._model.signatures
         }
         self._mergers = {name: Merger(partial(self._answer, name), waiting=waiting) for name in self._model.signatures}
 
@@ -123,19 +123,10 @@ class Embedded:
         return Reply(dict(merger.call(self._checked(signature, inputs), timeout)), self._version)
 
     def _answer(self, signature: str, inputs: Tensors) -> Tensors:
-        if signature == "step" and "generate" in self._compiled:
-            outputs = dict(self._answer("generate", self._one_of_a_chunk(inputs)))
-            return {"row": outputs.pop("rows")[:, 0], **outputs}
-        compiled = self._compiled.get(signature)
-        return compiled.call(inputs) if compiled else self._run(signature, inputs)
-
-    @staticmethod
-    def _one_of_a_chunk(inputs: Tensors) -> Tensors:
-        """The inputs of `step` as those of `generate`: so there is one function less to compile."""
-        count = np.ones(len(inputs["noise"]), "i4")
-        noise = np.zeros((len(count), CHUNK, *inputs["noise"].shape[1:]), "f4")
-        noise[:, 0] = inputs["noise"]
-        return {**inputs, "noise": noise, "count": count}
+        twin = self._compiled.get(TWINS.get(signature, ""))
+        if twin is None:
+            return self._run(signature, inputs)
+        return answered(signature, twin.call(asked(signature, inputs)))
 
     def _run(self, signature: str, inputs: Tensors) -> Tensors:
         try:

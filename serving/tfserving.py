@@ -19,6 +19,7 @@ import numpy as np
 from music import wire
 from music.errors import BackendError, DeadlineExceeded, Overloaded, RecordError, SettingError, Unavailable
 from music.generation import Reply
+from serving.compiled import TWINS, answered, asked
 from serving.identity import Token
 
 RETRY_PAUSE = 0.1  # seconds before a call is made again
@@ -43,6 +44,8 @@ _HINTS = {  # what is in gRPC's words, and what may be done about it
     "Hostname Verification Check failed": "its certificate is another host's",
     "WRONG_VERSION_NUMBER": "it does not speak TLS, leave out --tls",
     "(UNAUTHENTICATED)": "it wants a token that holds, see --identity-token and --token-file",
+    "XLA compilation disabled": "start it with --xla_cpu_compilation_enabled, or us without --xla",
+    '_xla" not found': "this export has no compiled signatures, start us without --xla",
     "(PERMISSION_DENIED)": "who we are may not call it: for Cloud Run, grant roles/run.invoker",
 }
 _QUEUE_FULL = "queue to which this task was submitted is full"  # TF Serving calls that UNAVAILABLE as well
@@ -81,6 +84,7 @@ class TFServing:
         address: host:port of its gRPC side.
         name: what the server calls the model.
         label: what the server calls the version that new pieces begin with; None: the latest one.
+        xla: ask for the compiled twins of its signatures; the server must be told to compile.
         tls: speak TLS with it.
         ca: a PEM file with the certificates of who may vouch for it; None: gRPC's own list of public ones.
         token: where our tokens come from; only with TLS.
@@ -95,6 +99,7 @@ class TFServing:
         name: str,
         *,
         label: str | None = None,
+        xla: bool = False,
         tls: bool = False,
         ca: str | os.PathLike | None = None,
         token: Token | None = None,
@@ -105,6 +110,7 @@ class TFServing:
         self._address = address
         self._name = name
         self._label = label
+        self._twins = TWINS if xla else {}
         self._tls = tls
         self._ca = authorities(ca) if ca else None
         self._token = token
@@ -123,7 +129,9 @@ class TFServing:
         """See Backend. `timeout` is a deadline for both tries together."""
         request = wire.PredictRequest()
         request.model_spec.name = self._name
-        request.model_spec.signature_name = signature
+        request.model_spec.signature_name = self._twins.get(signature, signature)
+        if signature in self._twins:
+            inputs = asked(signature, inputs)
         if version is not None:
             request.model_spec.version.value = version
         elif self._label is not None:
@@ -135,6 +143,8 @@ class TFServing:
             outputs = {name: wire.from_tensor(tensor) for name, tensor in answer.outputs.items()}
         except RecordError as error:
             raise BackendError(f"{self._where}: {signature} answered {error}") from error
+        if signature in self._twins:
+            outputs = dict(answered(signature, outputs))
         return Reply(outputs, answer.model_spec.version.value)
 
     def _send(self, request, timeout: float | None):

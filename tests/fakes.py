@@ -214,6 +214,7 @@ class ModelServer:
         threads: calls at once; one more is refused (--grpc_max_threads, TF Serving's default is 4 a core).
         labels_ahead: a label that is new may be given to a version that is not loaded yet
             (--allow_version_labels_for_unavailable_models).
+        compiles: what XLA compiles is answered (--xla_cpu_compilation_enabled).
         tls: key and certificate as PEM; None: plain text.
 
     The numbers in comments are rows of the table that TF Serving's behaviour was written down in (FACTS 6).
@@ -228,10 +229,11 @@ class ModelServer:
         batching: Batching | None = None,
         threads: int = 64,
         labels_ahead: bool = False,
+        compiles: bool = False,
         tls: tuple[bytes, bytes] | None = None,
     ):
         self.name = Path(base).name
-        self._labels_ahead, self._tls = labels_ahead, tls
+        self._labels_ahead, self._compiles, self._tls = labels_ahead, compiles, tls
         self._labels: dict[str, int] = {}
         self._policy = None
         self.tokens: set[str] | None = None  # bearer tokens that are let in; None: nobody is asked
@@ -395,6 +397,8 @@ class ModelServer:
         function = model.signatures.get(signature)
         if function is None:  # 6
             raise Refused(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{signature}" not found.')
+        if signature.endswith("_xla") and not self._compiles:
+            raise Refused(grpc.StatusCode.INTERNAL, "XLA compilation disabled")
         inputs = _inputs(request, function.structured_input_signature[1])
         wanted = _filtered(request.output_filter, list(function.structured_outputs))
         run = functools.partial(_run, function)

@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,20 +56,36 @@ def test_the_card_travels_with_it(loaded, tiny_model, tiny_export):
     assert json.loads((tiny_export / "performance" / "1" / "assets" / "card.json").read_text()) == card.facts
 
 
-def test_warm_up_records_call_every_signature(loaded, tiny_export):
+def warm_up(version: Path):
+    """The requests that a model server makes of itself: (signature, inputs)."""
     from tensorflow_serving.apis import prediction_log_pb2
 
-    path = tiny_export / "performance" / "1" / "assets.extra" / "tf_serving_warmup_requests"
-    called = set()
+    path = version / "assets.extra" / "tf_serving_warmup_requests"
     for record in wire.read_records(io.BytesIO(path.read_bytes())):
         request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
-        name = request.model_spec.signature_name
-        given = {
-            key: wire.from_tensor(wire.Tensor.FromString(t.SerializeToString())) for key, t in request.inputs.items()
-        }
+        tensors = {key: wire.Tensor.FromString(t.SerializeToString()) for key, t in request.inputs.items()}
+        yield request.model_spec.signature_name, {key: wire.from_tensor(t) for key, t in tensors.items()}
+
+
+def test_warm_up_records_call_every_signature(loaded, tiny_export):
+    called = set()
+    for name, given in warm_up(tiny_export / "performance" / "1"):
         assert loaded.signatures[name](**{key: np.asarray(value) for key, value in given.items()})
         called.add(name)
     assert called == NAMES - {"serving_default", "prime_xla", "generate_xla"}  # a server may not be told to compile
+
+
+def test_where_it_is_told_to_compile_it_does_for_every_size_before_the_first_call(loaded, tiny_model, tmp_path):
+    export.save(*tiny_model, str(tmp_path), xla=True)
+    sizes: dict[str, list[int]] = {}
+    for name, given in warm_up(tmp_path):
+        (rows,) = {len(value) for value in given.values()}
+        sizes.setdefault(name, []).append(rows)
+        assert loaded.signatures[name](**{key: np.asarray(value) for key, value in given.items()})
+    assert sizes == {
+        **{name: [1] for name in ("describe", "prime", "likelihood", "step", "generate")},
+        **{name: list(export.SERVED_ROWS) for name in ("prime_xla", "generate_xla")},
+    }
 
 
 def test_a_version_is_never_overwritten_and_the_next_one_is_one_more(tiny_model, tmp_path):

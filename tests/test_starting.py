@@ -59,7 +59,7 @@ def test_a_part_that_the_start_lacks_begins_fresh_and_one_too_many_is_named(tiny
     for name, values in start.weights.items():
         np.testing.assert_array_equal(runs.weights(recalling)[name], values, err_msg=name)
     more = starting.Start("there", runs.weights(recalling), card)
-    with pytest.raises(RecordError, match="there: heads/pitch_repeat/bias, .*: the model to be trained has no such"):
+    with pytest.raises(RecordError, match=r"there: heads/pitch_repeat/bias, .*: the model to be trained has no such"):
         more.put(model.build(card))
 
 

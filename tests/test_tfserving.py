@@ -17,7 +17,7 @@ from fakes import CARD, F, ModelServer, front_end, melody
 from infra import demo
 from music import midi, wire
 from music.errors import BackendError, DeadlineExceeded, Overloaded, Unavailable
-from music.generation import Card, Generator, Reply, Settings
+from music.generation import CHUNK, Card, Generator, Reply, Settings
 from serving import create_app
 from serving.embedded import Embedded
 from serving.tfserving import TFServing
@@ -442,6 +442,29 @@ def test_thirty_two_listeners_are_not_refused_with_our_configuration(tiny_export
     assert max(run.calls for run in server.merged) > 1
     assert {run.padded for run in server.merged} <= set(batching.allowed_batch_sizes)
     assert [responses[n].data for n in (0, 13, 31)] == [piece(embedded, urls[n]) for n in (0, 13, 31)]
+
+
+@pytest.mark.parametrize("chunk", [1, CHUNK])
+def test_a_server_that_compiles_makes_the_pieces_that_the_compiled_model_makes_here(tiny_export, chunk):
+    here = Embedded(tiny_export)
+    urls = [f"/generate?random_seed={n}&notes=40&temperature={0.5 + n / 4}" for n in range(3)]
+    with ModelServer(tiny_export / "performance", batching=Batching.read(), compiles=True) as server:
+        backend = TFServing(server.address, "performance", xla=True)
+        with futures.ThreadPoolExecutor(3) as pool:
+            pieces = list(pool.map(lambda url: piece(backend, url, CHUNK=chunk), urls))
+        assert {name for name, _ in server.calls} == {"describe", "prime_xla", "generate_xla"}
+    assert pieces == [piece(here, url) for url in urls]
+
+
+def test_a_server_or_an_export_that_does_not_compile_is_named(server, toys, tiny_export):
+    asked = {"signature": "prime", "inputs": PRIME}
+    with pytest.raises(BackendError, match=r"without --xla: .*\"prime_xla\" not found"):
+        TFServing(server.address, "toy", xla=True).call(**asked)
+    with ModelServer(tiny_export / "performance") as other:
+        backend = TFServing(other.address, "performance", xla=True)
+        with pytest.raises(BackendError, match=r"--xla_cpu_compilation_enabled, .*: XLA compilation disabled"):
+            backend.call(**asked)
+        assert post(backend).status_code == 502
 
 
 def test_front_end_and_model_server_as_processes(tiny_export, embedded):

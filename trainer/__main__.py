@@ -109,6 +109,10 @@ def parser() -> argparse.ArgumentParser:
     )
     export.add_argument("--output", required=True, help="the base folder; <recipe>/<version> is made in it")
     export.add_argument("--version", type=_positive)
+    export.add_argument(
+        "--xla", action="store_true",
+        help="for a TF Serving with --xla_cpu_compilation_enabled: compile when it loads the version; another cannot",
+    )  # fmt: skip
     export.add_argument("--originality", metavar="FILE", help="ship this index of the training set with the model")
 
     index = commands.add_parser("originality", help="an index of the training set, to find copied passages by")
@@ -305,7 +309,7 @@ def _export(args) -> None:
             args.originality = beside
     card["made"] = {**card.get("made", {}), "commit": export.commit()}
     index = originality.read(args.originality) if args.originality else None
-    print(export.publish(model, card, args.output, args.version, index))
+    print(export.publish(model, card, args.output, args.version, index, args.xla))
 
 
 def _originality(args) -> None:

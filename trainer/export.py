@@ -21,6 +21,7 @@ from trainer import signatures
 from trainer.model import EventModel
 
 _TRIES = 5  # where others export at the same time
+SERVED_ROWS = (2, 8, 16, 24, 32)  # what infra/batching.config allows, and so for what a model server compiles
 SERVED = "saved_model.pb"  # published last: a version without it is not complete, and TF Serving cannot load it
 
 
@@ -28,8 +29,8 @@ class ExportError(MusicError):
     """The exported model does not do what the run's model does, or its place is taken."""
 
 
-def save(model: EventModel, card: dict, folder: str) -> None:
-    """Write a SavedModel with the signatures, the card as an asset and warm-up records."""
+def save(model: EventModel, card: dict, folder: str, xla: bool = False) -> None:
+    """Write a SavedModel with the signatures, the card as an asset and warm-up records; those of `xla`, too."""
     module = tf.Module()
     module.weights = {w.path: w.value for w in model.weights if "seed_generator" not in w.path}  # for starting.py
     module.chance = [w.value for w in model.weights if "seed_generator" in w.path]  # whose names are not unique
@@ -43,16 +44,22 @@ def save(model: EventModel, card: dict, folder: str) -> None:
             traced["describe"] = _describe(module)
         traced["serving_default"] = traced["step"]
         tf.saved_model.save(module, folder, signatures=traced)
-    _write_warm_up(model, folder)
+    _write_warm_up(model, folder, xla)
 
 
 def publish(
-    model: EventModel, card: dict, base: str, version: int | None = None, index: originality.Index | None = None
+    model: EventModel,
+    card: dict,
+    base: str,
+    version: int | None = None,
+    index: originality.Index | None = None,
+    xla: bool = False,
 ) -> str:
     """Save, load again, verify, and copy to <base>/<recipe>/<version>/, here or gs://, with saved_model.pb last.
 
     Args:
         index: of the training set, shipped with the model.
+        xla: for a model server that is told to compile; another one would not load the version.
 
     Returns:
         The version's folder; the version is one more than the newest there, if none is given.
@@ -62,7 +69,7 @@ def publish(
     """
     home = storage.join(base, card["recipe"])
     with tempfile.TemporaryDirectory(prefix="cadenza-export-") as beside:
-        save(model, card, beside)
+        save(model, card, beside, xla)
         verify(model, card, beside)
         if index:
             Path(beside, "assets.extra", originality.FILE).write_bytes(index.to_bytes())
@@ -172,16 +179,21 @@ def _describe(module):
     return describe.get_concrete_function(tf.TensorSpec([None], tf.int32, name="batch"))
 
 
-def _write_warm_up(model: EventModel, folder: str) -> None:
-    """One call of each signature, that TF Serving makes before it serves the version."""
-    calls = {"describe": {"batch": np.zeros(1, "i4")}}
+def _write_warm_up(model: EventModel, folder: str, xla: bool) -> None:
+    """One call of each signature, that TF Serving makes before it serves the version.
+
+    A compiled one is called with each number of rows that will come; with `xla` alone, as a server that is not told to
+    compile would not load the version.
+    """
+    calls = [("describe", {"batch": np.zeros(1, "i4")})]
     for name, inputs in signatures.specs(model).items():
-        if name.endswith(signatures.XLA):
-            continue  # a server that is not told to compile would not load the version
         ones = ("length", "count", "temperature", "top_p")  # zero would do no work, or be no setting
-        calls[name] = {key: np.full((1, *shape), key in ones, dtype) for key, (shape, dtype) in inputs.items()}
+        sizes = (SERVED_ROWS if xla else ()) if name.endswith(signatures.XLA) else (1,)
+        for rows in sizes:
+            given = {key: np.full((rows, *shape), key in ones, dtype) for key, (shape, dtype) in inputs.items()}
+            calls.append((name, given))
     records = []
-    for name, given in calls.items():
+    for name, given in calls:
         request = predict_pb2.PredictRequest()
         request.model_spec.signature_name = name
         for key, value in given.items():

@@ -33,7 +33,7 @@ def remote(name: str, base: str, notes: int, listeners: tuple[int, ...]) -> Iter
     """Behind the tests' model server, which merges as infra/batching.config says."""
     with (
         model_server(base, batching=True) as server,
-        front_end("--server", server.lists, "--model-name", "performance") as front,
+        front_end("--server", server.lists, "--model-name", "performance", "--xla") as front,
     ):
         yield from _crowds(f"{name}, over gRPC", front, notes, listeners, server)
 

@@ -52,14 +52,15 @@ def first_note(name: str, backend: Backend, tries: int) -> Iterator[Row]:
 def wire(name: str, base: str, seconds: float) -> Iterator[Row]:
     """The same model over gRPC, its server a process of its own, beside this process; where the time of a note goes."""
     with model_server(base) as server:
-        here = Embedded(base)
+        here, plain = Embedded(base), TFServing(server.lists, "performance")
         lists, content = (Split(address) for address in (server.lists, server.content))
         for chunk, what in ((CHUNK, f"chunks of {CHUNK}"), (1, "one `step` a note")):
-            backends = {"embedded": here, "lists": lists, "content": content}
-            found = rates({key: steady(backend, chunk) for key, backend in backends.items()}, 3 * seconds)
+            backends = {"embedded": here, "lists": lists, "content": content, "plain": plain}
+            found = rates({key: steady(backend, chunk) for key, backend in backends.items()}, 4 * seconds)
             figure = (
                 f"{found['lists']:.0f} notes/s with typed lists, {found['content']:.0f} with `tensor_content`: "
-                f"{found['lists'] / found['embedded']:.0%} · {found['content'] / found['embedded']:.0%} of in process"
+                f"{found['lists'] / found['embedded']:.0%} · {found['content'] / found['embedded']:.0%} of in process; "
+                f"{found['plain']:.0f} where nothing is compiled"
             )
             yield Row(f"over gRPC, {name}: {what}", figure, found)
             yield _where(what, name, lists, server, chunk, seconds)
@@ -78,7 +79,7 @@ def _where(what: str, name: str, backend: "Split", server, chunk: int, seconds: 
     whole, asking, waiting, reading = (milliseconds(part) for part in zip(*calls, strict=True))
     own = milliseconds([took - sum(parts) for took, *parts in calls])
     there = server.times()
-    graph, handled = there["graph"][signature], there["handled"][signature]
+    graph, handled = there["graph"]["generate"], there["handled"]["generate_xla"]
     parts = {
         "making the request": asking,
         "wire": waiting - handled,
@@ -95,7 +96,7 @@ class Split(TFServing):
     """Knows how long it took to make the request, to wait for the answer, and to read that; for one thread."""
 
     def __init__(self, address: str):
-        super().__init__(address, "performance")
+        super().__init__(address, "performance", xla=True)
         self.parts: dict[str, tuple[float, float, float]] = {}  # of the last call of each signature
 
     def call(self, signature: str, inputs, *, version=None, timeout=None) -> Reply:

@@ -1,9 +1,10 @@
 """The tests' model server as a process: says its addresses, then its times whenever it is asked, until its input ends.
 
-    python -m benchmarks.serving.model_server models/performance [--batching]
+    python -m benchmarks.serving.model_server exported/performance [--batching]
 
-It answers as TF Serving does, but is Python around TensorFlow's graph: what it adds to each call, TF Serving's C++ does
-in less. Its own share is told apart from the graph's.
+It answers as TF Serving does that is told to compile, and first calls what the export says to warm up, but is Python
+around TensorFlow's graph: what it adds to each call, TF Serving's C++ does in less. Its own share is told apart from
+the graph's.
 """
 
 import argparse
@@ -14,7 +15,9 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+from tensorflow_serving.apis import prediction_log_pb2
 
+from music import wire
 from tests import fakes
 from tests.batching import Batching
 
@@ -36,7 +39,7 @@ class Measured(fakes.ModelServer):
 
 def measured_run(function, inputs: dict) -> dict:
     """Run the graph, and note how long it takes."""
-    name = "generate" if "count" in inputs else "step" if "noise" in inputs else "other"
+    name = "generate" if "count" in inputs else "step" if "noise" in inputs else "other"  # compiled or not
     began = time.perf_counter()
     try:
         return _run(function, inputs)
@@ -53,9 +56,10 @@ def main() -> None:
     batching = Batching.read() if args.batching else None
     threads = 256  # as infra/compose.yaml says
     with (
-        Measured(args.base, batching=batching, threads=threads) as lists,
-        Measured(args.base, batching=batching, threads=threads, content=True) as content,
+        Measured(args.base, batching=batching, threads=threads, compiles=True) as lists,
+        Measured(args.base, batching=batching, threads=threads, compiles=True, content=True) as content,
     ):
+        warm_up(args.base)  # both share the model
         say({"lists": lists.address, "content": content.address})
         for _ in sys.stdin:
             runs = [run.calls for run in lists.merged] if batching else []
@@ -66,6 +70,18 @@ def main() -> None:
             })  # fmt: skip
             for said in (handled, graph, lists.merged if batching else []):
                 said.clear()
+
+
+def warm_up(base: Path) -> None:
+    """Call the newest version as its records say."""
+    version = max((folder for folder in base.iterdir() if folder.name.isdecimal()), key=lambda folder: int(folder.name))
+    model = fakes._loaded(version.resolve())
+    with (version / "assets.extra" / "tf_serving_warmup_requests").open("rb") as file:
+        for record in wire.read_records(file):
+            request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+            tensors = {name: wire.Tensor.FromString(t.SerializeToString()) for name, t in request.inputs.items()}
+            inputs = {name: wire.from_tensor(tensor) for name, tensor in tensors.items()}
+            _run(model.signatures[request.model_spec.signature_name], inputs)
 
 
 def say(what: dict) -> None:

@@ -31,7 +31,8 @@ def fresh(folder: Path, units: int, layers: int = 3) -> tuple[EventModel, str]:
     (bias,) = (weight for weight in made.weights if weight.path.endswith(first))
     bias.assign(np.where(np.arange(bias.shape[0]) == END, _NEVER, np.asarray(bias)))
     base = folder / str(units)
-    export.save(made, card | {"state": made.state_spec, "parameters": made.count_params()}, str(base / "performance/1"))
+    card |= {"state": made.state_spec, "parameters": made.count_params()}
+    export.save(made, card, str(base / "performance/1"), xla=True)
     return made, str(base)
 
 
