@@ -1,8 +1,8 @@
 """A Backend that runs a SavedModel in this process, on the CPU. Knows TF Serving's folders, but nothing of music.
 
-Calls of one signature that come at the same time are merged, see `merging`; each signature by itself, so that who
-begins a piece does not wait for those in the middle of theirs. TensorFlow is imported when a model is loaded and not
-before: a front end before a model server does without it.
+Calls of one signature that come at the same time are merged, see `merging`, and one run goes on at a time: else who
+came first would go on alone while the others are still being heard, and they would share what is left. TensorFlow is
+imported when a model is loaded and not before: a front end before a model server does without it.
 """
 
 import os
@@ -63,7 +63,7 @@ class Embedded:
 
     Args:
         folder: as `find_model` takes it. The version is the number that its folder is named by.
-        waiting: how many calls of a signature may wait for their turn.
+        waiting: how many calls may wait for their turn.
         xla: use the model's compiled twins, if it has them; compiling takes seconds, now.
 
     Raises:
@@ -97,7 +97,7 @@ class Embedded:
             for name, sizes in COMPILED.items()
             if xla and name in self._model.signatures
         }
-        self._mergers = {name: Merger(partial(self._answer, name), waiting=waiting) for name in self._model.signatures}
+        self._merger = Merger(self._answer, waiting=waiting)
 
     def warm(self) -> None:
         """Be ready for many listeners at once now, rather than seconds after they came."""
@@ -117,10 +117,9 @@ class Embedded:
         """
         if version not in (None, self._version):
             raise Unavailable(f"version {version} is not here, version {self._version} is")
-        merger = self._mergers.get(signature)
-        if merger is None:
-            raise BackendError(f"signature {signature!r}: the model has {', '.join(sorted(self._mergers))}")
-        return Reply(dict(merger.call(self._checked(signature, inputs), timeout)), self._version)
+        if signature not in self._model.signatures:
+            raise BackendError(f"signature {signature!r}: the model has {', '.join(sorted(self._model.signatures))}")
+        return Reply(dict(self._merger.call(signature, self._checked(signature, inputs), timeout)), self._version)
 
     def _answer(self, signature: str, inputs: Tensors) -> Tensors:
         twin = self._compiled.get(TWINS.get(signature, ""))

@@ -1,9 +1,10 @@
 """Calls that come at the same time → one call with the rows of all. Knows arrays and clocks; nothing of models or HTTP.
 
-A call that finds nobody at work runs at once. Those that come meanwhile wait, and the first of them runs next, for all:
-so there is no thread of ours. Whoever was just answered is likely to call again, and the next run waits for them, for
-a quarter of the time that the last one took at most; else the first to come back would run alone and the others behind
-it, at up to nearly twice the cost. A listener alone expects nobody and never waits.
+A call that finds nobody at work runs at once. Those that come meanwhile wait, and the first of them runs next, for
+all of its function: so there is no thread of ours, and first come is first served, whatever they call. Whoever was
+just answered is likely to call again, and the next run waits for them, for a quarter of the time that the last one
+took at most; else the first to come back would run alone and the others behind it, at up to nearly twice the cost. A
+listener alone expects nobody and never waits.
 """
 
 import logging
@@ -28,6 +29,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class _Call:
+    name: str
     inputs: Tensors
     rows: int
     leads: bool = False  # it is to make the next run
@@ -37,15 +39,15 @@ class _Call:
 
 
 class Merger:
-    """Merges calls of one function of batch-first arrays, of which one run goes on at a time. Threads share it.
+    """Merges calls of functions of batch-first arrays, of which one run goes on at a time. Threads share it.
 
     Args:
-        run: the function. What it answers to a row must not depend on the others.
+        run: calls the function of a name. What it answers to a row must not depend on the others.
         rows: of a run at most.
         waiting: how many calls may wait; one more is refused.
     """
 
-    def __init__(self, run: Callable[[Tensors], Tensors], *, rows: int = ROWS, waiting: int = WAITING):
+    def __init__(self, run: Callable[[str, Tensors], Tensors], *, rows: int = ROWS, waiting: int = WAITING):
         self._run, self._rows, self._most = run, rows, waiting
         self._waiting: deque[_Call] = deque()
         self._changed = threading.Condition()  # where the one who leads waits for the expected
@@ -53,8 +55,8 @@ class Merger:
         self._expected = 1  # calls to wait for,
         self._until = 0.0  # and until when, on time.monotonic's clock
 
-    def call(self, inputs: Tensors, timeout: float | None = None) -> Tensors:
-        """The function's answer to these inputs, whose arrays have as many rows each.
+    def call(self, name: str, inputs: Tensors, timeout: float | None = None) -> Tensors:
+        """The named function's answer to these inputs, whose arrays have as many rows each.
 
         Args:
             timeout: seconds until it must have begun; then it is waited for to its end.
@@ -64,7 +66,7 @@ class Merger:
             DeadlineExceeded: it has not begun in time.
             BackendError: the arrays do not have as many rows each; and what the function raises for this call alone.
         """
-        call = _Call(inputs, _rows(inputs))
+        call = _Call(name, inputs, _rows(inputs))
         with self._changed:
             if self._led and len(self._waiting) >= self._most:
                 raise Overloaded(f"{self._most} calls of the model wait already; try again in a moment")
@@ -134,15 +136,19 @@ class Merger:
                 answered.awake.set()
 
     def _gathered(self) -> list[_Call]:
-        """Those who run together: the expected ones or who is there in time, as many as fit, in their order."""
+        """Those who run together: the expected ones or who is there in time, in their order: the first one, and of
+        those behind it that call the same as many as fit."""
         with self._changed:
             while len(self._waiting) < self._expected and (left := self._until - time.monotonic()) > 0:
                 self._changed.wait(left)
             batch = [self._waiting.popleft()]
             rows = batch[0].rows
-            while self._waiting and rows + self._waiting[0].rows <= self._rows:
-                batch.append(self._waiting.popleft())
-                rows += batch[-1].rows
+            for call in [call for call in self._waiting if call.name == batch[0].name]:
+                rows += call.rows
+                if rows > self._rows:
+                    break
+                self._waiting.remove(call)
+                batch.append(call)
             return batch
 
     def _answer(self, batch: list[_Call]) -> None:
@@ -159,13 +165,13 @@ class Merger:
                 return
         for call in batch:
             try:
-                call.outputs = self._run(call.inputs)
+                call.outputs = self._run(call.name, call.inputs)
             except Exception as error:
                 call.error = error
 
     def _together(self, batch: list[_Call]) -> list[Tensors]:
         inputs = {name: np.concatenate([call.inputs[name] for call in batch]) for name in batch[0].inputs}
-        outputs = self._run(inputs)
+        outputs = self._run(batch[0].name, inputs)
         ends = np.cumsum([call.rows for call in batch])
         wrong = [name for name, array in outputs.items() if array.shape[:1] != (ends[-1],)]
         if wrong:

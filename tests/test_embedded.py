@@ -118,14 +118,15 @@ def test_listeners_at_once_do_not_disturb_each_other(backend):
 @contextmanager
 def watched(backend, signature: str, until):
     """The runs of one signature: how many rows each has; the first one begins when `until(merger)` is true."""
-    merger, runs = backend._mergers[signature], []
+    merger, runs = backend._merger, []
     run = merger._run
 
-    def watching(inputs):
-        runs.append(len(next(iter(inputs.values()))))
-        if len(runs) == 1:
-            eventually(lambda: until(merger))
-        return run(inputs)
+    def watching(name, inputs):
+        if name == signature:
+            runs.append(len(next(iter(inputs.values()))))
+            if len(runs) == 1:
+                eventually(lambda: until(merger))
+        return run(name, inputs)
 
     merger._run = watching
     try:
@@ -209,7 +210,7 @@ def test_one_more_than_may_wait_is_429(toy_folder):
         first = listeners.submit(ask, backend)
         eventually(lambda: runs)
         second = listeners.submit(ask, backend)
-        eventually(lambda: backend._mergers["step"].waiting)
+        eventually(lambda: backend._merger.waiting)
         response = ask(backend)
         refused.set()
         assert response.status_code == 429 and response.headers["Retry-After"] == "2"

@@ -17,11 +17,13 @@ class Squares:
     def __init__(self, **limits):
         self.merger = Merger(self, **limits)
         self.runs: list[list[int]] = []
+        self.names: list[str] = []
         self.threads: list[int] = []
         self.begun, self.go = threading.Event(), threading.Event()
 
-    def __call__(self, inputs):
+    def __call__(self, name, inputs):
         self.runs.append(inputs["x"].tolist())
+        self.names.append(name)
         self.threads.append(threading.get_ident())
         self.begun.set()
         assert self.go.wait(60)
@@ -29,16 +31,16 @@ class Squares:
             raise ValueError(f"a row below 0: {inputs['x'].tolist()}")
         return {"y": inputs["x"] ** 2}
 
-    def ask(self, *rows, timeout=None):
-        return self.merger.call({"x": np.array(rows)}, timeout)["y"].tolist()
+    def ask(self, *rows, timeout=None, name="a"):
+        return self.merger.call(name, {"x": np.array(rows)}, timeout)["y"].tolist()
 
 
 class Caller(threading.Thread):
     """One call in a thread of its own, and what came of it: a list, or an exception."""
 
-    def __init__(self, squares: Squares, *rows: int, timeout: float | None = None):
+    def __init__(self, squares: Squares, *rows: int, timeout: float | None = None, name: str = "a"):
         super().__init__()
-        self._ask = lambda: squares.ask(*rows, timeout=timeout)
+        self._ask = lambda: squares.ask(*rows, timeout=timeout, name=name)
         self._result = None
         self.start()
 
@@ -54,12 +56,13 @@ class Caller(threading.Thread):
         return self._result
 
 
-def queue(squares: Squares, *calls: tuple[int, ...]) -> list[Caller]:
+def queue(squares: Squares, *calls: tuple[int, ...], names: str = "") -> list[Caller]:
     """The first call, which runs until `go`, and the others, which wait behind it in this order."""
-    callers = [Caller(squares, *calls[0])]
+    called = names or "a" * len(calls)
+    callers = [Caller(squares, *calls[0], name=called[0])]
     assert squares.begun.wait(60)
     for number, rows in enumerate(calls[1:], start=1):
-        callers.append(Caller(squares, *rows))
+        callers.append(Caller(squares, *rows, name=called[number]))
         eventually(lambda number=number: squares.merger.waiting == number)
     return callers
 
@@ -96,6 +99,15 @@ def test_no_more_rows_than_fit_and_nobody_overtakes():
     squares.go.set()
     assert results(callers) == [[1], [4], [9, 16], [25], [36, 49, 64, 81]]
     assert squares.runs == [[1], [2, 3, 4], [5], [6, 7, 8, 9]]
+
+
+def test_calls_of_another_function_are_not_merged_and_first_come_is_first_served():
+    squares = Squares(rows=3)
+    callers = queue(squares, (1,), (2,), (3,), (4,), (5, 6), (7,), names="abcbbc")
+    squares.go.set()
+    assert results(callers) == [[1], [4], [9], [16], [25, 36], [49]]
+    assert squares.runs == [[1], [2, 4], [3, 7], [5, 6]]  # (5, 6) would be one row too many
+    assert "".join(squares.names) == "abcb"
 
 
 def test_who_is_alone_waits_for_nobody_and_runs_in_its_own_thread(patient):
@@ -142,7 +154,7 @@ def test_an_error_is_for_the_call_that_brings_it_about(caplog):
 
 def test_an_answer_that_cannot_be_split_is_asked_for_again_one_by_one():
     squares = Squares()
-    squares.merger = Merger(lambda inputs: {"y": np.array([squares(inputs)["y"].sum()])})
+    squares.merger = Merger(lambda name, inputs: {"y": np.array([squares(name, inputs)["y"].sum()])})
     callers = queue(squares, (1,), (2,), (3,))
     squares.go.set()
     assert results(callers) == [[1], [4], [9]]
@@ -192,7 +204,7 @@ def test_when_the_one_who_runs_for_all_is_broken_off_the_others_hear_of_it():
     squares = Squares()
     callers = queue(squares, (1,), (2,), (3,))
 
-    def stopped(inputs):
+    def stopped(name, inputs):
         raise SystemExit
 
     squares.merger._run = stopped
@@ -209,7 +221,7 @@ def test_when_the_one_who_runs_for_all_is_broken_off_the_others_hear_of_it():
 )
 def test_inputs_without_a_row_each_are_refused_before_they_can_shift_those_of_others(inputs):
     with pytest.raises(BackendError, match="as many rows each"):
-        Squares().merger.call(inputs)
+        Squares().merger.call("square", inputs)
 
 
 def test_many_at_once_all_get_their_own():
