@@ -444,14 +444,14 @@ def test_thirty_two_listeners_are_not_refused_with_our_configuration(tiny_export
     assert [responses[n].data for n in (0, 13, 31)] == [piece(embedded, urls[n]) for n in (0, 13, 31)]
 
 
+@pytest.mark.slow  # compiling takes its time
 @pytest.mark.parametrize("chunk", [1, CHUNK])
 def test_a_server_that_compiles_makes_the_pieces_that_the_compiled_model_makes_here(tiny_export, chunk):
     here = Embedded(tiny_export)
     urls = [f"/generate?random_seed={n}&notes=40&temperature={0.5 + n / 4}" for n in range(3)]
-    with ModelServer(tiny_export / "performance", batching=Batching.read(), compiles=True) as server:
+    with ModelServer(tiny_export / "performance", compiles=True) as server:
         backend = TFServing(server.address, "performance", xla=True)
-        with futures.ThreadPoolExecutor(3) as pool:
-            pieces = list(pool.map(lambda url: piece(backend, url, CHUNK=chunk), urls))
+        pieces = [piece(backend, url, CHUNK=chunk) for url in urls]
         assert {name for name, _ in server.calls} == {"describe", "prime_xla", "generate_xla"}
     assert pieces == [piece(here, url) for url in urls]
 
