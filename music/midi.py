@@ -1,6 +1,6 @@
 """MIDI bytes ⇄ Notes. Knows nothing of encodings, models or where bytes come from.
 
-We read ourselves (`smf` the bytes, `strokes` the keys; some 200 times as fast as pretty_midi, which with symusic is the
+We read ourselves (`smf` the bytes, `strokes` the keys; some 50 times as fast as pretty_midi, which with symusic is the
 oracle in the tests) and take what is damaged as far as it makes sense; pretty_midi writes. Tempo changes count in
 whichever track they stand, on one float64 tempo map.
 """
