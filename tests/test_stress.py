@@ -73,12 +73,14 @@ def test_two_hundred_visits_at_32_before_a_model_server_in_trouble(toys):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # of which most is compiling the model, on a machine that has much else to do
 def test_a_thousand_visits_at_64_before_a_model_server_in_trouble(toys):
     with before_trouble(toys, 20) as (front, trouble):
         storm(front, Visitors(front.port, excused=(502, *BUSY)), 1000, 64, trouble)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # of which most is compiling the model, on a machine that has much else to do
 def test_a_thousand_visits_at_64_with_the_model_in_the_same_process():
     with front_end("--model", str(soak.MODEL), WEB_CONCURRENCY="1") as front:
         storm(front, Visitors(front.port, long=600), 1000, 64, nullcontext())
@@ -134,6 +136,7 @@ def test_every_kind_of_visitor_comes_to_a_soak():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # of which most is compiling the model, on a machine that has much else to do
 def test_a_soak_of_half_a_minute(capfd):
     with pytest.raises(SystemExit) as exit:
         soak.main(["--minutes", "0.6", "--every", "12", "--megabytes", "300"])
