@@ -33,7 +33,7 @@ def file(target: Path) -> Iterator[BinaryIO]:
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = _beside(target)
     try:
-        with _named(target), open(beside, "wb") as made:
+        with _named(beside, target), open(beside, "wb") as made:
             _hold(made.fileno())
             yield made
             made.flush()
@@ -103,11 +103,11 @@ def _hold(number: int) -> None:
 
 
 @contextlib.contextmanager
-def _named(target: Path) -> Iterator[None]:
-    """A full disk is an error of a file that the user knows."""
+def _named(beside: Path, target: Path) -> Iterator[None]:
+    """A full disk, or one that must not be written, is an error of the file that the user knows."""
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno in _UNNAMED:
+        if error.filename == str(beside) or (error.filename is None and error.errno in _UNNAMED):
             error.filename = str(target)
         raise

@@ -303,14 +303,19 @@ def test_a_run_began_with_the_weights_that_its_card_names():
     assert training._same_start(exported, exported)
 
 
-def test_jax_trains_and_its_weights_load_here(tiny_dataset, tmp_path):
+@pytest.mark.slow
+def test_jax_trains_and_its_weights_load_and_export_here(tiny_dataset, tmp_path):
     done = subprocess.run(
         [*command(tiny_dataset, tmp_path, 2), "--backend", "jax"], capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
     assert [int(line["epoch"]) for line in history(tmp_path)] == [1, 2]
-    _, card = runs.load(str(tmp_path))
+    made, card = runs.load(str(tmp_path))
     assert card["made"]["backend"] == "jax"
+    from trainer import export
+
+    version = export.publish(made, card, str(tmp_path / "exported"))  # which verifies: the same nll, the same draws
+    assert (Path(version) / "saved_model.pb").exists()
 
 
 @pytest.fixture

@@ -65,15 +65,21 @@ def publish(
         The version's folder; the version is one more than the newest there, if none is given.
 
     Raises:
-        ExportError: the version exists, or the saved model's answers differ from the run's.
+        ExportError: the version exists, the saved model's answers differ from the run's, or there is no room.
     """
     home = storage.join(base, card["recipe"])
     with tempfile.TemporaryDirectory(prefix="cadenza-export-") as beside:
-        save(model, card, beside, xla)
+        try:
+            save(model, card, beside, xla)
+            if index:
+                Path(beside, "assets.extra", originality.FILE).write_bytes(index.to_bytes())
+            seals.seal_folder(Path(beside), [f"assets.extra/{originality.FILE}"])
+        except (tf.errors.OpError, OSError) as error:  # a full disk, say; TensorFlow has a kind of its own for each
+            told = " ".join(str(error).split())[-300:]
+            raise ExportError(
+                f"{beside}: the model cannot be written there: {told}; TMPDIR names another place"
+            ) from error
         verify(model, card, beside)
-        if index:
-            Path(beside, "assets.extra", originality.FILE).write_bytes(index.to_bytes())
-        seals.seal_folder(Path(beside), [f"assets.extra/{originality.FILE}"])
         for _ in range(_TRIES):
             target = storage.join(home, str(version or _next(home)))
             if version and storage.exists(target):  # without saved_model.pb somebody may be about to fill it
