@@ -7,7 +7,7 @@ WORKERS ?= 2
 # Compiled modules are kept: every start of Beam or TensorFlow would be seconds slower without.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow test-all check serve examples bench fuzz soak sound browser lock audit sbom images clean \
+.PHONY: demo test test-slow test-all check serve examples bench fuzz kills soak sound browser lock audit sbom images clean \
   bucket cloud-check stack gate stack-down base build publish deploy project-named
 demo: sound
 	$(BIN)/python -m infra.demo --output out/demo
@@ -47,6 +47,10 @@ figures: sound
 	$(BIN)/python -m benchmarks.originality --model $(MODEL) --data $(DATA) --split validation
 	$(BIN)/python -m benchmarks.originality --model $(MODEL) --data $(DATA) --split test
 	$(BIN)/python -m infra.examples --model $(MODEL) --output docs/examples
+
+# A hundred kills of each stage, at random instants; for a quiet machine, and hours.
+kills: .venv/ready
+	KILLS=100 nice -n 19 $(BIN)/python -m pytest -q -s -m slow tests/test_kills.py
 
 bench: sound
 	$(BIN)/python -m benchmarks.preprocess

@@ -108,6 +108,6 @@ def _named(beside: Path, target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename == str(beside) or (error.filename is None and error.errno in _UNNAMED):
+        if str(error.filename) == str(beside) or (error.filename is None and error.errno in _UNNAMED):
             error.filename = str(target)
         raise

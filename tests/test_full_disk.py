@@ -50,7 +50,7 @@ def failing(monkeypatch):
             if opened != number:
                 return builtins.open(path, mode)
             if why == errno.EROFS:
-                raise OSError(why, os.strerror(why), str(path))  # as the system's own open does
+                raise OSError(why, os.strerror(why), path)  # as the system's own open does
             return Full(path)
 
         monkeypatch.setattr(unfinished, "open", open, raising=False)
@@ -173,6 +173,7 @@ def test_places_that_cannot_be_written_are_named(tiny_dataset, tmp_path, capsys)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_an_export_without_room_is_a_line_and_leaves_nothing(tiny_model, tmp_path):
     from trainer import export
 
@@ -186,6 +187,7 @@ def test_an_export_without_room_is_a_line_and_leaves_nothing(tiny_model, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_training_goes_on_as_if_there_had_been_room(tiny_recipe, tiny_dataset, tmp_path, failing):
     """Whichever file of the second epoch it is that does not fit."""
     from trainer import training

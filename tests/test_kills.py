@@ -1,6 +1,7 @@
 """kill -9 at random instants: what is there afterwards is whole or nothing, and the same command makes it whole.
 
-KILLS says how many kills each of these tests makes; `make kills` makes a hundred.
+KILLS says how many: so many of preprocessing and of training, a quarter of exports and ten times as many of their last
+part, which takes a moment only. `make kills` is for a hundred.
 """
 
 import multiprocessing
@@ -59,7 +60,7 @@ def test_preprocessing(tmp_path):
         return [sys.executable, "-m", "preprocessing", *where, "--shards", "4", "--overwrite"]
 
     seconds = whole_run(line("whole"))
-    whole, rng = contents(tmp_path / "whole"), random.Random(KILLS)
+    whole, rng, complete = contents(tmp_path / "whole"), random.Random(KILLS), 0
     assert "dataset.json" in whole
     for number in range(KILLS):
         kill(line("killed"), rng.uniform(0, seconds))
@@ -69,9 +70,11 @@ def test_preprocessing(tmp_path):
             assert "no complete dataset" in str(error)
         else:
             assert contents(tmp_path / "killed") == whole
+            complete += 1
         if number % 5 == 4 or number == KILLS - 1:
             whole_run(line("killed"))
             assert contents(tmp_path / "killed") == whole
+            print(f"preprocessing: {number + 1} killed, {complete} of them after the end", flush=True)
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
@@ -87,6 +90,7 @@ def test_training(tiny_dataset, tmp_path, backend):
         if rounds == 9 or killed == kills:
             whole_run(line)
             same(run, whole)
+            print(f"training on {backend}: {killed} killed", flush=True)
             weights = {
                 name: data for name, data in contents(whole).items() if name.startswith(("weights/", "samples/"))
             }
@@ -115,6 +119,7 @@ def test_export(tiny_dataset, tiny_export, tmp_path):
     time.sleep(2.5)  # until what is left is old enough to be nobody's
     whole_run(line(base))
     found = storage.entries(base / "performance")
+    print(f"export: {-(-KILLS // 4)} killed, {len(found) - 1} of them after the end", flush=True)
     assert found == [str(number + 1) for number in range(len(found))]
     ours, theirs = contents(base / "performance" / found[-1]), contents(tmp_path / "whole" / "performance" / "1")
     assert ours.keys() == theirs.keys()
@@ -173,7 +178,7 @@ def test_publishing_under_the_eyes_of_a_server(tiny_export, tmp_path):
         server.join()
     assert faults == [] and "1" in seen
     assert broken, "none was killed while it was at it"
-    print(f"{complete} complete, {broken} nothing")
+    print(f"publishing: {broken} killed, {complete} after the end", flush=True)
     time.sleep(2.5)
     storage.publish(source, base / "performance" / "1000000", last="saved_model.pb")
     assert all(name.isdecimal() for name in storage.entries(base / "performance"))
