@@ -7,7 +7,7 @@ WORKERS ?= 2
 # Compiled modules are kept: every start of Beam or TensorFlow would be seconds slower without.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow test-all check serve examples bench fuzz kills soak sound browser lock audit sbom images clean \
+.PHONY: demo test test-slow test-all check serve examples figures bench fuzz kills soak sound browser lock audit sbom images clean \
   bucket cloud-check stack gate stack-down base build publish deploy project-named
 demo: sound
 	$(BIN)/python -m infra.demo --output out/demo
