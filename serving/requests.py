@@ -35,7 +35,7 @@ FORMATS = {  # name: the media types that ask for it; the first one is the reply
     "musicxml": ("application/vnd.recordare.musicxml+xml",),
 }
 MOST_NOTES = 30_000  # of a seed; MAESTRO's longest piece has 25,076, a 5 MB file may hold 800,000
-_READING = Turns("reading MIDI files", os.cpu_count() or 1, waiting=14)  # a file of 5 MB may take a core for seconds
+_READING = Turns("reading MIDI files", os.cpu_count() or 1, waiting=32)  # a file of 5 MB may take a core for seconds
 RAW_TYPES = (*MIDI_TYPES, "application/octet-stream")
 _FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
 

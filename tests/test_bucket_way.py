@@ -149,7 +149,7 @@ def test_an_export_takes_the_next_number(proxy, monkeypatch):
     """What is saved is for test_export; here it is where it goes, with others about."""
     from trainer import export
 
-    def save(model, card, folder: str) -> None:
+    def save(model, card, folder: str, xla: bool) -> None:
         for name in ("assets/card.json", "saved_model.pb"):
             storage.write(storage.join(folder, name), model)
 

@@ -339,7 +339,7 @@ def test_without_google_auth_the_extra_is_named(monkeypatch, module, package):
 
 
 def create_config() -> dict:
-    names = ("LABEL", "CA", "TOKEN_FILE", "TOKEN_ENV", "IDENTITY_TOKEN")
+    names = ("LABEL", "XLA", "CA", "TOKEN_FILE", "TOKEN_ENV", "IDENTITY_TOKEN")
     return {"SERVER": "a.example:443", "MODEL_NAME": "toy", "TLS": True} | dict.fromkeys(names)
 
 

@@ -487,6 +487,7 @@ def test_a_beginning_that_is_too_long_for_a_link_is_asked_for(visit, chromium):
 
 def test_a_phone_in_the_house_hears_it_too_and_has_its_links(visit, address):
     """Over plain HTTP a browser has neither AudioWorklet nor clipboard."""
+    visit.refused = ("The Cross-Origin-Opener-Policy header has been ignored",)  # as it is over plain HTTP
     page = visit(address.replace("127.0.0.1", ANOTHER), has_touch=True)
     ready(page)
     assert not page.evaluate("isSecureContext")

@@ -423,7 +423,9 @@ def test_the_edges_of_the_ranges_are_inside(client, query):
 def test_a_seed_that_is_not_midi_is_400(client):
     assert "not a MIDI file" in problem(client.post("/generate", data=PNG, headers=MIDI), 400)
     assert "not a MIDI file" in problem(client.post("/generate", data={"seed": (io.BytesIO(PNG), "a.png")}), 400)
-    assert "damaged" in problem(client.post("/generate", data=midi.write(SEED)[:40], headers=MIDI), 400)
+    no_clock = midi.write(SEED)[:12] + bytes(2) + midi.write(SEED)[14:]
+    assert "damaged MIDI header" in problem(client.post("/generate", data=no_clock, headers=MIDI), 400)
+    assert "without notes" in problem(client.post("/generate", data=midi.write(SEED)[:40], headers=MIDI), 422)
 
 
 def test_an_empty_seed_is_400(client):

@@ -236,6 +236,7 @@ def pair(monkeypatch):
     monkeypatch.setattr(worker, "PATIENCE", {"read": 0.3, "write": 0.3})
     monkeypatch.setattr(worker, "PACE", {"read": 1e9, "write": 1e9})
     ours, theirs = socket.socketpair()
+    ours.settimeout(None)  # as gunicorn has it, whatever others made the default
     with Socket(ours) as wrapped, theirs:
         yield wrapped, theirs
 
