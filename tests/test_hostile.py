@@ -23,7 +23,7 @@ from music.errors import MidiError
 from music.pieces import Dataset
 from preprocessing import __main__ as stage
 from serving import create_app
-from tests.fuzz.midi import sound
+from tests.fuzz.midi import read_or_refused
 
 ROOT = Path(__file__).parents[1]
 NOTE = (0.0, 0.25, 60, 80)  # what `note()` reads as: 240 ticks of 480 a quarter
@@ -222,17 +222,6 @@ def test_what_is_too_large_is_refused_before_it_is_looked_at():
 
 
 # --- laws ------------------------------------------------------------------------------------------------------------
-
-
-def read_or_refused(data: bytes) -> None:
-    """The promise: notes, and lines that tell, or a MidiError of one line."""
-    try:
-        notes, warnings = midi.read_mended(data)
-    except MidiError as error:
-        assert str(error) and "\n" not in str(error)
-        return
-    assert sound(notes)
-    assert all(line and line.isprintable() and len(line) < 250 for line in warnings) and len(warnings) < 40
 
 
 events = st.one_of(

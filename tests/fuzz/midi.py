@@ -25,15 +25,21 @@ FOUND: list[bytes] = []
 
 
 def one(data: bytes) -> None:
+    read = read_or_refused(data)
+    if read and len(data) % 8 == 0:  # these read it again, so not every time
+        _others(data, *read)
+
+
+def read_or_refused(data: bytes) -> tuple[nt.Notes, list[str]] | None:
+    """The promise: notes, and lines that tell, or a MidiError of one line."""
     try:
         notes, warnings = midi.read_mended(data)
     except MidiError as error:
         assert str(error) and "\n" not in str(error)
-        return
+        return None
     assert sound(notes), notes
     assert len(warnings) < 40 and all(line.isprintable() and 0 < len(line) < 250 for line in warnings), warnings
-    if len(data) % 8 == 0:  # these read it again, so not every time
-        _others(data, notes, warnings)
+    return notes, warnings
 
 
 def _others(data: bytes, notes: nt.Notes, warnings: list[str]) -> None:
