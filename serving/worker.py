@@ -36,7 +36,9 @@ class Socket(socket.socket):
     """A connection's socket. It waits for the other side, but not for ever; and knows how long it has."""
 
     def __init__(self, accepted: socket.socket):
+        timeout = accepted.gettimeout()
         super().__init__(accepted.family, accepted.type, accepted.proto, accepted.detach())
+        self.settimeout(timeout)  # a new socket has the process' default, and libraries change that
         self.renew()
 
     def renew(self) -> None:

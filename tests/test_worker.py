@@ -278,6 +278,19 @@ def test_all_bytes_arrive_in_their_order(pair):
     assert bytes(got) == data and ours.kept_waiting() == 0
 
 
+def test_what_others_make_the_default_timeout_is_not_ours():
+    """Apache Beam's sign-in makes it a minute, for one."""
+    ours, theirs = socket.socketpair()
+    ours.settimeout(None)
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(60)
+    try:
+        with Socket(ours) as wrapped, theirs:
+            assert wrapped.gettimeout() is None
+    finally:
+        socket.setdefaulttimeout(before)
+
+
 def test_who_takes_no_bytes_is_given_up(pair):
     ours, _ = pair
     with pytest.raises(ConnectionResetError, match="too slow"):
