@@ -250,6 +250,8 @@ class _Track:
                 else:
                     self._tell("a system message, which no file may hold, is left out")
                     at += _SYSTEM.get(status, 0)
+                    if at > len(data):
+                        raise IndexError
                 self.at, self.tick, self.running = at, tick, running
                 if status == 0xFF and kind == _END:
                     return True
