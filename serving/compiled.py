@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from music.errors import RecordError
 from music.generation import CHUNK
 
 _LOG = logging.getLogger(__name__)
@@ -31,11 +32,14 @@ def asked(signature: str, inputs: Tensors) -> Tensors:
 
 
 def answered(signature: str, outputs: Tensors) -> Tensors:
-    """What a twin gave as the signature gives it."""
+    """What a twin gave as the signature gives it. Raises RecordError where it gave no row."""
     if signature != "step":
         return outputs
     outputs = dict(outputs)
-    return {"row": outputs.pop("rows")[:, 0], **outputs}
+    rows = outputs.pop("rows", np.zeros(0))
+    if rows.ndim < 2 or not rows.shape[1]:
+        raise RecordError(f"rows: expected at least one of each piece, got {rows.shape}")
+    return {"row": rows[:, 0], **outputs}
 
 
 class Compiled:

@@ -141,10 +141,10 @@ class TFServing:
         answer = self._send(request, timeout)
         try:
             outputs = {name: wire.from_tensor(tensor) for name, tensor in answer.outputs.items()}
+            if signature in self._twins:
+                outputs = dict(answered(signature, outputs))
         except RecordError as error:
             raise BackendError(f"{self._where}: {signature} answered {error}") from error
-        if signature in self._twins:
-            outputs = dict(answered(signature, outputs))
         return Reply(outputs, answer.model_spec.version.value)
 
     def _send(self, request, timeout: float | None):

@@ -77,7 +77,7 @@ TABLE = {
     "serving/turns.py": "music.errors serving",
     "serving/rates.py": "music.errors serving flask werkzeug",
     "serving/keys.py": "music.errors flask werkzeug",
-    "serving/compiled.py": "music.generation numpy",
+    "serving/compiled.py": "music.errors music.generation numpy",
     "serving/embedded.py": "serving.compiled serving.merging music numpy (tensorflow)",
     "serving/merging.py": "music.errors numpy",
     "serving/identity.py": "music.errors (google.auth) (google.oauth2)",

@@ -467,6 +467,17 @@ def test_a_server_or_an_export_that_does_not_compile_is_named(server, toys, tiny
         assert post(backend).status_code == 502
 
 
+@pytest.mark.parametrize("shape", [None, (), (1,), (1, 0, 4)])
+def test_a_compiled_step_without_rows_is_the_servers_fault(monkeypatch, shape):
+    answer = wire.PredictResponse()
+    if shape is not None:
+        wire.to_tensor(np.zeros(shape, "i4"), answer.outputs["rows"])
+    backend = TFServing("127.0.0.1:1", "toy", xla=True)
+    monkeypatch.setattr(backend, "_send", lambda request, timeout: answer)
+    with pytest.raises(BackendError, match="step answered rows: expected at least one"):
+        backend.call("step", {"noise": np.zeros((1, 4), "f4")})
+
+
 def test_front_end_and_model_server_as_processes(tiny_export, embedded):
     with (
         ModelServer(tiny_export / "performance") as server,

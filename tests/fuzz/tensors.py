@@ -1,10 +1,11 @@
-"""Any bytes as what a model server answers: tensors, or a RecordError, within the memory that the bytes may ask for."""
+"""Any bytes as what a model server answers, compiled or not: tensors or a RecordError, in the memory that they may take."""
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
 from music import wire
 from music.errors import RecordError
+from serving.compiled import answered
 
 
 def _reply() -> bytes:
@@ -37,7 +38,15 @@ def _one_value(*shape: int) -> bytes:
     return b"\0" + reply.SerializeToString()
 
 
-FOUND = [_one_value(2**40), _one_value(2**40, 2**40), _one_value(*[1] * 70), _one_value(0, 2**62, 2**62)]
+def _rows(*shape: int) -> bytes:
+    """A reply to a compiled `step` whose rows have this shape."""
+    reply = wire.PredictResponse()
+    wire.to_tensor(np.zeros(shape, "i4"), reply.outputs["rows"])
+    return b"\0" + reply.SerializeToString()
+
+
+FOUND = [_rows(), _rows(1), _rows(1, 0, 4), b"\0"]
+FOUND += [_one_value(2**40), _one_value(2**40, 2**40), _one_value(*[1] * 70), _one_value(0, 2**62, 2**62)]
 
 
 def one(data: bytes) -> None:
@@ -51,5 +60,7 @@ def one(data: bytes) -> None:
             array = wire.from_tensor(tensor)
             assert array.shape == tuple(dim.size for dim in tensor.tensor_shape.dim)
             assert wire.from_tensor(wire.to_tensor(array)).shape == array.shape
+        outputs = answered("step", {name: wire.from_tensor(tensor) for name, tensor in reply.outputs.items()})
+        assert outputs["row"].ndim >= 1 and "rows" not in outputs
     except (RecordError, DecodeError) as error:
         assert str(error)
