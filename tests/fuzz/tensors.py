@@ -1,4 +1,4 @@
-"""Any bytes as what a model server answers, compiled or not: tensors or a RecordError, in the memory that they may take."""
+"""Any bytes as a model server's answer, compiled or not: tensors, or a RecordError, in the memory they may ask for."""
 
 import numpy as np
 from google.protobuf.message import DecodeError
