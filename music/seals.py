@@ -17,8 +17,8 @@ MANIFEST = "assets.extra/manifest.json"  # in a version's folder, where TF Servi
 
 
 def seal(facts: dict, indent: int | None = 1) -> bytes:
-    """Facts as JSON that says when it is damaged."""
-    return json.dumps({**facts, KEY: digest(facts)}, ensure_ascii=False, indent=indent).encode()
+    """Facts as JSON that says when it is damaged; in ASCII, as a word may hold what is no UTF-8."""
+    return json.dumps({**facts, KEY: digest(facts)}, indent=indent).encode()
 
 
 def unseal(data: str | bytes, name: str) -> dict:

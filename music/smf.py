@@ -75,7 +75,8 @@ def read(data: bytes) -> File:
     if len(data) > MOST_BYTES:
         raise MidiError(f"too large for a MIDI file: expected at most {MOST_BYTES:,} bytes, got {len(data):,}")
     faults = _Faults()
-    data, start = bytes(data), _beginning(data)
+    start, stop = _place(data)
+    data = bytes(data[:stop])
     after, announced, ticks_per_quarter, tempo = _header(data, start, faults)
     events, sizes, marks, end = [], [], [], 0
     for number, (begin, stop) in enumerate(_tracks(data, after, faults)):
@@ -105,13 +106,17 @@ def read(data: bytes) -> File:
     )
 
 
-def _beginning(data: bytes) -> int:
-    """Where MThd stands: at once, or inside the RIFF of an .rmi file."""
+def _place(data: bytes) -> tuple[int, int]:
+    """Where MThd stands, and where what belongs to it stops: all, or a chunk inside the RIFF of an .rmi file."""
     if data[:4] == b"RIFF" and data[8:12] == b"RMID" and (found := data.find(b"MThd", 12, 4096)) >= 0:
-        return found
+        size = int.from_bytes(data[found - 4 : found], "little")
+        stop, next = found + size, found + size + size % 2
+        behind = bytes(data[next : next + 4])  # a title and such, if the size is none that lies
+        is_data = data[found - 8 : found - 4] == b"data" and stop <= len(data)
+        return found, stop if is_data and (not behind or (_chunk(behind) and behind != b"MTrk")) else len(data)
     if data[:4] != b"MThd":
         raise MidiError(f"not a MIDI file: expected it to begin with b'MThd', got {bytes(data[:4])!r}")
-    return 0
+    return 0, len(data)
 
 
 def _header(data: bytes, start: int, faults: _Faults) -> tuple[int, int, int, int | None]:
@@ -120,6 +125,10 @@ def _header(data: bytes, start: int, faults: _Faults) -> tuple[int, int, int, in
         raise MidiError(f"damaged MIDI: the header is cut, expected 14 bytes, got {len(data) - start}")
     size, format, tracks = (_number(data, start + at, count) for at, count in ((4, 4), (8, 2), (10, 2)))
     after = start + 8 + size
+    if size < 6 and data[after : after + 4] == b"MTrk":
+        raise MidiError(
+            f"damaged MIDI header: expected at least 6 bytes in it, got {size}, which do not say how long a tick is"
+        )
     if size != 6 and data[after : after + 4] != b"MTrk":
         faults.add("the header is said to have {:,} bytes, expected 6", start + 4, 0, size)
         after = start + 14
@@ -164,6 +173,8 @@ def _tracks(data: bytes, at: int, faults: _Faults) -> Iterator[tuple[int, int]]:
                 said, stop = stop - at - 8, following if following >= 0 else len(data)
                 faults.add("a track is said to have {:,} bytes, {:,} are there", at + 4, 0, said, stop - at - 8)
             yield at + 8, stop
+        elif kind == b"MThd":
+            faults.add("another song's header; all tracks are read as played together", at)
         at = stop
 
 
@@ -183,9 +194,8 @@ class _Track:
         self.data, self.begin, self.number, self.faults = data[begin:stop], begin, number, faults
         self.events: list[np.ndarray] = []
         self.marks: list[tuple[int, int, bytes]] = []
-        self.at = self.tick = self.running = (
-            0  # the next byte, the time there, the status that counts where none stands
-        )
+        self.at = self.tick = 0  # the next byte, and the time there
+        self.running = 0  # the status that counts where none stands
 
     def read(self) -> None:
         """Read to the end mark, or to where the events break off."""

@@ -38,7 +38,9 @@ def file(target: Path) -> Iterator[BinaryIO]:
             yield made
             made.flush()
             os.fsync(made.fileno())
-        os.replace(beside, target)
+            if fcntl is None:  # Windows renames no open file; elsewhere it stays held until it is in its place
+                made.close()
+            os.replace(beside, target)
     finally:
         beside.unlink(missing_ok=True)
 
@@ -53,9 +55,10 @@ def folder(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = _beside(target)
     beside.mkdir()
-    held = os.open(beside, os.O_RDONLY)
+    held = None if fcntl is None else os.open(beside, os.O_RDONLY)  # on Windows no folder can be opened
     try:
-        _hold(held)
+        if held is not None:
+            _hold(held)
         yield beside
         try:
             os.rename(beside, target)
@@ -64,7 +67,8 @@ def folder(target: Path) -> Iterator[Path]:
                 raise
             raise Conflict(f"{target} is there already; choose another one") from error
     finally:
-        os.close(held)
+        if held is not None:
+            os.close(held)
         shutil.rmtree(beside, ignore_errors=True)
 
 
@@ -72,7 +76,9 @@ def sweep(where: Path) -> list[str]:
     """Remove from a folder and below it what was left in the making by those that live no more; its names."""
     if fcntl is None:
         return []
-    return [path.name for path in sorted(where.rglob(".*.tmp")) if _NAME.fullmatch(path.name) and _removed(path)]
+    below = os.walk(where)  # which steps over what goes meanwhile, as rglob does not: others take theirs away right now
+    found = [Path(at, name) for at, *both in below for names in both for name in names if _NAME.fullmatch(name)]
+    return [path.name for path in sorted(found) if _removed(path)]
 
 
 def _removed(path: Path) -> bool:

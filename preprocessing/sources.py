@@ -70,10 +70,10 @@ class Files:
         yield lambda group: chain.from_iterable(in_turn(read, group))
 
     def _paths(self, pattern: str) -> dict[str, str]:
-        """The path of every file that matches, by id; bytes in it that are no UTF-8 stand as \\xe9."""
+        """The path of every file that matches, by id."""
         below = len(storage.join(self.base, ""))
         paths = [file.path for file in storage.glob(pattern)]
-        return {os.fsencode(path[below:]).decode(errors="backslashreplace"): path for path in paths}
+        return {_told(path[below:]): path for path in paths}
 
 
 @dataclass(frozen=True)
@@ -158,16 +158,17 @@ def find(text: str) -> Source:
     path = text.rstrip("/") if storage.remote(text) else os.path.abspath(text)
     if exists and storage.is_folder(path):
         pattern = storage.join(storage.literally(path), "**")
-        return Files(os.path.basename(path), os.path.basename(path), path, pattern, pattern)
+        name = _told(os.path.basename(path))
+        return Files(name, name, path, pattern, pattern)
     if exists and path.lower().endswith(".zip"):
         return _find_zip(path)
     if exists:
         base = os.path.dirname(path)
-        return Files(os.path.basename(path), "", base, storage.literally(path), _tables_in(base))
+        return Files(_told(os.path.basename(path)), "", base, storage.literally(path), _tables_in(base))
     if wildcard := storage.WILDCARD.search(path):
         base = os.path.dirname(path[: wildcard.start()])
         name = posixpath.join(os.path.basename(base), path[len(storage.join(base, "")) :])
-        return Files(name, os.path.basename(base), base, path, _tables_in(base))
+        return Files(_told(name), _told(os.path.basename(base)), base, path, _tables_in(base))
     raise MusicError(f"--input {text}: there is no such folder, file, zip or glob")
 
 
@@ -181,6 +182,11 @@ def is_table(id: str) -> bool:
     return bool(_TABLE.fullmatch(posixpath.basename(id))) and _visible(id)
 
 
+def _told(path: str) -> str:
+    """A path as a word that can be written: bytes in it that are no UTF-8 stand as \\xe9."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
 def _visible(id: str) -> bool:
     return bool(id) and not any(part.startswith(".") or part == "__MACOSX" for part in id.split("/"))
 
@@ -190,7 +196,7 @@ def _tables_in(folder: str) -> str:
 
 
 def _find_zip(path: str) -> Zip:
-    name = os.path.basename(path)
+    name = _told(os.path.basename(path))
     try:
         with _open_zip(path) as archive:
             members = [member for member in archive.namelist() if _visible(member)]
@@ -219,7 +225,7 @@ def attempt(id: str, make: Callable[[], Any]) -> Iterable:
     except (StorageError, MissingDependency):
         raise
     except Exception as error:  # whatever a damaged file makes of zlib, zipfile or numpy
-        yield TaggedOutput(FAILED, (id, str(error) or type(error).__name__))
+        yield TaggedOutput(FAILED, (id, _told(str(error)) or type(error).__name__))
 
 
 class ReadFiles(beam.PTransform):

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -46,6 +47,14 @@ def after(folder: Path, name: str, read, flips: int = FLIPS):
 def named(error: Exception, name: str) -> None:
     """The error is a line that names the file."""
     assert name in str(error) and "\n" not in str(error), error
+
+
+def test_a_seal_is_whole_whatever_its_words_and_however_they_were_written():
+    facts = {"source": "caf\udce9", "composer": "Dvořák"}
+    assert seals.unseal(seals.seal(facts), "it") == facts
+    facts["source"] = "café"
+    before = json.dumps({**facts, seals.KEY: seals.digest(facts)}, ensure_ascii=False)  # as of before 2026-11-22
+    assert seals.unseal(before, "it") == seals.unseal(seals.seal(facts), "it") == facts
 
 
 # --- a dataset ---------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,6 +116,50 @@ def test_two_that_publish_at_once_do_not_mix(tmp_path):
     assert contents(tmp_path) == {"one/file": b"one", "two/file": b"two", "there/file": b"two"}
 
 
+def test_many_that_publish_at_once_do_not_stumble_over_what_the_others_take_away(tmp_path):
+    """Each looks for what killed writers left while the others' folders in the making come and go."""
+    for number in range(20):
+        storage.write(tmp_path / "made" / str(number) / "file", b"x")
+
+    def publish(number: int) -> None:
+        storage.publish(tmp_path / "made", tmp_path / "there" / str(number), "file")
+        storage.remove(tmp_path / "there" / str(number))
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(publish, range(60))) == [None] * 60
+    assert storage.entries(tmp_path / "there") == []
+
+
+def test_a_file_is_held_until_it_is_in_its_place(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def late(*paths):
+        assert unfinished.sweep(tmp_path) == []
+        replace(*paths)
+
+    monkeypatch.setattr(unfinished, "_YOUNG", -1.0)
+    monkeypatch.setattr(os, "replace", late)
+    storage.write(tmp_path / "file", b"x")
+    assert contents(tmp_path) == {"file": b"x"}
+
+
+def test_where_there_are_no_locks_nothing_is_opened_that_cannot_be(tmp_path, monkeypatch):
+    """Windows neither opens a folder nor renames an open file."""
+    replace, made = os.replace, []
+
+    def closed(*paths):
+        assert made[-1].closed
+        replace(*paths)
+
+    monkeypatch.setattr(unfinished, "fcntl", None)
+    monkeypatch.setattr(os, "open", lambda path, *_: pytest.fail(f"{path} is opened"))
+    monkeypatch.setattr(os, "replace", closed)
+    with unfinished.folder(tmp_path / "folder") as folder, unfinished.file(folder / "file") as file:
+        made.append(file)
+        file.write(b"x")
+    assert contents(tmp_path) == {"folder/file": b"x"}
+
+
 def test_what_killed_writers_left_is_swept_away_and_nothing_else(tmp_path, monkeypatch):
     program = (
         "import os, sys; from pathlib import Path; from music import unfinished\n"
@@ -127,6 +172,7 @@ def test_what_killed_writers_left_is_swept_away_and_nothing_else(tmp_path, monke
     left = storage.entries(tmp_path / "deep")
     assert len(left) == 2
     storage.write(tmp_path / ".mine.tmp", b"not ours")
+    monkeypatch.setattr(unfinished, "_YOUNG", 3600.0)
     assert unfinished.sweep(tmp_path) == []  # too young: its maker may not have taken hold of it yet
     monkeypatch.setattr(unfinished, "_YOUNG", -1.0)
     with unfinished.file(tmp_path / "deep" / "now") as file:

@@ -31,6 +31,12 @@ RIFF = struct.pack("<4sI4s4sI", b"RIFF", 500, b"RMID", b"data", 400)
 OFF = b"\0\x80\x3c\0"
 
 
+def riff(music: bytes, behind: bytes, size: int | None = None) -> bytes:
+    """An .rmi file with its true sizes, if no other is told of its data."""
+    inside = b"RMIDdata" + struct.pack("<I", len(music) if size is None else size) + music + behind
+    return b"RIFF" + struct.pack("<I", len(inside)) + inside
+
+
 def short(notes):
     return [
         (round(float(n["start"]), 6), round(float(n["end"]), 6), int(n["pitch"]), int(n["velocity"])) for n in notes
@@ -45,6 +51,11 @@ def short(notes):
     {
         "inside RIFF": RIFF + song(note()),
         "inside RIFF, padded to an even size": RIFF + song(note()) + b"LIST\0\0\0\0",
+        "inside RIFF, a title behind it": riff(song(note() + b"\0\xff\1\1x"), b"LIST\x0e\0\0\0INFOINAM\2\0\0\0hi"),
+        "inside RIFF, an odd one, and a title behind it": riff(song(note()), b"\0LIST\x04\0\0\0INFO"),
+        "inside RIFF, an odd one, padded": riff(song(note()), b"\0"),
+        "inside RIFF, an odd one, not padded, as some writers leave it": riff(song(note()), b""),
+        "inside RIFF, a size that leads to a track": riff(song(note()), b"", size=14),
         "a longer header": b"MThd\0\0\0\x08\0\1\0\1\1\xe0??" + chunk(note() + END),
         "a chunk that is no track": head() + b"XFIH\0\0\0\3abc" + chunk(note() + END),
         "running status goes on after a text": song(b"\0\x90\x3c\x50" + b"\0\xff\1\2hi" + b"\x81\x70\x3c\0"),
@@ -190,6 +201,12 @@ TRACK = note() + note(62)
         ),
         "a note never ended": (
             song(note() + b"\0\x90\x3e\x40"), [NOTE], "notes: 1 are struck and never released; they are left out",
+        ),
+        "two songs, one behind the other": (
+            song(note()) + song(note(62)),
+            [NOTE, (0.0, 0.25, 62, 80)],
+            "byte 35: another song's header; all tracks are read as played together; "
+            "byte 10: the header announces 1 tracks, there are 2",
         ),
         "no track": (head(), [], "byte 10: the header announces 1 tracks, there are 0"),
     }.values(),

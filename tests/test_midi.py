@@ -368,6 +368,10 @@ END_OF_TRACK = b"MTrk\0\0\0\4\0\xff\x2f\0"
         "RIFF around MIDI": (b"RIFF" + bytes(16) + WHOLE, "got b'RIFF'"),
         "four bytes": (b"MThd", "header"),
         "division 0": (HEADER + b"\0\0" + END_OF_TRACK, "positive number of ticks per quarter in bytes 12-13, got 0"),
+        "a header without a division": (
+            b"MThd\0\0\0\4\0\1\0\1" + END_OF_TRACK, "at least 6 bytes in it, got 4, which do not say how long a tick is"
+        ),
+        "an empty header": (b"MThd\0\0\0\0" + END_OF_TRACK, "at least 6 bytes in it, got 0"),
         "7 frames a second": (HEADER + b"\xf9\x28" + END_OF_TRACK, "24, 25, 29 or 30 frames .* got 7 and 40"),
         "no ticks a frame": (HEADER + b"\xe7\0" + END_OF_TRACK, "some ticks a frame in bytes 12-13, got 25 and 0"),
         "a note of more than a day": (file([on(0, 60), off(DAY + 480, 60)]), "ends after 8.64e\\+04 s"),

@@ -160,6 +160,24 @@ class TestSources:
         Path(os.fsdecode(os.fsencode(folder) + b"/\xe9tude.mid")).write_bytes(tune(2))
         assert set(process(folder, tmp_path / "out")) == {"good.mid", r"\xe9tude.mid"}
 
+    def test_a_folder_that_is_no_utf8(self, tmp_path):
+        folder = fill(Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")), {"a.mid": tune(1), "b.mid": b"noise"})
+        (folder / "c.mid").mkdir()
+        os.mkfifo(folder / "d.mid")
+        archive = pack(folder.parent / f"{folder.name}.zip", {"a.mid": tune(1)})
+        for number, source in enumerate((folder, folder / "*.mid", folder / "a.mid", archive)):
+            out = tmp_path / f"out{number}"
+            (piece,) = process(source, out).values()
+            assert piece.composer == ("" if source.name == "a.mid" else r"caf\xe9")
+            assert Dataset.open(str(out)).facts["source"] in (r"caf\xe9", r"caf\xe9/*.mid", "a.mid", r"caf\xe9.zip")
+        reasons = {line["path"]: line["reason"] for line in lines(tmp_path / "out0/errors.jsonl")}
+        assert reasons["d.mid"].endswith(r"/caf\xe9/d.mid: expected a file") and "b.mid" in reasons
+
+    def test_a_place_that_is_no_utf8_is_refused_before_the_work(self, corpus, tmp_path, capsys):
+        assert stage.run(["--input", str(corpus), "--output", os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")]) == 2
+        assert capsys.readouterr().err.endswith("expected a name in UTF-8\n")
+        assert not list(tmp_path.glob("caf*"))
+
     def test_zip_without_its_top_folder(self, tmp_path):
         path = pack(
             tmp_path / "x.zip", {"bach/air.mid": tune(1), "bach/b/c.mid": tune(2), "__MACOSX/bach/._air.mid": b""}
