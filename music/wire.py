@@ -170,7 +170,8 @@ def from_tensor(tensor) -> np.ndarray:
     if min(shape, default=0) < 0:
         raise RecordError(f"a tensor of shape {shape}: expected no size below 0")
     count = math.prod(shape)
-    if len(shape) > _MOST_SIZES or count > _MOST_VALUES:  # a few bytes may ask for all memory: one value repeats
+    least = math.prod(size or 1 for size in shape)  # numpy measures an empty array by its other sizes
+    if len(shape) > _MOST_SIZES or least > _MOST_VALUES:  # a few bytes may ask for all memory: one value repeats
         raise RecordError(
             f"a tensor of shape {str(shape)[:50]}: expected at most {_MOST_SIZES} sizes and {_MOST_VALUES:,} values"
         )
