@@ -8,92 +8,28 @@ and clocks; nothing of HTTP but where a head ends, nor of music.
 """
 
 import errno
-import select
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from selectors import EVENT_READ
 
-from gunicorn.http.errors import ParseException
-from gunicorn.workers.gthread import TConn, ThreadWorker
-from werkzeug.exceptions import BadRequest, RequestTimeout
+from gunicorn.http.errors import LimitRequestHeaders, ParseException
+from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
+from werkzeug.exceptions import BadRequest, HTTPException
 
 from serving import access
+from serving.sockets import Socket
 
 HEAD = 10.0  # seconds from connecting, or from the first byte of another request, to the end of a request's head
-_MOST_HEAD = 2**16  # bytes that we collect of one; what is longer the parser refuses
-PATIENCE = {"read": 15.0, "write": 60.0}  # seconds that one request may keep us waiting in all,
-PACE = {"read": 32 * 2**10, "write": 16 * 2**10}  # and one more for so many bytes that did go through
+_MOST_HEAD = 2**16  # bytes that we collect of one; what is longer is refused
 _OVERDUE = 0.5  # seconds that somebody may wait for a thread before we look for one,
 _SLOW = 2.0  # and that a request must have kept us waiting to lose its own
-_LINGER = 2.0  # seconds that a closed connection's other side has to close, too; else its last bytes may be lost
+_LINGER = 2.0  # seconds that a closed connection's other side has to close, too; else its last bytes may be lost,
+_MOST_LINGER = 8 * 2**20  # and bytes that it may still send: who sends a file that is too large has to hear so
 _NO_MORE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-
-
-class Socket(socket.socket):
-    """A connection's socket. It waits for the other side, but not for ever; and knows how long it has."""
-
-    def __init__(self, accepted: socket.socket):
-        timeout = accepted.gettimeout()
-        super().__init__(accepted.family, accepted.type, accepted.proto, accepted.detach())
-        self.settimeout(timeout)  # a new socket has the process' default, and libraries change that
-        self.renew()
-
-    def renew(self) -> None:
-        """Another request begins."""
-        self._waited = {"read": 0.0, "write": 0.0}
-        self._moved = {"read": 0, "write": 0}
-        self._since: float | None = None  # we wait, and have since then
-        self.give_up: Callable[[], None] | None = None  # says that no request can follow; None: we are in the head
-
-    def kept_waiting(self) -> float:
-        """How many seconds this request's other side has kept us waiting; 0 while it does not."""
-        since = self._since
-        return 0.0 if since is None else sum(self._waited.values()) + time.monotonic() - since
-
-    def recv(self, size: int, flags: int = 0) -> bytes:
-        """Some bytes. Raises RequestTimeout for a body that comes too slowly, ConnectionResetError for a head."""
-        if self.gettimeout() != 0 and not flags and not self._wait("read", select.POLLIN):
-            if self.give_up:
-                self.give_up()
-                raise RequestTimeout("the body came too slowly, and we have stopped waiting for the rest of it")
-            raise ConnectionResetError(errno.ECONNRESET, "the other side is too slow")
-        data = super().recv(size, flags)
-        self._moved["read"] += 0 if flags else len(data)
-        return data
-
-    def sendall(self, data, flags: int = 0) -> None:
-        """All of the bytes. Raises ConnectionResetError where they are taken too slowly."""
-        rest = memoryview(data).cast("B")
-        while rest:
-            try:
-                sent = self.send(rest, flags | socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                if self.gettimeout() == 0:
-                    raise
-                if not self._wait("write", select.POLLOUT):
-                    raise ConnectionResetError(errno.ECONNRESET, "the other side is too slow") from None
-                continue
-            self._moved["write"] += sent
-            rest = rest[sent:]
-
-    def _wait(self, way: str, event: int) -> bool:
-        """Whether the other side is ready in time. Raises TimeoutError where a timeout of the socket's is shorter."""
-        left = PATIENCE[way] + self._moved[way] / PACE[way] - self._waited[way]
-        own = self.gettimeout()
-        ready = select.poll()
-        ready.register(self, event)
-        began = self._since = time.monotonic()
-        try:
-            found = left > 0 and bool(ready.poll(1000 * (left if own is None else min(left, own))))
-        finally:
-            self._since = None
-            self._waited[way] += time.monotonic() - began
-        if not found and own is not None and own < left:
-            raise TimeoutError("timed out")
-        return found
 
 
 class Connection(TConn):
@@ -102,6 +38,7 @@ class Connection(TConn):
     def __init__(self, cfg, sock, client, server, lingering):
         super().__init__(cfg, sock, client, server)
         self.head = b""
+        self.drained = 0  # bytes that came when we had closed it
         self._lingering = lingering
 
     def close(self, graceful: bool = False) -> None:
@@ -120,7 +57,7 @@ class Worker(ThreadWorker):
         self.log.error_log.addFilter(access.printable)  # what it quotes of a request that is none
         self._submitted: dict[Connection, float] = {}  # those who wait for a thread, since when; oldest first
         self._inside: set[Connection] = set()  # those who have one
-        self._lingering: dict[Connection, float] = {}  # those we have closed, until when
+        self._lingering: deque[Connection] = deque()  # those we have closed
 
     # The loop's own thread runs these
 
@@ -137,6 +74,8 @@ class Worker(ThreadWorker):
             return
         self.nr_conns += 1
         self._collect(Connection(self.cfg, Socket(accepted), client, listener.getsockname(), self._linger))
+        if self.nr_conns >= self.worker_connections:
+            self._end_one()
 
     def on_client_socket_readable(self, conn, client) -> None:
         """A connection that was kept has another request."""
@@ -144,33 +83,67 @@ class Worker(ThreadWorker):
         self.keepalived_conns.remove(conn)
         self._collect(conn)
 
+    def finish_request(self, conn, fs) -> None:
+        """A request is over. What has come of the next one is a head like any other."""
+        kept = not fs.cancelled() and not fs.exception() and fs.result()
+        if kept and (begun := conn.parser.unreader.take_buffered()):
+            self._collect(conn)
+            self._more(conn, begun)
+        else:
+            super().finish_request(conn, fs)
+
     def _collect(self, conn: Connection) -> None:
         conn.sock.setblocking(False)
-        conn.timeout = time.monotonic() + HEAD
+        conn.timeout = time.monotonic() + (HEAD if self.alive else STOP_KEEPALIVE_LINGER)
         self.pending_conns.append(conn)
         self.poller.register(conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn))
 
     def on_pending_socket_readable(self, conn, client) -> None:
-        """More of a head; all of it goes to a thread."""
+        """More of a head, or the connection's end."""
         try:
             data = client.recv(_MOST_HEAD)
         except BlockingIOError:
             return
         except OSError:
             data = b""
+        if data:
+            self._more(conn, data)
+        else:
+            self._end(conn, self.pending_conns)
+
+    def _more(self, conn: Connection, data: bytes) -> None:
+        """More of a head; all of it goes to a thread."""
         conn.head += data
-        if data and b"\r\n\r\n" not in conn.head[-len(data) - 3 :] and len(conn.head) < _MOST_HEAD:
+        whole = b"\r\n\r\n" in conn.head[-len(data) - 3 :]
+        if not whole and len(conn.head) < _MOST_HEAD:
             return
-        self.poller.unregister(client)
-        self.pending_conns.remove(conn)
-        if not data:
-            self.nr_conns -= 1
-            conn.close()
+        self._take(conn, self.pending_conns)
+        if not whole:
+            self.handle_error(None, conn.sock, conn.client, LimitRequestHeaders(f"more than {_MOST_HEAD:,} bytes"))
+            conn.close(graceful=True)
             return
+        self.nr_conns += 1
         conn.init()
         conn.parser.unreader.unread(conn.head)
         conn.head, conn.data_ready = b"", True
         self.enqueue_req(conn)
+
+    def _take(self, conn: Connection, queue: deque[Connection]) -> None:
+        """It waits there no more."""
+        self.poller.unregister(conn.sock)
+        queue.remove(conn)
+        self.nr_conns -= 1
+
+    def _end(self, conn: Connection, queue: deque[Connection]) -> None:
+        self._take(conn, queue)
+        conn.close()
+
+    def _end_one(self) -> None:
+        """No more connections can be taken: of those that ask for nothing, end the one whose time is over first."""
+        queues = [queue for queue in (self.pending_conns, self.keepalived_conns, self._lingering) if queue]
+        if queues:
+            queue = min(queues, key=lambda queue: queue[0].timeout)
+            self._end(queue[0], queue)
 
     def enqueue_req(self, conn) -> None:
         """A request waits for a thread."""
@@ -181,9 +154,8 @@ class Worker(ThreadWorker):
         """See ThreadWorker; and look for those who are too slow."""
         super().wait_for_and_dispatch_events(min(timeout, _OVERDUE) if self._submitted or self._lingering else timeout)
         self._make_room()
-        now = time.monotonic()
-        for conn in [conn for conn, until in self._lingering.items() if until <= now]:
-            self._end(conn)
+        while self._lingering and self._lingering[0].timeout <= time.monotonic():
+            self._end(self._lingering[0], self._lingering)
 
     def _make_room(self) -> None:
         """Where somebody waits for a thread, those who wait for their other side lose theirs."""
@@ -207,24 +179,20 @@ class Worker(ThreadWorker):
         except (OSError, ValueError):
             conn.close()
             return
-        self._lingering[conn] = time.monotonic() + _LINGER
+        conn.timeout = time.monotonic() + _LINGER
+        self._lingering.append(conn)
         self.nr_conns += 1
 
     def _drain(self, conn: Connection, client) -> None:
         try:
-            if client.recv(_MOST_HEAD):
-                return
+            data = client.recv(_MOST_HEAD)
         except BlockingIOError:
             return
         except OSError:
-            pass
-        self._end(conn)
-
-    def _end(self, conn: Connection) -> None:
-        self.poller.unregister(conn.sock)
-        del self._lingering[conn]
-        self.nr_conns -= 1
-        conn.close()
+            data = b""
+        conn.drained += len(data)
+        if not data or conn.drained > _MOST_LINGER:
+            self._end(conn, self._lingering)
 
     def _cap_keepalive(self, deadline: float) -> None:
         """We stop: those who have not asked for anything yet have as long as those who were kept."""
@@ -250,6 +218,13 @@ class Worker(ThreadWorker):
         if req.body is not None:
             req.body.reader.read = _told(req.body.reader.read)
         return super().handle_request(req, conn)
+
+    def _keepalive_after(self, conn, keepalive):
+        """See ThreadWorker. A reply is out; what is wrong with a body that nobody read is not worth a second one."""
+        try:
+            return super()._keepalive_after(conn, keepalive)
+        except (HTTPException, ParseException):
+            return False
 
 
 def _told(read: Callable[[int], bytes]) -> Callable[[int], bytes]:

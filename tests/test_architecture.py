@@ -73,6 +73,7 @@ TABLE = {
     "serving/metrics.py": "serving music (prometheus_client)",
     "serving/access.py": "serving",
     "serving/gunicorn.conf.py": "serving",
+    "serving/sockets.py": "werkzeug",
     "serving/worker.py": "gunicorn werkzeug serving",
     "serving/turns.py": "music.errors serving",
     "serving/rates.py": "music.errors serving flask werkzeug",

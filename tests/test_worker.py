@@ -5,6 +5,7 @@ answered, where it would otherwise wait for as long as they do.
 """
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -18,21 +19,30 @@ import requests
 from fakes import front_end, scripted
 
 from serving import worker
-from serving.worker import Socket
 
 HEAD = b"POST /generate?notes=2 HTTP/1.1\r\nHost: here\r\nContent-Type: audio/midi\r\n"
 BODY = HEAD + b"Content-Length: 10000\r\n\r\nMThd"
 CHUNKS = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 IMPATIENT = (
-    "worker.HEAD, worker.PATIENCE, worker.PACE = 1.0, *[dict.fromkeys(['read', 'write'], n) for n in (1.0, 1e7)]"
+    "worker.HEAD, sockets.PATIENCE, sockets.PACE = 1.0, *[dict.fromkeys(['read', 'write'], n) for n in (1.0, 1e7)]"
 )
-PATIENT = "worker.HEAD, worker.PATIENCE = 300.0, {'read': 300.0, 'write': 300.0}"
+PATIENT = "worker.HEAD, sockets.PATIENCE = 300.0, {'read': 300.0, 'write': 300.0}"
+FOR_EVER = f"{PATIENT}\nworker._SLOW = 300.0"
+ASK = b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n"
+LATER = """
+configure = __main__.Gunicorn.load_config
+def configured(self):
+    configure(self)
+    import resource
+    %s
+__main__.Gunicorn.load_config = configured
+"""  # what is done when the configuration has been read
 
 
 def program(patch: str, notes: int = 40, pause: float = 0) -> tuple[str, str]:
     """The scripted front end, after some other lines."""
     flag, text = scripted(notes, pause)
-    return flag, text.replace("__main__.run()", f"from serving import worker\n{patch}\n__main__.run()")
+    return flag, text.replace("__main__.run()", f"from serving import sockets, worker\n{patch}\n__main__.run()")
 
 
 @contextmanager
@@ -79,11 +89,39 @@ def received(connection: socket.socket) -> bytes:
     "data", [b"", b"P", BODY[:60], b"GET /healthz HTTP/1.1\r\nX: " + b"x" * 9000, b"\x16\x03\x01\x02\x00\x01"]
 )
 def test_a_head_that_never_ends_costs_no_thread(tmp_path, data):
-    with served(tmp_path, PATIENT) as (url, _), connections(url, 100, data) as held:
+    with served(tmp_path, FOR_EVER) as (url, _), connections(url, 100, data) as held:
         assert requests.get(f"{url}/healthz", timeout=60).status_code == 200
         held[0].setblocking(False)
         with pytest.raises(BlockingIOError):
             held[0].recv(1)  # it is still open
+
+
+def test_nor_does_one_that_is_begun_behind_another_request(tmp_path):
+    with served(tmp_path, FOR_EVER) as (url, _), connections(url, 100, ASK + ASK[:1]) as held:
+        assert requests.get(f"{url}/healthz", timeout=60).status_code == 200
+        for connection in held:
+            connection.sendall(ASK[1:].replace(b"Host", b"Connection: close\r\nHost"))
+            assert received(connection).count(b"HTTP/1.1 200") == 2
+
+
+@pytest.mark.parametrize("before", [b"", ASK])
+def test_a_head_that_is_too_long_is_431(tmp_path, before):
+    head = b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: %b\r\n" % (n, bytes([120]) * 8000) for n in range(9))
+    with served(tmp_path, FOR_EVER) as (url, _), connections(url, 70, before + head) as held:
+        for connection in held:
+            assert received(connection).count(b"HTTP/1.1 431 ") == 1
+        assert requests.get(f"{url}/healthz", timeout=60).status_code == 200
+
+
+def test_where_there_is_room_for_no_more_connections_the_idle_go(tmp_path):
+    with (
+        served(tmp_path, PATIENT + LATER % "self.cfg.set('worker_connections', 100)") as (url, _),
+        requests.Session() as kept,
+    ):
+        assert kept.get(f"{url}/healthz", timeout=60).status_code == 200
+        with connections(url, 150, b"") as idle, connections(url, 150, b"P"):
+            assert requests.get(f"{url}/healthz", timeout=60).status_code == 200
+            assert received(idle[0]) == b""  # who came first
 
 
 def test_a_head_has_so_long_and_no_longer(tmp_path):
@@ -102,6 +140,13 @@ def test_a_body_that_comes_too_slowly_is_408(tmp_path, data):
             assert b"Connection: close" in head
             assert "came too slowly" in json.loads(body)["detail"]
     assert [line["status"] for line in log] == [408] * 3
+
+
+@pytest.mark.parametrize("path", [b"/nowhere", b"/healthz"])
+def test_a_damaged_body_that_nobody_reads_has_one_reply(tmp_path, path):
+    data = CHUNKS.replace(b"/generate?notes=2", path) + b"zz\r\n"
+    with served(tmp_path, PATIENT) as (url, _), connections(url, 1, data) as (connection,):
+        assert received(connection).count(b"HTTP/1.1 ") == 1
 
 
 def test_a_byte_now_and_then_is_too_slow_too(tmp_path):
@@ -144,12 +189,26 @@ def test_closing_waits_for_nobody(tmp_path):
         assert [received(connection).startswith(b"HTTP/1.0 200") for connection in held] == [True] * 40
 
 
+def test_who_goes_on_sending_is_drained_for_a_while(tmp_path):
+    """Long enough for who sends what is too large to hear so."""
+    with served(tmp_path, "worker._LINGER = 300.0") as (url, _):
+        with connections(url, 1, HEAD + b"Content-Length: 7000000\r\n\r\n" + bytes(7_000_000)) as (connection,):
+            assert received(connection).startswith(b"HTTP/1.1 413 ")
+        with connections(url, 1, ASK.replace(b"1.1", b"1.0")) as (connection,):
+            assert received(connection).startswith(b"HTTP/1.0 200 ")
+            with pytest.raises(OSError):
+                for _ in range(1000):
+                    connection.sendall(bytes(2**16))
+
+
 def test_more_connections_than_descriptors_do_not_kill_a_worker(tmp_path):
-    patch = "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (80, 80))"
-    with served(tmp_path, f"{patch}\n{PATIENT}") as (url, _):
-        before = pid(url)
+    fewer = LATER % "resource.setrlimit(resource.RLIMIT_NOFILE, (80, 80))"
+    with served(tmp_path, f"{PATIENT}\n{fewer}") as (url, _):
+        before, until = pid(url), time.monotonic() + 60
         with connections(url, 150, b"P"):
-            time.sleep(0.5)
+            while len(os.listdir(f"/proc/{before}/fd")) < 80:
+                assert time.monotonic() < until, "it never ran out"
+                time.sleep(0.1)
         assert pid(url) == before
 
 
@@ -183,14 +242,15 @@ def test_a_stop_finishes_what_is_running_and_keeps_nobody_who_is_idle(tmp_path):
                 if len(lines) > 3:
                     rest.set()
 
-    with served(tmp_path, PATIENT, notes=4000, pause=0.15) as (url, log), ExitStack() as idle:
+    patient = PATIENT + LATER % "self.cfg.set('graceful_timeout', 300)"  # longer than `front_end` waits for the end
+    with ExitStack() as idle, served(tmp_path, patient, notes=4000, pause=0.15) as (url, log):
         listener = threading.Thread(target=listen, args=(url,))
         listener.start()
         assert rest.wait(60)
         idle.enter_context(connections(url, 5, b""))
         idle.enter_context(connections(url, 5, b"POST /gen"))
         worker_pid = pid(url)
-    # terminated meanwhile; it would not have ended for 300 seconds had it waited for those
+    # terminated and ended, while those are still there
     listener.join(60)
     assert len([line for line in lines if "pitch" in line]) == 300 and lines[-1] == {"end": "length"}
     assert [line["status"] for line in log if line["route"] == "/generate"] == [200]
@@ -199,26 +259,23 @@ def test_a_stop_finishes_what_is_running_and_keeps_nobody_who_is_idle(tmp_path):
 
 
 def _pidfd(process: int) -> int:
-    import os
-
     return os.pidfd_open(process)
 
 
 def test_keeping_a_connection_for_another_request_still_works(tmp_path):
-    with served(tmp_path, IMPATIENT) as (url, log), requests.Session() as session:
+    with served(tmp_path, PATIENT) as (url, log), requests.Session() as session:
         for _ in range(5):
             assert session.get(f"{url}/healthz", timeout=60).status_code == 200
         with connections(url, 1, b"") as (connection,):
-            ask = b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n"
-            connection.sendall(ask * 3 + ask[:10])  # pipelined, the last one in two parts
+            connection.sendall(ASK * 3 + ASK[:10])  # pipelined, the last one in two parts
             time.sleep(0.2)
-            connection.sendall(ask[10:].replace(b"Host", b"Connection: close\r\nHost"))
+            connection.sendall(ASK[10:].replace(b"Host", b"Connection: close\r\nHost"))
             assert received(connection).count(b"HTTP/1.1 200") == 4
     assert len(log) == 9
 
 
 def test_curl_may_wait_for_100_continue(tmp_path):
-    with served(tmp_path, IMPATIENT) as (url, _):
+    with served(tmp_path, PATIENT) as (url, _):
         big = tmp_path / "big"
         big.write_bytes(bytes(2 * 2**20))
         command = ["curl", "-s", "-w", "%{http_code}", "-H", "Expect: 100-continue", "-H", "Content-Type: audio/midi"]
@@ -226,96 +283,3 @@ def test_curl_may_wait_for_100_continue(tmp_path):
             [*command, "--data-binary", f"@{big}", f"{url}/generate"], capture_output=True, text=True, timeout=60
         )
     assert done.stdout.endswith("400") and "not a MIDI file" in done.stdout
-
-
-# The socket by itself
-
-
-@pytest.fixture
-def pair(monkeypatch):
-    monkeypatch.setattr(worker, "PATIENCE", {"read": 0.3, "write": 0.3})
-    monkeypatch.setattr(worker, "PACE", {"read": 1e9, "write": 1e9})
-    ours, theirs = socket.socketpair()
-    ours.settimeout(None)  # as gunicorn has it, whatever others made the default
-    with Socket(ours) as wrapped, theirs:
-        yield wrapped, theirs
-
-
-def test_what_goes_through_buys_time(pair, monkeypatch):
-    monkeypatch.setattr(worker, "PACE", {"read": 1, "write": 1})
-    ours, theirs = pair
-    for _ in range(4):  # 0.2 seconds each; 8 bytes buy 8 seconds
-        threading.Timer(0.2, theirs.sendall, [b"12345678"]).start()
-        assert ours.recv(100) == b"12345678"
-
-
-def test_time_that_a_head_took_is_not_a_bodys(pair):
-    ours, _ = pair
-    with pytest.raises(ConnectionResetError):
-        ours.recv(1)
-    given_up = []
-    ours.give_up = lambda: given_up.append(True)
-    with pytest.raises(worker.RequestTimeout):
-        ours.recv(1)
-    assert given_up
-    ours.renew()
-    with pytest.raises(ConnectionResetError):
-        ours.recv(1)
-
-
-def test_all_bytes_arrive_in_their_order(pair):
-    ours, theirs = pair
-    data, got = bytes(range(256)) * 40_000, bytearray()
-
-    def read() -> None:
-        while len(got) < len(data):
-            got.extend(theirs.recv(70_001))
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    ours.sendall(data)
-    reader.join(60)
-    assert bytes(got) == data and ours.kept_waiting() == 0
-
-
-def test_what_others_make_the_default_timeout_is_not_ours():
-    """Apache Beam's sign-in makes it a minute, for one."""
-    ours, theirs = socket.socketpair()
-    ours.settimeout(None)
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(60)
-    try:
-        with Socket(ours) as wrapped, theirs:
-            assert wrapped.gettimeout() is None
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def test_who_takes_no_bytes_is_given_up(pair):
-    ours, _ = pair
-    with pytest.raises(ConnectionResetError, match="too slow"):
-        ours.sendall(bytes(10_000_000))
-
-
-def test_a_deadline_of_others_is_kept(pair, monkeypatch):
-    """gunicorn's, when it drains what a body has left."""
-    monkeypatch.setattr(worker, "PATIENCE", {"read": 60, "write": 60})
-    ours, _ = pair
-    ours.settimeout(0.05)
-    with pytest.raises(TimeoutError):
-        ours.recv(1)
-
-
-def test_how_long_the_other_side_has_kept_us_waiting(pair, monkeypatch):
-    monkeypatch.setattr(worker, "PATIENCE", {"read": 60, "write": 60})
-    ours, theirs = pair
-    assert ours.kept_waiting() == 0
-    reader = threading.Thread(target=ours.recv, args=(1,))
-    reader.start()
-    until = time.monotonic() + 60
-    while not 0.2 < ours.kept_waiting() < 60:
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    theirs.sendall(b"x")
-    reader.join(60)
-    assert ours.kept_waiting() == 0
