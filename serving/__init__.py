@@ -18,6 +18,7 @@ from serving import access, cors, identity, keys, page, problems, rates, routes,
 from serving.embedded import Embedded
 from serving.metrics import Metrics
 from serving.tfserving import TFServing, host_of
+from serving.turns import Turns
 
 DEFAULTS = {
     "MODEL": None,  # a folder, as `embedded.find_model` takes it; None: models/ beside this package
@@ -81,11 +82,8 @@ def create_app(config: Mapping | None = None, backend: Backend | None = None) ->
         cors.allow(app, app.config["CORS_ORIGINS"])
     app.register_blueprint(page.blueprint(generator))
     label = app.config["LABEL"] if app.config["SERVER"] else None
-    app.register_blueprint(
-        routes.blueprint(
-            generator, routes.Limit(app.config["MAX_GENERATIONS"]), metrics, label, index, closed=bool(known)
-        )
-    )
+    pieces = Turns("pieces", app.config["MAX_GENERATIONS"], waiting=0)
+    app.register_blueprint(routes.blueprint(generator, pieces, metrics, label, index, closed=bool(known)))
     return app
 
 

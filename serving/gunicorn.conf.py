@@ -9,7 +9,7 @@ import resource
 from serving import metrics
 
 worker_class = "serving.worker.Worker"
-threads = 64  # above MAX_GENERATIONS, so that there is one left to say 429, or that we are well
+threads = 64  # above all the pieces and files (MAX_GENERATIONS, requests.READERS, WAITING): some are left to say 429
 worker_connections = min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)  # the rest waits in the kernel
 keepalive = 5  # seconds that a connection is kept for another request
 preload_app = False  # neither TensorFlow nor gRPC survives a fork

@@ -32,7 +32,7 @@ MOST_SECONDS = 1800  # of sound, of a picture or a score; as MP3, the slowest, t
 MOST_SCORED = 8000  # notes of a score: 2.3 ms each
 _SOUNDING = Turns("sound", os.cpu_count() or 1, seconds=120)  # more would not be faster, but need more memory
 _DRAWING = Turns("pictures and scores", 1, seconds=120)  # neither matplotlib nor music21 is made for threads
-_PEN = futures.ThreadPoolExecutor(1, "drawing")  # one thread, as matplotlib keeps its fonts open for each that draws
+_PEN = futures.ThreadPoolExecutor(1, "drawing")  # the one that draws: matplotlib keeps its fonts open for each thread
 _PIECE = 2**16  # bytes of a file sent at once
 _COMPACT = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one for each line
 _log = logging.getLogger(__name__)

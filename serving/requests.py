@@ -7,7 +7,6 @@ that is what a browser sends for a field that nobody filled.
 
 import difflib
 import math
-import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,7 +34,8 @@ FORMATS = {  # name: the media types that ask for it; the first one is the reply
     "musicxml": ("application/vnd.recordare.musicxml+xml",),
 }
 MOST_NOTES = 30_000  # of a seed; MAESTRO's longest piece has 25,076, a 5 MB file may hold 800,000
-_READING = Turns("reading MIDI files", os.cpu_count() or 1, waiting=32)  # a file of 5 MB may take a core for seconds
+READERS, WAITING = 2, 16  # files at once, each may take a core for seconds and up to 500 MB; and those who wait for it
+_READING = Turns("reading MIDI files", READERS, waiting=WAITING)
 RAW_TYPES = (*MIDI_TYPES, "application/octet-stream")
 _FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
 

@@ -1,40 +1,21 @@
 """The paths of the API; `page` has those for people. Knows who does what, and how many may generate at once."""
 
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import flask
 from werkzeug.exceptions import UnprocessableEntity
 
-from music.errors import Overloaded
 from music.generation import Chunk, Generator, compared
 from music.originality import Index
 from serving import openapi, replies, requests, visits
 from serving.metrics import Metrics
-
-
-class Limit:
-    """At most `most` at once; one more is refused instead of being queued without end."""
-
-    def __init__(self, most: int):
-        self._most = most
-        self._free = threading.BoundedSemaphore(most)
-
-    @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Raises Overloaded."""
-        if not self._free.acquire(blocking=False):
-            raise Overloaded(f"{self._most} at once is the most that this server makes; try again in a moment")
-        try:
-            yield
-        finally:
-            self._free.release()
+from serving.turns import Turns
 
 
 def blueprint(
     generator: Generator,
-    limit: Limit,
+    pieces: Turns,
     metrics: Metrics,
     label: str | None = None,
     index: Index | None = None,
@@ -44,6 +25,7 @@ def blueprint(
     """The routes, playing `generator`, which follows the version that has this label.
 
     Args:
+        pieces: turns at making one.
         index: what replies are compared with, where that is asked for.
         closed: keys are wanted.
     """
@@ -63,7 +45,7 @@ def blueprint(
         held = ExitStack()  # as long as the piece is in the making
         with ExitStack() as here:
             here.callback(held.close)
-            held.enter_context(limit.slot())
+            held.enter_context(pieces.take())
             held.enter_context(metrics.making())
             chunks = metrics.heard(generator.stream(request.seed, request.settings))
             if request.originality and index:

@@ -26,6 +26,7 @@ class Turns:
 
     def __init__(self, what: str, most: int, waiting: int | None = None, seconds: float = 10.0):
         self._what, self._seconds = what, seconds
+        self._most = f"{most} at once" + (f" and {waiting} who wait" if waiting else "")
         self._free = threading.BoundedSemaphore(most)
         self._places = threading.BoundedSemaphore(most + waiting) if waiting is not None else None
 
@@ -33,7 +34,7 @@ class Turns:
     def take(self) -> Iterator[None]:
         """A turn. Raises Overloaded, or ClientDisconnected."""
         if self._places and not self._places.acquire(blocking=False):
-            raise Overloaded(f"too many wait for {self._what} already; try again in a moment")
+            raise Overloaded(f"{self._what}: {self._most} is the most that this server takes; try again in a moment")
         try:
             self._wait()
             try:

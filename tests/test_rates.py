@@ -1,7 +1,9 @@
 """How often one may ask: token buckets, whose address counts, and what a listener is told; and waiting for a turn."""
 
+import runpy
 import threading
 import time
+from pathlib import Path
 
 import flask
 import pytest
@@ -10,7 +12,7 @@ from fakes import ScriptedBackend, melody
 from music import midi
 from music import notes as nt
 from music.errors import Overloaded, SettingError
-from serving import create_app, rates, replies, requests, visits
+from serving import DEFAULTS, create_app, rates, replies, requests, visits
 from serving.__main__ import run
 from serving.rates import Rate
 from serving.turns import Turns
@@ -130,6 +132,19 @@ def test_each_key_has_its_own_and_who_tries_keys_is_counted_by_address(clock):
     assert status(OTHER_KEY) == 200  # a key counts for itself, whoever else is at that address
 
 
+def test_two_wrong_keys_at_once_are_two_guesses(clock):
+    client = client_of(RATE=4, API_KEYS=[KEY])
+
+    def status(**headers: str) -> int:
+        return client.post(
+            "/generate?notes=1", headers={name.replace("_", "-"): headers[name] for name in headers}
+        ).status_code
+
+    two = {"X_API_Key": "wrong" * 4, "Authorization": "Bearer " + "wrong" * 5}
+    assert [status(**two), status(), status(**two), status(X_API_Key="wrong" * 6)] == [401, 401, 429, 429]
+    assert [status(**two | {"X_API_Key": KEY}) for _ in range(5)] == [200] * 4 + [429]  # who knows one guesses not
+
+
 def test_by_default_nobody_counts():
     client = client_of()
     assert {client.post("/generate?notes=1").status_code for _ in range(100)} == {200}
@@ -170,7 +185,7 @@ def test_so_many_have_a_turn_so_many_wait_and_one_more_is_refused():
             turns._places.release()
             assert time.monotonic() < until
             time.sleep(0.001)
-        with pytest.raises(Overloaded, match="too many wait for work already"), turns.take():
+        with pytest.raises(Overloaded, match="work: 1 at once and 1 who wait is the most"), turns.take():
             pass
         assert not got.is_set()
     other.join(60)
@@ -210,6 +225,11 @@ def test_files_are_read_in_turn_and_too_many_are_429(monkeypatch, path):
         assert refused.status_code == 429 and refused.headers["Retry-After"] == "2"
         assert client.post("/generate?notes=1").status_code == 200  # who brings no file waits for nobody
     assert client.post(path, data=SEED, headers=headers).status_code == 200
+
+
+def test_pieces_and_files_leave_threads_for_others():
+    threads = runpy.run_path(str(Path(create_app.__code__.co_filename).with_name("gunicorn.conf.py")))["threads"]
+    assert DEFAULTS["MAX_GENERATIONS"] + requests.READERS + requests.WAITING <= threads - 10
 
 
 def test_pictures_are_drawn_in_turn(monkeypatch):
