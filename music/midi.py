@@ -58,7 +58,8 @@ def read(data: bytes, *, pedal: bool = True) -> Notes:
 
     Args:
         data: the whole file.
-        pedal: let notes sound until the sustain pedal (CC64 >= 64) lifts or their pitch is struck again.
+        pedal: let notes sound until the sustain pedal (CC64 >= 64) lifts or their pitch is struck again, be it before
+            their own release.
 
     Returns:
         Notes sorted by (start, pitch), in seconds; notes of no length are dropped.
@@ -116,7 +117,7 @@ def inspect(data: bytes) -> Summary:
 
 def _presses(file: File) -> int:
     """How often a sustain pedal goes down."""
-    pedal = np.flatnonzero(file.status >> 4 == smf.CONTROL)
+    pedal = np.flatnonzero((file.status >> 4 == smf.CONTROL) & (file.first == smf.SUSTAIN))
     hand = (file.track << 4 | file.status & 0xF)[pedal]
     order = np.argsort(hand, kind="stable")
     hand, down = hand[order], file.second[pedal][order] >= PEDAL_DOWN
@@ -171,6 +172,11 @@ def _music(file: File, pedal: bool) -> tuple[Notes, list[str]]:
     start, end = seconds(strokes.begin), seconds(strokes.end)
     if strokes.unended:
         warnings.append(f"notes: {strokes.unended:,} are struck and never released; they are left out")
+    if unheard := len(strokes.unheard):
+        track, channel = divmod(int(strokes.unheard[0]), 16)
+        more = f" (and {unheard - 1:,} more of this)" if unheard > 1 else ""
+        what = "its pedal is not heard, as the channel's notes are in other tracks"
+        warnings.append(f"track {track + 1}, channel {channel + 1}: {what}{more}")
     late = end > _LONGEST
     if late.any():
         longest = f"a note ends after {end.max():.3g} s, expected at most {_LONGEST:.0f} s"

@@ -20,10 +20,13 @@ MOST_TRACKS = 65_535  # a header cannot announce more
 MOST_TICKS = 2**31 - 1  # from the beginning to the last event: at 480 a quarter and the usual tempo 25 days
 NOTE_OFF, NOTE_ON, CONTROL, PROGRAM = 0x8, 0x9, 0xB, 0xC  # the upper half of a status byte
 SUSTAIN = 64  # the controller number of the sustain pedal
+SILENCES = (120, 123)  # those of "all sound off" and "all notes off"
+_RESET = 121  # that of "reset all controllers", which is kept as a pedal that lifts
 TEMPO, TIME, KEY = 0x51, 0x58, 0x59  # meta events
 _NAMES = {TEMPO: "a tempo", TIME: "a time signature", KEY: "a key signature"}
 _END = 0x2F
 _KEPT = [kind in (NOTE_OFF, NOTE_ON, CONTROL, PROGRAM) for kind in range(16)]
+_SAYS = np.isin(np.arange(128), (SUSTAIN, _RESET, *SILENCES))  # the controllers that are kept
 _TWO = np.array([status < 0xC0 or 0xE0 <= status < 0xF0 for status in range(256)])  # two data bytes, or no status
 _PLAIN, _WINDOW = 16, 2048  # events read one by one before some are read at once; bytes that this begins with
 _SYSTEM = {0xF1: 1, 0xF2: 2, 0xF3: 1}  # how much follows the system messages that a file may not hold; 0 the others
@@ -32,7 +35,8 @@ _FRAMES = {24: (24, 1_000_000), 25: (25, 1_000_000), 29: (30, 1_001_000), 30: (3
 
 @dataclass(frozen=True)
 class File:
-    """What a file plays. Events are those of notes, sustain pedals and programs, track after track, as they stand."""
+    """What a file plays. Events are those of notes, sustain pedals, silences and programs, track after track, as they
+    stand."""
 
     track: np.ndarray  # int64 [events]: which track
     tick: np.ndarray  # int64 [events]: from the file's beginning
@@ -247,7 +251,9 @@ class _Track:
                     if first >= 0x80 or second >= 0x80:
                         self._tell("data of 128 or more: a value counts as 127, any other event is left out")
                         second = min(second, 0x7F)
-                    if first < 0x80 and _KEPT[status >> 4] and (status >> 4 != CONTROL or first == SUSTAIN):
+                    if first < 0x80 and _KEPT[status >> 4] and (status >> 4 != CONTROL or _SAYS[first]):
+                        if first == _RESET and status >> 4 == CONTROL:
+                            first, second = SUSTAIN, 0
                         kept.append(tick << 24 | status << 16 | first << 8 | second)
                 elif status in (0xF0, 0xF7, 0xFF):
                     kind, at = (data[at], at + 1) if status == 0xFF else (-1, at)
@@ -321,14 +327,17 @@ class _Track:
         tick = self.tick + np.cumsum(delta)
         if tick[-1] > MOST_TICKS:  # to be found, and told of, one by one
             return False
-        first, kind = piece[first], status >> 4
+        first, second, kind, ends = piece[first], piece[second], status >> 4, int(second[-1]) + 1
+        control = kind == CONTROL
+        if (reset := control & (first == _RESET)).any():
+            first[reset], second[reset] = SUSTAIN, 0
         packed = tick << 8 | status
         packed <<= 8
         packed |= first
         packed <<= 8
-        packed |= piece[second]
-        self.events.append(packed[(kind <= NOTE_ON) | ((kind == CONTROL) & (first == SUSTAIN))])
-        self.at, self.tick, self.running = self.at + int(second[-1]) + 1, int(tick[-1]), int(status[-1])
+        packed |= second
+        self.events.append(packed[(kind <= NOTE_ON) | (control & _SAYS[first])])
+        self.at, self.tick, self.running = self.at + ends, int(tick[-1]), int(status[-1])
         return whole and width < left
 
 

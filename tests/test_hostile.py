@@ -208,6 +208,12 @@ TRACK = note() + note(62)
             "byte 35: another song's header; all tracks are read as played together; "
             "byte 10: the header announces 1 tracks, there are 2",
         ),
+        "a pedal on another track of the notes' channel": (
+            song(b"\0\xb0\x40\x7f\0\xb1\x40\x7f", note(), b"\0\xb0\x40\x7f"),
+            [NOTE],
+            "track 1, channel 1: its pedal is not heard, as the channel's notes are in other tracks "
+            "(and 1 more of this)",
+        ),
         "no track": (head(), [], "byte 10: the header announces 1 tracks, there are 0"),
     }.values(),
     ids=lambda value: f"{value!r:.30}",
@@ -247,7 +253,7 @@ events = st.one_of(
         lambda wait, status, first, second: number(wait) + status + bytes([first, second]),
         st.sampled_from([0, 1, 100, 128, 20_000, 2**27]),
         st.sampled_from([b"", b"", b"\x90", b"\x80", b"\x91", b"\xb0", b"\xe0", b"\xc0", b"\xd1"]),
-        st.sampled_from([60, 60, 61, 64, 127, 128, 255]),
+        st.sampled_from([60, 60, 61, 64, 64, 120, 121, 123, 127, 128, 255]),
         st.sampled_from([0, 0, 64, 127, 128]),
     ),
     st.sampled_from(

@@ -38,11 +38,15 @@ def off(tick, pitch, channel=0):
 
 
 def pedal(tick, value, channel=0):
-    return tick, mido.Message("control_change", control=64, value=value, channel=channel)
+    return control(tick, 64, value, channel)
 
 
 def tempo(tick, quarters_per_minute):
     return tick, mido.MetaMessage("set_tempo", tempo=round(6e7 / quarters_per_minute))
+
+
+def control(tick, controller, value=0, channel=0):
+    return tick, mido.Message("control_change", control=controller, value=value, channel=channel)
 
 
 def program(tick, number, channel=0):
@@ -257,6 +261,100 @@ def test_the_pedal_moves_ends_only_and_only_later(data):
         == dry[["start", "pitch", "velocity", "program"]].tolist()
     )
     assert (wet["end"] >= dry["end"]).all()
+
+
+def test_on_the_pedal_a_key_struck_again_while_it_is_down_begins_anew():
+    """Else two notes of one string would sound together. Without the pedal at its release a note lasts until that."""
+    strokes = [on(0, 60), on(480, 60), off(960, 60), off(960, 60)]
+    assert short(midi.read(file([pedal(0, 127), *strokes, pedal(1440, 0)]))) == [(0, 0.5, 60, 80), (0.5, 1.5, 60, 80)]
+    assert short(midi.read(file([pedal(0, 127), *strokes, pedal(900, 0)]))) == [(0, 1.0, 60, 80), (0.5, 1.0, 60, 80)]
+
+
+def test_a_reset_of_all_controllers_lifts_the_pedal():
+    data = file([pedal(0, 127), on(0, 60), off(240, 60), control(480, 121, 127), on(960, 62), off(1200, 62)])
+    assert short(midi.read(data)) == [(0, 0.5, 60, 80), (1.0, 1.25, 62, 80)]
+    assert midi.inspect(data).pedal_presses == 1
+
+
+@pytest.mark.parametrize("controller", [120, 123])
+def test_a_silence_releases_what_is_down_on_its_channel(controller):
+    data = file([on(0, 60), on(0, 64), off(240, 64), on(0, 48, channel=1), control(480, controller), off(960, 48, 1),
+                 on(960, 60), off(1200, 60)])  # fmt: skip
+    notes, warnings = midi.read_mended(data)
+    assert short(notes) == [(0, 1.0, 48, 80), (0, 0.5, 60, 80), (0, 0.25, 64, 80), (1.0, 1.25, 60, 80)]
+    assert warnings == [] and midi.inspect(data).pedal_presses == 0
+    held = file([pedal(0, 127), on(0, 60), control(240, controller), pedal(960, 0)])  # as the pedal holds what keys do
+    assert short(midi.read(held)) == [(0, 1.0, 60, 80)]
+
+
+def test_pedal_and_program_are_their_own_tracks():
+    data = file([program(0, 40), pedal(0, 127), pedal(960, 0)], [on(0, 60), off(480, 60)])
+    notes, warnings = midi.read_mended(data)
+    assert short(notes) == [(0, 0.5, 60, 80)] and notes["program"].tolist() == [0]
+    assert warnings == ["track 1, channel 1: its pedal is not heard, as the channel's notes are in other tracks"]
+    assert midi.read_mended(file([pedal(0, 127, 1)], [on(0, 60), off(480, 60)]))[1] == []  # no notes to hold
+    assert midi.read_mended(file([pedal(0, 0)], [on(0, 60), off(480, 60)]))[1] == []
+
+
+def played(events):
+    """The events of one track as a plain loop: {channel: [(start, end, pitch, velocity)]}, the pedal not folded."""
+    waiting, notes = {}, {}
+    for tick, message in sorted(events, key=lambda event: event[0]):
+        channel = message.channel
+        if message.type == "note_on":
+            waiting.setdefault((channel, message.note), []).append((tick, message.velocity))
+        elif message.type == "note_off":
+            ended = [message.note] if waiting.get((channel, message.note)) else []
+        else:
+            silence = message.control in smf.SILENCES
+            ended = [key for (where, key), all in waiting.items() for _ in all if where == channel and silence]
+        if message.type != "note_on":
+            for key in ended:
+                start, velocity = waiting[channel, key].pop(0)
+                if tick > start:
+                    notes.setdefault(channel, []).append((start, tick, key, velocity))
+    return {
+        channel: [
+            (start, min(end for _, end, key, _ in these if key == pitch and end > start), pitch, velocity)
+            for start, _, pitch, velocity in these
+        ]
+        for channel, these in notes.items()
+    }
+
+
+scrambled = st.lists(
+    st.tuples(st.sampled_from([0, 0, 1, 3, 20]), st.integers(0, 1), st.sampled_from([60, 60, 60, 61]),
+              st.sampled_from([on, on, off, off, "pedal", "silence", "reset"]), st.integers(1, 127)),
+    min_size=20, max_size=60,
+)  # fmt: skip
+
+
+@law
+@given(scrambled)
+def test_strokes_of_one_key_that_overlap_are_read_as_a_plain_loop_reads_them(drawn):
+    tick, events = 0, []
+    for wait, channel, key, kind, number in drawn:
+        tick += wait
+        if kind == "pedal":
+            events.append(pedal(tick, number, channel))
+        elif kind in ("silence", "reset"):
+            events.append(control(tick, smf.SILENCES[key % 2] if kind == "silence" else 121, number, channel))
+        else:
+            events.append(on(tick, key, number, channel) if kind is on else off(tick, key, channel))
+    dry = played(events)
+    pedals = {
+        channel: [
+            (at, message.value if message.control == smf.SUSTAIN else 0)
+            for at, message in events
+            if message.type == "control_change" and message.control in (64, 121) and message.channel == channel
+        ]
+        for channel in dry
+    }
+    wet = {channel: hold(these, pedals[channel]) for channel, these in dry.items()}
+    data = file(events)
+    for found, expected in ((midi.read(data, pedal=False), dry), (midi.read(data), wet)):
+        rows = [(start / 960, end / 960, *rest) for these in expected.values() for start, end, *rest in these]
+        assert_same(ordered(found), ordered(nt.from_tuples(rows)))
 
 
 # --- writing -----------------------------------------------------------------------------------------------------
