@@ -100,6 +100,9 @@ class Dataset:
             if facts["schema"] > SCHEMA:
                 raise RecordError(f"{path} has schema {facts['schema']}; this version reads up to {SCHEMA}")
             facts["digest"], facts["pieces"], [[shard[key] for key in _SHARD] for shard in facts["shards"]]
+            for shard in facts["shards"]:
+                if storage.leads_out(shard["path"]):
+                    raise RecordError(f"{path} lists a shard {shard['path']!r}: expected a name inside its own folder")
         except FileNotFoundError:
             raise RecordError(
                 f"{folder} is no complete dataset: {DATASET} is missing. Run `python -m preprocessing`"

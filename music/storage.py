@@ -14,11 +14,11 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import BinaryIO, NamedTuple, TypeVar
 
 from music import buckets, unfinished
-from music.errors import Conflict, StorageError, Unreachable
+from music.errors import Conflict, MusicError, StorageError, Unreachable
 
 _AT_ONCE = 8  # transfers between here and a bucket
 _SPOOL = 16 * 2**20  # bytes kept in memory of a file on its way to a bucket
@@ -48,6 +48,24 @@ def remote(path: str | os.PathLike) -> bool:
 def join(folder: str | os.PathLike, *parts: str) -> str:
     """A path below a folder."""
     return "/".join([str(folder).rstrip("/"), *parts])
+
+
+def leads_out(name: object) -> bool:
+    """Whether this, which a file or a bucket says, is no name of a file below a folder, here or on Windows."""
+    if not isinstance(name, str) or not name or "\0" in name or name != name.encode(errors="replace").decode():
+        return True
+    path = PureWindowsPath(name)  # which takes both kinds of slashes
+    return bool(path.anchor) or ".." in path.parts
+
+
+@contextlib.contextmanager
+def called(copy: str | os.PathLike, path: str) -> Iterator[None]:
+    """Errors in here tell of the path of which `local` made this copy, which the user does not know."""
+    try:
+        yield
+    except MusicError as error:
+        error.args = tuple(str(told).replace(str(copy), path.rstrip("/")) for told in error.args)
+        raise
 
 
 def read(path: str | os.PathLike) -> bytes:
@@ -185,7 +203,7 @@ def local(folder: str | os.PathLike) -> Path:
 
     def fetch(file: File) -> None:
         name = file.path[len(join(folder, "")) :]
-        if name.startswith("/") or ".." in name.split("/"):
+        if leads_out(name):
             raise StorageError(f"{file.path}: a name that leads elsewhere is not copied")
         write(home / name, buckets.read(file.path))
 

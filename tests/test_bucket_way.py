@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from music import midi, storage
+from music import midi, seals, storage
 from music import notes as nt
 from music.__main__ import run as music
 from music.generation import Generator, Settings
@@ -171,6 +171,24 @@ def test_an_export_takes_the_next_number(proxy, monkeypatch):
     monkeypatch.setattr(export, "_next", lambda home: next(numbers, None) or look(home))
     assert export.publish(b"e", card, base) == f"{base}/toy/9"
     assert [storage.read(f"{base}/toy/{n}/saved_model.pb") for n in (1, 7, 8, 9)] == [b"a", b"c", b"b", b"e"]
+
+
+def test_a_damaged_model_is_named_as_the_user_named_it(proxy, tmp_path, capsys):
+    """Not as the copy of it that is read."""
+    version, model = tmp_path / "1", "gs://studio/damaged/1"
+    for name in ("assets/card.json", "saved_model.pb"):
+        storage.write(version / name, b"{}")
+    seals.seal_folder(version)
+    storage.publish(version, model, last="saved_model.pb")
+    storage.write(f"{model}/saved_model.pb", b"()")
+    for line in (
+        ["train", "--from", f"{model}/", "--data", str(tmp_path), "--run", str(tmp_path / "run")],
+        ["evaluate", "--model", model, "--data", str(tmp_path), "--split", "test"],
+        ["export", "--model", model, "--output", str(tmp_path / "out")],
+    ):
+        assert trainer(line) == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.startswith(f"trainer: {model}/saved_model.pb is damaged: expected 2 bytes with the sha256"), said
 
 
 COMMANDS = {

@@ -115,6 +115,7 @@ def test_export(tiny_dataset, tiny_export, tmp_path):
         kill(line(base), rng.uniform(seconds / 2, seconds))
         for version in storage.entries(base / "performance"):
             if version.isdecimal():
+                assert (base / "performance" / version / seals.MANIFEST).exists()  # without it nothing is compared
                 seals.check_folder(base / "performance" / version)
     time.sleep(2.5)  # until what is left is old enough to be nobody's
     whole_run(line(base))

@@ -181,6 +181,26 @@ def test_a_shard_that_is_missing_is_an_error(folder):
         list(Dataset.open(str(folder)).pieces("train"))
 
 
+@pytest.mark.parametrize(
+    "name", ["../x", "/x", "a/../../x", r"..\x", r"a\..\..\x", r"C:\x", r"\x", r"\\host\x", "", "x\0", "\udce9", 7]
+)
+def test_a_shard_that_is_not_inside_the_folder_is_named_and_not_read(folder, name):
+    shards = json.loads((folder / "dataset.json").read_text())["shards"]
+    change(folder, shards=[shards[0], shards[1] | {"path": name}])
+    with pytest.raises(RecordError, match=r"lists a shard .*: expected a name inside its own folder") as caught:
+        Dataset.open(str(folder))
+    assert repr(name) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_shard_below_the_folder_is_read(folder):
+    shards = json.loads((folder / "dataset.json").read_text())["shards"]
+    (folder / "a").mkdir()
+    for shard in shards:
+        (folder / shard["path"]).rename(folder / "a" / f"..{shard['path']}")
+    change(folder, shards=[shard | {"path": f"a/..{shard['path']}"} for shard in shards])
+    assert len(list(Dataset.open(str(folder)).pieces("train"))) == 2
+
+
 def test_a_shard_with_one_flipped_byte_is_an_error_before_any_piece_of_it(folder):
     data = bytearray((folder / SHARD).read_bytes())
     data[len(data) // 2] ^= 1

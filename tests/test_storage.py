@@ -260,7 +260,7 @@ class TestBucket:
         assert storage.entries(bucket) == ["a"] and below(bucket, storage.walk(bucket)) == ["a"]
         storage.remove(bucket)
 
-    @pytest.mark.parametrize("name", ["../../outside", "a/../../outside", "/etc/outside"])
+    @pytest.mark.parametrize("name", ["../../outside", "a/../../outside", "/etc/outside", "a\\..\\..\\outside"])
     def test_a_name_that_leads_elsewhere_is_not_copied(self, bucket, monkeypatch, name):
         monkeypatch.setattr(storage, "walk", lambda folder: [storage.File(f"{folder}/{name}", 1)])
         with pytest.raises(StorageError, match="leads elsewhere"):

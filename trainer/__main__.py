@@ -212,7 +212,9 @@ def _model(args):
     if args.model:
         from trainer import export
 
-        backend = export.Loaded(str(storage.local(args.model)))
+        copy = str(storage.local(args.model))
+        with storage.called(copy, args.model):
+            backend = export.Loaded(copy)
     else:
         backend = _live(*runs.load(args.run, args.weights))
     return backend, Card.parse(backend.call("describe", {"batch": np.zeros(1, "i4")}).outputs["card"][0])

@@ -22,7 +22,9 @@ from trainer.model import EventModel
 
 _TRIES = 5  # where others export at the same time
 SERVED_ROWS = (2, 8, 16, 24, 32)  # what infra/batching.config allows, and so for what a model server compiles
-SERVED = "saved_model.pb"  # published last: a version without it is not complete, and TF Serving cannot load it
+SERVED = (
+    "saved_model.pb"  # a version without it is not complete, and TF Serving cannot load it: in a bucket it comes last
+)
 
 
 class ExportError(MusicError):
@@ -55,7 +57,7 @@ def publish(
     index: originality.Index | None = None,
     xla: bool = False,
 ) -> str:
-    """Save, load again, verify, and copy to <base>/<recipe>/<version>/, here or gs://, with saved_model.pb last.
+    """Save, load again, verify, and copy to <base>/<recipe>/<version>/, here at once, in gs:// with SERVED last.
 
     Args:
         index: of the training set, shipped with the model.

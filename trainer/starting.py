@@ -77,7 +77,9 @@ def load(path: str, which: str = "best") -> Start:
     Raises RecordError: it is neither, it is damaged, or this code makes another model of it.
     """
     if storage.exists(storage.join(path, "saved_model.pb")):
-        return _exported(path)
+        folder = str(storage.local(path))
+        with storage.called(folder, path):
+            return _exported(path, folder)
     if storage.exists(storage.join(path, runs.CARD)):
         made, card = runs.load(path, which)
         return Start(path, runs.weights(made), card, which)
@@ -85,12 +87,11 @@ def load(path: str, which: str = "best") -> Start:
                       "models/performance/1")  # fmt: skip
 
 
-def _exported(path: str) -> Start:
+def _exported(path: str, folder: str) -> Start:
     import tensorflow as tf
 
     from trainer import export
 
-    folder = str(storage.local(path))
     seals.check_folder(Path(folder))
     path_of_card = storage.join(folder, "assets", runs.CARD)
     try:

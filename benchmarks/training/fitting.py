@@ -20,7 +20,8 @@ from music.pieces import Dataset
 from trainer import data, model, recipe, training
 from trainer.recipe import Recipe
 
-# On a CPU the shipped model, by and large; on a GPU the recipe itself.
+# On a CPU the model that shipped until 2026-11-21, by and large, which the README's figures are of (the one that
+# ships now has a layer and `recall` more); on a GPU the recipe itself.
 SMALL = ("core.units=256", "core.layers=2", "core.dropout=0.0", "heads.dropout=0.0",
          "training.window=256", "training.batch=16")  # fmt: skip
 WARM_UP = 3  # steps

@@ -1,6 +1,7 @@
 """Any bytes as a model's card, or as dataset.json: what can be used without another look, or a RecordError."""
 
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -50,6 +51,10 @@ FOUND = [  # what was made of each is in docs/RELIABILITY.md
     _columns(size=5, exact=-1.0, spacing="time"),
     _columns(size=150, exact=0.0, spacing="time"),
     _columns(size=5, spacing="time", low=2.0),
+    *(
+        b"\1" + json.dumps(_DATASET | {"shards": [_SHARD | {"path": path}]}).encode()
+        for path in ("../x", "/x", "\0", 7)
+    ),
 ]
 
 
@@ -74,5 +79,8 @@ def _card(data: bytes) -> None:
 def _dataset(data: bytes) -> None:
     (_FOLDER / "dataset.json").write_bytes(data)
     dataset = Dataset.open(str(_FOLDER))
+    for shard in dataset.facts["shards"]:  # whatever it says, nothing outside is opened
+        assert Path(os.path.normpath(_FOLDER / shard["path"])).is_relative_to(_FOLDER)
+        assert ".." not in shard["path"].replace("\\", "/").split("/")
     for split in SPLITS:
         list(dataset.pieces(split))
