@@ -32,7 +32,7 @@ serve: .venv/ready
 examples: sound
 	$(BIN)/python -m infra.examples --output docs/examples
 
-# An hour of good and bad visitors; a line a minute, and exit code 1 if memory, threads or descriptors grow.
+# An hour of good and bad visitors; a line a minute, and exit code 1 if something grows or is stuck.
 soak: sound
 	nice -n 19 $(BIN)/python -m benchmarks.soak --minutes 60
 

@@ -1,4 +1,5 @@
-"""Mixed load on two front ends, with a look at memory, threads and descriptors every minute; fails if one grows.
+"""Mixed load on two front ends, with a look at memory, threads and descriptors every minute; fails if one grows, if a
+piece stays in flight when nobody asks, or if none comes through in the last third.
 
     nice -n 19 python -m benchmarks.soak --minutes 60          `make soak`: the hour of docs/RELIABILITY.md
     python -m benchmarks.soak --minutes 2 --every 10
@@ -12,12 +13,14 @@ import argparse
 import itertools
 import os
 import random
+import re
 import shutil
 import statistics
 import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +34,7 @@ _WEIGHTS = {  # how often who comes
     "leaves": 4, "reads_slowly": 2, "is_half_open": 2, "never_ends": 2,
 }  # fmt: skip
 _SETTLED = 8.0  # seconds after which a server has closed what nobody uses
+_CALL = 120  # seconds that one call of the model may take, on a machine that has much else to do
 _THREADS = 64  # that it may have: gunicorn.conf.py
 MOST_PERCENT, MOST_MEGABYTES = 3.0, 8.0  # that memory may differ between the first third and the last
 
@@ -41,15 +45,27 @@ class Look(NamedTuple):
     megabytes: float
     threads: int
     descriptors: int
+    in_flight: int  # pieces in the making
+    pieces: int  # that came through, so far
 
     def __str__(self) -> str:
-        return f"{self.megabytes:.0f} MB, {self.threads} threads, {self.descriptors} descriptors"
+        what = f"{self.megabytes:.0f} MB, {self.threads} threads, {self.descriptors} descriptors"
+        return f"{what}, {self.in_flight} pieces in flight, {self.pieces} through"
 
 
-def look(front: FrontEnd) -> Look:
-    """At the master and its workers."""
-    found = [_look(Path("/proc", pid)) for pid in (str(front.pid), *front.workers())]
-    return Look(*(sum(column) for column in zip(*found, strict=True)))
+def look(front: FrontEnd, seconds: float = 0) -> Look:
+    """At the master and its workers. So many seconds they may have to end what nobody listens to any more."""
+    until = time.monotonic() + seconds
+    while True:
+        found = [_look(Path("/proc", pid)) for pid in (str(front.pid), *front.workers())]
+        with urllib.request.urlopen(f"{front.address}/metrics", timeout=60) as response:
+            said = response.read().decode()
+        in_flight = sum(float(number) for number in re.findall(r"^cadenza_pieces_in_flight (\S+)$", said, re.M))
+        counted = re.findall(r"^cadenza_requests_total(\{.*\}) (\S+)$", said, re.M)
+        pieces = sum(float(number) for labels, number in counted if 'route="/generate",status="200"' in labels)
+        if not in_flight or time.monotonic() >= until:
+            return Look(*(sum(column) for column in zip(*found, strict=True)), int(in_flight), int(pieces))
+        time.sleep(1)
 
 
 def _look(process: Path) -> tuple[float, int, int]:
@@ -72,6 +88,15 @@ def growth(looks: Sequence[Look], megabytes: float = MOST_MEGABYTES) -> list[str
         if after > before:
             grown.append(f"{name} grew from {before} to {after}")
     return grown
+
+
+def stuck(looks: Sequence[Look]) -> list[str]:
+    """What stays taken when nobody asks, or came to a halt: a server that says 429 to everybody does not grow."""
+    found = [f"{each.in_flight} pieces stayed in flight" for each in looks if each.in_flight]
+    before, last = looks[-1 - max(1, len(looks) // 3)], looks[-1]
+    if last.pieces <= before.pieces:
+        found.append(f"no piece came through in the last third: {last.pieces} before and after")
+    return found[-1:]
 
 
 class Load:
@@ -157,15 +182,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     counts = Counts()
     with tempfile.TemporaryDirectory() as folder:
         server = Unsteady(Path(folder))
-        flags = ["--server", server.address, "--model-name", "performance", "--timeout", "120"]
+        flags = ["--server", server.address, "--model-name", "performance", "--timeout", str(_CALL)]
         with (
-            front_end("--model", str(MODEL), "--timeout", "120", WEB_CONCURRENCY="1") as embedded,
+            front_end("--model", str(MODEL), "--timeout", str(_CALL), WEB_CONCURRENCY="1") as embedded,
             front_end(*flags, WEB_CONCURRENCY="1") as remote,
         ):
             fronts = {"in process": embedded, "over gRPC": remote}
             looks = _looks(fronts, server, args, counts)
         server.stop()
-    faults = [f"{name}: {grown}" for name in looks for grown in growth(looks[name], args.megabytes)]
+    faults = [f"{name}: {fault}" for name in looks for fault in growth(looks[name], args.megabytes)]
+    faults += [f"wrong: {name}: {fault}" for name in looks for fault in stuck(looks[name])]
     faults += sorted({f"wrong: {fault}" for fault in counts.wrong})
     print(", ".join(f"{number} × {kind}" for kind, number in sorted(counts.visits.items())))
     print("\n".join(faults) or f"nothing grew in {args.minutes:g} minutes, and no reply was wrong", flush=True)
@@ -190,7 +216,7 @@ def _looks(fronts: dict[str, FrontEnd], server: Unsteady, args, counts: Counts) 
         disturbing.join()
         time.sleep(max(_SETTLED, began + args.every - time.monotonic()))
         for name, front in fronts.items():
-            looks[name].append(look(front))
+            looks[name].append(look(front, _CALL + 30))
         said = "; ".join(f"{name} {found[-1]}" for name, found in looks.items())
         print(f"{time.strftime('%H:%M:%S')} {said}; {sum(counts.visits.values())} visits: {counts}", flush=True)
         if number >= 2 and time.monotonic() + args.every / 2 > until:  # three looks are the fewest to compare

@@ -5,19 +5,20 @@ end, with nothing in flight and no descriptor more than before.
 """
 
 import random
+import shutil
 import threading
 import time
 from concurrent import futures
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 
 import grpc
 import pytest
-import requests
 from fakes import ModelServer
 
 from benchmarks import soak
 from benchmarks.serving.processes import FrontEnd, front_end
-from benchmarks.soak import Look, growth, look
+from benchmarks.soak import Look, growth, look, stuck
 from benchmarks.visitors import BUSY, KINDS, Counts, Visitors
 from tests.batching import Batching
 
@@ -39,7 +40,10 @@ def troubled(server: ModelServer, seconds: float, rng: random.Random):
             if rng.random() < 0.5:
                 server.fail(*rng.choice(FAULTS))
             else:
+                old, new = rng.sample([1, 2], 2)
+                server.load(new)
                 server.stop().wait(5)
+                server.unload(old)
                 server.start()
 
     server.on_call = on_call
@@ -58,24 +62,26 @@ MUSIC = ["whole"] * 6 + ["long", "leaves", "leaves", "reads_slowly", "is_half_op
 
 
 @contextmanager
-def before_trouble(toys, seconds: float):
-    """A front end before such a model server, and what lets the trouble begin."""
+def before_trouble(toys, folder: Path, seconds: float):
+    """A front end before such a model server, whose two versions play alike, and what lets the trouble begin."""
+    for version in ("1", "2"):
+        shutil.copytree(toys / "1", folder / "toy" / version)
     with (
-        ModelServer(toys, versions=[1], batching=Batching.read(), threads=256) as server,
+        ModelServer(folder / "toy", versions=[1], batching=Batching.read(), threads=256) as server,
         front_end("--server", server.address, "--model-name", "toy", WEB_CONCURRENCY="1") as front,
     ):
         yield front, troubled(server, seconds, random.Random(3))
 
 
-def test_two_hundred_visits_at_32_before_a_model_server_in_trouble(toys):
-    with before_trouble(toys, 5) as (front, trouble):
+def test_two_hundred_visits_at_32_before_a_model_server_in_trouble(toys, tmp_path):
+    with before_trouble(toys, tmp_path, 5) as (front, trouble):
         storm(front, Visitors(front.port, long=400, pause=1, excused=(502, *BUSY)), 200, 32, trouble)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # of which most is compiling the model, on a machine that has much else to do
-def test_a_thousand_visits_at_64_before_a_model_server_in_trouble(toys):
-    with before_trouble(toys, 20) as (front, trouble):
+def test_a_thousand_visits_at_64_before_a_model_server_in_trouble(toys, tmp_path):
+    with before_trouble(toys, tmp_path, 20) as (front, trouble):
         storm(front, Visitors(front.port, excused=(502, *BUSY)), 1000, 64, trouble)
 
 
@@ -94,12 +100,10 @@ def storm(front: FrontEnd, visitors: Visitors, visits: int, at_once: int, troubl
     with trouble, futures.ThreadPoolExecutor(at_once) as pool:
         list(pool.map(lambda n: counts.visit(visitors, kinds[n], random.Random(n)), range(visits)))
     assert counts.wrong == [] and sum(counts.visits.values()) == visits
-    assert counts.statuses[200] > visits / 10, counts  # it was no server that refused everybody
+    assert counts.statuses[200] > visits / 10, str(counts)  # it was no server that refused everybody
     until = time.monotonic() + 60
-    while (
-        "cadenza_pieces_in_flight 0.0" not in (said := metrics(front)) or look(front).descriptors > before.descriptors
-    ):
-        assert time.monotonic() < until, (said, before, look(front))
+    while (now := look(front)).in_flight or now.descriptors > before.descriptors:
+        assert time.monotonic() < until, (before, now)
         time.sleep(0.2)
     assert front.workers() == workers, "a worker was lost"
     after = Counts()
@@ -109,15 +113,11 @@ def storm(front: FrontEnd, visitors: Visitors, visits: int, at_once: int, troubl
     print(f"{counts}; before {before}, after {look(front)}")
 
 
-def metrics(front: FrontEnd) -> str:
-    return requests.get(f"{front.address}/metrics", timeout=60).text
-
-
 # The soak's own judgement
 
 
 def looks(*memory: float, threads: int = 70, descriptors: int = 20) -> list[Look]:
-    return [Look(megabytes, threads, descriptors) for megabytes in memory]
+    return [Look(megabytes, threads, descriptors, 0, number) for number, megabytes in enumerate(memory)]
 
 
 def test_what_does_not_grow_is_not_told():
@@ -129,6 +129,28 @@ def test_what_grows_is_told():
     assert growth(looks(*(500 + n for n in range(60)))) == ["memory grew from 518 to 552 MB"]
     assert growth(looks(*[500.0] * 40) + looks(*[500.0] * 20, threads=71)) == ["threads grew from 70 to 71"]
     assert growth(looks(*[500.0] * 40) + looks(*[500.0] * 20, descriptors=21)) == ["descriptors grew from 20 to 21"]
+
+
+def test_a_server_that_is_stuck_is_told():
+    well = looks(*[500.0] * 12)
+    assert stuck(well) == stuck(well[:3]) == []
+    assert stuck([*well[:5], well[5]._replace(in_flight=2), *well[6:]]) == ["2 pieces stayed in flight"]
+    halted = well[:8] + [each._replace(pieces=7) for each in well[8:]]  # all are told 429 from there on
+    assert stuck(halted) == ["no piece came through in the last third: 7 before and after"]
+    assert growth(halted) == []
+
+
+@pytest.mark.parametrize(("error", "faults"), [(IndexError("x"), 1), (ConnectionResetError("x"), 0)])
+def test_no_error_of_a_visitor_ends_a_client(error, faults, monkeypatch):
+    counts = Counts()
+
+    def visit(kind, rng):
+        raise error
+
+    visitors = Visitors(1)
+    monkeypatch.setattr(visitors, "visit", visit)
+    counts.visit(visitors, "leaves", random.Random(0))
+    assert counts.visits == {"leaves": 1} and len(counts.wrong) == faults
 
 
 def test_every_kind_of_visitor_comes_to_a_soak():

@@ -54,6 +54,13 @@ def served(tmp_path, patch: str, **script) -> Iterator[tuple[str, list]]:
     said += [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
 
 
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory) -> Iterator[str]:
+    """The address of a front end that waits for ever, and takes nobody's thread away."""
+    with served(tmp_path_factory.mktemp("patient"), FOR_EVER) as (url, _):
+        yield url
+
+
 @contextmanager
 def connections(url: str, count: int, data: bytes) -> Iterator[list[socket.socket]]:
     """So many at once that have sent this."""
@@ -88,29 +95,29 @@ def received(connection: socket.socket) -> bytes:
 @pytest.mark.parametrize(
     "data", [b"", b"P", BODY[:60], b"GET /healthz HTTP/1.1\r\nX: " + b"x" * 9000, b"\x16\x03\x01\x02\x00\x01"]
 )
-def test_a_head_that_never_ends_costs_no_thread(tmp_path, data):
-    with served(tmp_path, FOR_EVER) as (url, _), connections(url, 100, data) as held:
-        assert requests.get(f"{url}/healthz", timeout=60).status_code == 200
+def test_a_head_that_never_ends_costs_no_thread(patient, data):
+    with connections(patient, 100, data) as held:
+        assert requests.get(f"{patient}/healthz", timeout=60).status_code == 200
         held[0].setblocking(False)
         with pytest.raises(BlockingIOError):
             held[0].recv(1)  # it is still open
 
 
-def test_nor_does_one_that_is_begun_behind_another_request(tmp_path):
-    with served(tmp_path, FOR_EVER) as (url, _), connections(url, 100, ASK + ASK[:1]) as held:
-        assert requests.get(f"{url}/healthz", timeout=60).status_code == 200
+def test_nor_does_one_that_is_begun_behind_another_request(patient):
+    with connections(patient, 100, ASK + ASK[:1]) as held:
+        assert requests.get(f"{patient}/healthz", timeout=60).status_code == 200
         for connection in held:
             connection.sendall(ASK[1:].replace(b"Host", b"Connection: close\r\nHost"))
             assert received(connection).count(b"HTTP/1.1 200") == 2
 
 
 @pytest.mark.parametrize("before", [b"", ASK])
-def test_a_head_that_is_too_long_is_431(tmp_path, before):
+def test_a_head_that_is_too_long_is_431(patient, before):
     head = b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: %b\r\n" % (n, bytes([120]) * 8000) for n in range(9))
-    with served(tmp_path, FOR_EVER) as (url, _), connections(url, 70, before + head) as held:
+    with connections(patient, 70, before + head) as held:
         for connection in held:
             assert received(connection).count(b"HTTP/1.1 431 ") == 1
-        assert requests.get(f"{url}/healthz", timeout=60).status_code == 200
+        assert requests.get(f"{patient}/healthz", timeout=60).status_code == 200
 
 
 def test_where_there_is_room_for_no_more_connections_the_idle_go(tmp_path):
@@ -131,21 +138,21 @@ def test_a_head_has_so_long_and_no_longer(tmp_path):
     assert [line["route"] for line in log] == ["/healthz"]
 
 
-@pytest.mark.parametrize("data", [BODY, CHUNKS, CHUNKS + b"4\r\nMT"])
-def test_a_body_that_comes_too_slowly_is_408(tmp_path, data):
-    with served(tmp_path, IMPATIENT) as (url, log), connections(url, 3, data) as held:
-        for connection in held:
+def test_a_body_that_comes_too_slowly_is_408(tmp_path):
+    with served(tmp_path, IMPATIENT) as (url, log), ExitStack() as stack:
+        parts = [BODY, CHUNKS, CHUNKS + b"4\r\nMT"]
+        for connection in [one for data in parts for one in stack.enter_context(connections(url, 3, data))]:
             head, _, body = received(connection).partition(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 408 ") and b"application/problem+json" in head
             assert b"Connection: close" in head
             assert "came too slowly" in json.loads(body)["detail"]
-    assert [line["status"] for line in log] == [408] * 3
+    assert [line["status"] for line in log] == [408] * 9
 
 
 @pytest.mark.parametrize("path", [b"/nowhere", b"/healthz"])
-def test_a_damaged_body_that_nobody_reads_has_one_reply(tmp_path, path):
+def test_a_damaged_body_that_nobody_reads_has_one_reply(patient, path):
     data = CHUNKS.replace(b"/generate?notes=2", path) + b"zz\r\n"
-    with served(tmp_path, PATIENT) as (url, _), connections(url, 1, data) as (connection,):
+    with connections(patient, 1, data) as (connection,):
         assert received(connection).count(b"HTTP/1.1 ") == 1
 
 
@@ -274,12 +281,11 @@ def test_keeping_a_connection_for_another_request_still_works(tmp_path):
     assert len(log) == 9
 
 
-def test_curl_may_wait_for_100_continue(tmp_path):
-    with served(tmp_path, PATIENT) as (url, _):
-        big = tmp_path / "big"
-        big.write_bytes(bytes(2 * 2**20))
-        command = ["curl", "-s", "-w", "%{http_code}", "-H", "Expect: 100-continue", "-H", "Content-Type: audio/midi"]
-        done = subprocess.run(
-            [*command, "--data-binary", f"@{big}", f"{url}/generate"], capture_output=True, text=True, timeout=60
-        )
+def test_curl_may_wait_for_100_continue(tmp_path, patient):
+    big = tmp_path / "big"
+    big.write_bytes(bytes(2 * 2**20))
+    command = ["curl", "-s", "-w", "%{http_code}", "-H", "Expect: 100-continue", "-H", "Content-Type: audio/midi"]
+    done = subprocess.run(
+        [*command, "--data-binary", f"@{big}", f"{patient}/generate"], capture_output=True, text=True, timeout=60
+    )
     assert done.stdout.endswith("400") and "not a MIDI file" in done.stdout
