@@ -39,8 +39,8 @@ def shard_name(split: str, number: int, shards: int) -> str:
 
 def check(folder: str, overwrite: bool) -> None:
     """Refuse a folder that is not empty, unless `overwrite` is set, or has no name for Beam, with a MusicError."""
-    if folder != folder.encode(errors="replace").decode():
-        raise MusicError(f"--output {folder}: expected a name in UTF-8")
+    if folder != (told := folder.encode(errors="backslashreplace").decode()):
+        raise MusicError(f"--output {told}: expected a name in UTF-8")
     there = storage.entries(folder)
     if there and not overwrite:
         raise MusicError(f"--output {folder} is not empty, it holds {there[0]}; --overwrite replaces a dataset in it")
