@@ -81,7 +81,7 @@ def write(notes: Notes) -> bytes:
     A note ends at the latest where its pitch is struck again: MIDI cannot tell which of two the first release is for.
     """
     start = np.rint(notes["start"] / _TICK)  # rounded here: rounded apart, a note of one tick could become one of none
-    again = _struck_again(start.astype("i8"), notes["pitch"] + 128 * notes["program"].astype("i4"))
+    again = _struck_again(notes["pitch"] + 128 * notes["program"].astype("i4"), start.astype("i8"))
     end = np.minimum(np.rint(notes["end"] / _TICK), np.where(again > start, again, np.inf))
     end = np.maximum(end, start + 1)
     rounded = nt.from_columns(start * _TICK, end * _TICK, *(notes[name] for name in nt.FIELDS[2:]))
@@ -212,7 +212,7 @@ def _tempo_map(file: File):
     return seconds
 
 
-def _struck_again(begin, key) -> np.ndarray:
+def _struck_again(key, begin) -> np.ndarray:
     """The next onset of each note's key, far beyond the end where there is none."""
     by_key = np.lexsort((begin, key))
     following = by_key[1:]

@@ -182,7 +182,7 @@ class Keeper(keras.callbacks.Callback):
                 raise RecordError(f"{path} is missing, though {HISTORY} tells of {done} epochs: {other}")
             if storage.exists(storage.join(self._run, CARD)):
                 self._check_same()
-            storage.write(storage.join(self._run, CARD), _json(self._card))
+            storage.write(storage.join(self._run, CARD), seals.seal(self._card))
             return self._place
         self._check_same()
         try:
@@ -335,7 +335,7 @@ class Keeper(keras.callbacks.Callback):
         }
         effort = {name: self._history[-1][name] for name in ("epoch", "notes", "seconds")}
         self._card |= {"metrics": {"best_epoch": best["epoch"], **metrics, "trained": effort}, "made": made}
-        storage.write(storage.join(self._run, CARD), _json(self._card))
+        storage.write(storage.join(self._run, CARD), seals.seal(self._card))
 
 
 def _same_start(before: dict | None, now: dict | None) -> bool:
@@ -357,10 +357,6 @@ def _read_card(run: str) -> dict:
     except (KeyError, TypeError) as error:
         raise RecordError(f"{path} is damaged: it lacks {error}") from error
     return facts
-
-
-def _json(card: dict) -> bytes:
-    return seals.seal(card)
 
 
 def _clock(seconds: float) -> str:

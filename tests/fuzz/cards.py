@@ -1,7 +1,9 @@
 """Any bytes as a model's card, or as dataset.json: what can be used without another look, or a RecordError."""
 
+import atexit
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from tests.fakes import CARD
 from trainer import recipe
 
 _FOLDER = Path(tempfile.mkdtemp())
+atexit.register(shutil.rmtree, _FOLDER, ignore_errors=True)
 _NOTES = from_tuples([(0, 1, 60), (0.5, 2, 64, 99), (0.5, 3, 67, 9)])
 _SHARD = {
     "path": "test-00000-of-00001.tfrecord",
