@@ -25,7 +25,7 @@ from serving.sockets import Socket
 
 HEAD = 10.0  # seconds from connecting, or from the first byte of another request, to the end of a request's head
 _MOST_HEAD = 2**16  # bytes that we collect of one; what is longer is refused
-_OVERDUE = 0.5  # seconds that somebody may wait for a thread before we look for one,
+_OVERDUE = 0.5  # seconds that somebody may wait for a thread, or be idle where there is no room, before we act,
 _SLOW = 2.0  # and that a request must have kept us waiting to lose its own
 _LINGER = 2.0  # seconds that a closed connection's other side has to close, too; else its last bytes may be lost,
 _MOST_LINGER = 8 * 2**20  # and bytes that it may still send: who sends a file that is too large has to hear so
@@ -38,6 +38,7 @@ class Connection(TConn):
     def __init__(self, cfg, sock, client, server, lingering):
         super().__init__(cfg, sock, client, server)
         self.head = b""
+        self.idle_since = 0.0
         self.drained = 0  # bytes that came when we had closed it
         self._lingering = lingering
 
@@ -74,8 +75,6 @@ class Worker(ThreadWorker):
             return
         self.nr_conns += 1
         self._collect(Connection(self.cfg, Socket(accepted), client, listener.getsockname(), self._linger))
-        if self.nr_conns >= self.worker_connections:
-            self._end_one()
 
     def on_client_socket_readable(self, conn, client) -> None:
         """A connection that was kept has another request."""
@@ -85,6 +84,7 @@ class Worker(ThreadWorker):
 
     def finish_request(self, conn, fs) -> None:
         """A request is over. What has come of the next one is a head like any other."""
+        conn.idle_since = time.monotonic()
         kept = not fs.cancelled() and not fs.exception() and fs.result()
         if kept and (begun := conn.parser.unreader.take_buffered()):
             self._collect(conn)
@@ -94,7 +94,8 @@ class Worker(ThreadWorker):
 
     def _collect(self, conn: Connection) -> None:
         conn.sock.setblocking(False)
-        conn.timeout = time.monotonic() + (HEAD if self.alive else STOP_KEEPALIVE_LINGER)
+        conn.idle_since = time.monotonic()
+        conn.timeout = conn.idle_since + (HEAD if self.alive else STOP_KEEPALIVE_LINGER)
         self.pending_conns.append(conn)
         self.poller.register(conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn))
 
@@ -139,10 +140,10 @@ class Worker(ThreadWorker):
         conn.close()
 
     def _end_one(self) -> None:
-        """No more connections can be taken: of those that ask for nothing, end the one whose time is over first."""
+        """No more connections can be taken: end the one that has been idle for longest."""
         queues = [queue for queue in (self.pending_conns, self.keepalived_conns, self._lingering) if queue]
-        if queues:
-            queue = min(queues, key=lambda queue: queue[0].timeout)
+        queue = min(queues, key=lambda queue: queue[0].idle_since, default=None)
+        if queue and time.monotonic() - queue[0].idle_since >= _OVERDUE:  # else it may be about to ask
             self._end(queue[0], queue)
 
     def enqueue_req(self, conn) -> None:
@@ -152,8 +153,11 @@ class Worker(ThreadWorker):
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """See ThreadWorker; and look for those who are too slow."""
-        super().wait_for_and_dispatch_events(min(timeout, _OVERDUE) if self._submitted or self._lingering else timeout)
+        hurry = self._submitted or self._lingering or not self._accepting
+        super().wait_for_and_dispatch_events(min(timeout, _OVERDUE) if hurry else timeout)
         self._make_room()
+        if self.nr_conns >= self.worker_connections:  # nobody else is accepted
+            self._end_one()
         while self._lingering and self._lingering[0].timeout <= time.monotonic():
             self._end(self._lingering[0], self._lingering)
 
@@ -179,7 +183,8 @@ class Worker(ThreadWorker):
         except (OSError, ValueError):
             conn.close()
             return
-        conn.timeout = time.monotonic() + _LINGER
+        conn.idle_since = time.monotonic()
+        conn.timeout = conn.idle_since + _LINGER
         self._lingering.append(conn)
         self.nr_conns += 1
 

@@ -131,6 +131,15 @@ def test_where_there_is_room_for_no_more_connections_the_idle_go(tmp_path):
             assert received(idle[0]) == b""  # who came first
 
 
+def test_who_has_just_come_is_not_the_idle_one(tmp_path):
+    few = "self.cfg.set('worker_connections', 5); self.cfg.set('threads', 2); self.cfg.set('keepalive', 300)"
+    with served(tmp_path, LATER % few) as (url, _), ExitStack() as stack:
+        stack.enter_context(connections(url, 2, b""))
+        for _ in range(20):  # each leaves its connection open, and that for longer than a head may take
+            session = stack.enter_context(requests.Session())
+            assert session.get(f"{url}/healthz", timeout=60).status_code == 200
+
+
 def test_a_head_has_so_long_and_no_longer(tmp_path):
     with served(tmp_path, IMPATIENT) as (url, log), connections(url, 20, BODY[:30]) as held:
         assert [received(connection) for connection in held] == [b""] * 20
