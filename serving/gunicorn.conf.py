@@ -3,11 +3,16 @@
 One process when the model is embedded (TensorFlow is 0.65-1.1 GB in each), two a core before a model server.
 """
 
+import ctypes
 import os
 import resource
+from contextlib import suppress
 
 from serving import metrics
 
+with suppress(AttributeError, OSError, TypeError):  # a C library that is not glibc
+    # 64 threads would each come to keep free memory of their own: M_ARENA_MAX, for the workers as well
+    ctypes.CDLL(None).mallopt(-8, 2)
 worker_class = "serving.worker.Worker"
 threads = 64  # above all the pieces and files (MAX_GENERATIONS, requests.READERS, WAITING): some are left to say 429
 worker_connections = min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)  # the rest waits in the kernel

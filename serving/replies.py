@@ -32,7 +32,9 @@ MOST_SECONDS = 1800  # of sound, of a picture or a score; as MP3, the slowest, t
 MOST_SCORED = 8000  # notes of a score: 2.3 ms each
 _SOUNDING = Turns("sound", os.cpu_count() or 1, seconds=120)  # more would not be faster, but need more memory
 _DRAWING = Turns("pictures and scores", 1, seconds=120)  # neither matplotlib nor music21 is made for threads
-_PEN = futures.ThreadPoolExecutor(1, "drawing")  # the one that draws: matplotlib keeps its fonts open for each thread
+# who does it: for each thread that ever drew matplotlib keeps its fonts open, and for each that sounded OpenMP a thread
+_PEN = futures.ThreadPoolExecutor(1, "drawing")
+_PLAYERS = futures.ThreadPoolExecutor(os.cpu_count(), "sound")
 _PIECE = 2**16  # bytes of a file sent at once
 _COMPACT = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one for each line
 _log = logging.getLogger(__name__)
@@ -58,7 +60,7 @@ def _sound(request: GenerateRequest, chunks: Iterator[Chunk]) -> flask.Response:
     with ExitStack() as failing:
         file = failing.enter_context(tempfile.TemporaryFile())
         with _SOUNDING.take():
-            audio.write(notes, file, request.format)
+            _PLAYERS.submit(audio.write, notes, file, request.format).result()
         failing.pop_all()
     response = _file(request, pieces, _sent(file))
     response.content_length = file.seek(0, os.SEEK_END)
