@@ -1,13 +1,16 @@
 """A function compiled by XLA → the same for any number of rows. Knows arrays and names; nothing of music or HTTP.
 
-XLA compiles for one number of rows at a time and takes seconds for it, so a call is filled up to the next of a few
-sizes. The least is compiled at once, the others beside the calls when there is need for them; until then, many rows go
-through in groups. A row's bits must be the same in all sizes.
+XLA compiles for one number of rows at a time and takes seconds for it, so a call is filled up to one of a few sizes, or
+goes through in groups, of which as many run at once as there are cores. The least is compiled at once, the others
+beside the calls when there is need for them. A row's bits must be the same in all sizes; that depends on the CPU, so
+each size is tried before it is used.
 """
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -48,17 +51,18 @@ class Compiled:
     Args:
         run: the function of batch-first arrays; compiles itself when it is called with a number of rows for the first
             time.
-        empty: its inputs with no rows, for their shapes and types.
-        sizes: numbers of rows to compile for, rising.
+        sample: inputs to compile with, as many rows as the largest size.
+        sizes: numbers of rows to compile for, rising. One that gives a row other bits than the least does is left out.
     """
 
-    def __init__(self, run: Callable[[Tensors], Tensors], empty: Tensors, sizes: tuple[int, ...]):
-        self._run, self._empty, self._sizes = run, empty, sizes
-        self._ready: tuple[int, ...] = ()
+    def __init__(self, run: Callable[[Tensors], Tensors], sample: Tensors, sizes: tuple[int, ...]):
+        self._run, self._sample, self._sizes = run, sample, sizes
+        self._threads = ThreadPoolExecutor(os.cpu_count(), "rows")  # starts them as they are needed
         self._lock = threading.Lock()
         self._compiling: threading.Thread | None = None
         self._failure: Exception | None = None
-        self._compile(*sizes[:1])
+        self._run(_part(sample, 0, sizes[0]))
+        self._ready = sizes[:1]
 
     def call(self, inputs: Tensors) -> Tensors:
         """The function's answer to any number of rows."""
@@ -66,19 +70,29 @@ class Compiled:
         rows = len(next(iter(inputs.values())))
         if rows > ready[-1]:
             self._compile_beside()
-        groups: list[Tensors] = []
-        for at in range(0, max(rows, 1), ready[-1]):
-            count = min(rows - at, ready[-1])
-            size = next(size for size in ready if size >= count)
-            made = self._run({name: _filled(array[at : at + count], size) for name, array in inputs.items()})
-            groups.append({name: array[:count] for name, array in made.items()})
-        return groups[0] if len(groups) == 1 else {n: np.concatenate([g[n] for g in groups]) for n in groups[0]}
+        return self._in_groups(inputs, ready)
 
     def warm(self) -> None:
         """Compile for all sizes now, or raise what `run` raises; else that is done when so many rows come."""
         self._compile_beside().join()
         if self._failure:
             raise self._failure
+
+    def _in_groups(self, inputs: Tensors, ready: tuple[int, ...]) -> Tensors:
+        rows = len(next(iter(inputs.values())))
+        groups, at = [], 0
+        while at < rows or not groups:
+            size = _size(rows - at, ready)
+            groups.append((_part(inputs, at, at + size), size))
+            at += size
+        if len(groups) == 1:
+            return self._group(*groups[0])
+        made = list(self._threads.map(self._group, *zip(*groups, strict=True)))
+        return {name: np.concatenate([group[name] for group in made]) for name in made[0]}
+
+    def _group(self, inputs: Tensors, size: int) -> Tensors:
+        made = self._run({name: _filled(array, size) for name, array in inputs.items()})
+        return _part(made, 0, len(next(iter(inputs.values()))))
 
     def _compile_beside(self) -> threading.Thread:
         with self._lock:
@@ -96,10 +110,25 @@ class Compiled:
             self._failure = error
             _LOG.warning("compiling for many rows failed, they go through in groups of %d: %s", self._ready[-1], error)
 
-    def _compile(self, *sizes: int) -> None:
-        for size in sizes:
-            self._run({name: _filled(array, size) for name, array in self._empty.items()})
+    def _compile(self, size: int) -> None:
+        given = _part(self._sample, 0, size)
+        made, alone = self._run(given), self._in_groups(given, self._sizes[:1])
+        if other := [name for name in made if not np.array_equal(made[name], alone[name])]:
+            _LOG.warning(
+                "%d rows at once would have other bits of %s than %d, so they are not", size, other, self._sizes[0]
+            )
+        else:
             self._ready = (*self._ready, size)
+
+
+def _size(rows: int, ready: tuple[int, ...]) -> int:
+    """Of the sizes that are ready the next one, unless more than half of it would be filling: then the one before."""
+    fitting = [size for size in ready if size <= max(2 * rows, ready[0])]
+    return next((size for size in fitting if size >= rows), fitting[-1])
+
+
+def _part(arrays: Tensors, begin: int, end: int) -> Tensors:
+    return {name: array[begin:end] for name, array in arrays.items()}
 
 
 def _filled(array: np.ndarray, rows: int) -> np.ndarray:

@@ -8,7 +8,6 @@ import pytest
 from serving.compiled import Compiled
 
 SIZES = (2, 8, 32)
-EMPTY = {"a": np.zeros((0, 4, 2), "f4"), "b": np.zeros(0, "f4")}
 
 
 class Graph:
@@ -33,6 +32,9 @@ def inputs(rows: int) -> dict[str, np.ndarray]:
     return {"a": rng.random((rows, 4, 2), "f4"), "b": rng.random(rows, "f4")}
 
 
+SAMPLE = inputs(SIZES[-1])
+
+
 @pytest.fixture
 def graph() -> Graph:
     return Graph()
@@ -40,7 +42,7 @@ def graph() -> Graph:
 
 @pytest.fixture
 def compiled(graph) -> Compiled:
-    return Compiled(graph, EMPTY, SIZES)
+    return Compiled(graph, SAMPLE, SIZES)
 
 
 @pytest.mark.parametrize("warm", [False, True])
@@ -70,13 +72,16 @@ def test_while_it_compiles_many_are_answered_in_groups(graph, compiled):
     compiled.warm()
     del graph.sizes[:]
     compiled.call(inputs(6))
-    assert graph.sizes == [8]
+    compiled.call(inputs(3))
+    assert graph.sizes == [8, 2, 2]  # more than half of eight would be filling
+    del graph.sizes[:]
     compiled.call(inputs(40))
-    assert graph.sizes == [8, 32, 8]
+    compiled.call(inputs(13))
+    assert sorted(graph.sizes) == [8, 8, 8, 32]  # in any order: they run at once
 
 
 def test_one_size_is_enough(graph):
-    compiled = Compiled(graph, EMPTY, SIZES[:1])
+    compiled = Compiled(graph, SAMPLE, SIZES[:1])
     compiled.warm()
     np.testing.assert_array_equal(compiled.call(inputs(5))["a"], inputs(5)["a"])
     assert graph.sizes == [SIZES[0]] * 4
@@ -93,3 +98,18 @@ def test_what_fails_to_compile_is_told_and_done_without(compiled, graph, caplog)
         compiled.warm()
     assert "groups of 2: no room" in caplog.text
     np.testing.assert_array_equal(compiled.call(inputs(5))["a"], inputs(5)["a"])
+
+
+def test_a_size_with_other_bits_is_not_used(graph, caplog):
+    def rounding(given):
+        made = graph(given)
+        return {**made, "sum": made["sum"] + np.float32(1e-6) if len(made["sum"]) == 8 else made["sum"]}
+
+    graph.go.set()
+    compiled = Compiled(rounding, SAMPLE, SIZES)
+    compiled.warm()
+    assert "8 rows at once would have other bits of ['sum'] than 2" in caplog.text
+    del graph.sizes[:]
+    compiled.call(inputs(6))
+    compiled.call(inputs(20))
+    assert graph.sizes == [2, 2, 2, 32]

@@ -150,7 +150,7 @@ def test_thirty_two_listeners_are_merged_and_each_hears_what_it_hears_alone(back
         return [(c.notes.tobytes(), c.ended) for c in Generator(backend).stream(SEED[: 2 * who], how)]
 
     alone = [play(who) for who in range(32)]
-    backend.warm()  # else they would go in groups of two for some seconds
+    backend.warm()  # else they would go one by one for some seconds
     with (
         watched(backend, "describe", lambda merger: merger.waiting == 31) as described,
         watched(backend, "generate", lambda merger: merger.waiting) as generated,

@@ -41,12 +41,12 @@ def flags(args) -> dict[str, str]:
 
 def test_batches_are_multiples_of_what_the_graph_fills_up_to():
     from trainer.export import SERVED_ROWS  # late: it imports Keras
-    from trainer.signatures import LANES, XLA_LANES
+    from trainer.signatures import LANES
 
     batching = parsed("batching.config", "BatchingParameters")
     sizes = list(batching.allowed_batch_sizes)
     assert sizes == sorted(set(sizes)) and sizes[-1] == batching.max_batch_size.value  # or TF Serving refuses them
-    assert sizes[0] == XLA_LANES and all(size % LANES == 0 for size in sizes[1:])
+    assert sizes[0] == 1 and all(size % LANES == 0 for size in sizes[1:])
     assert tuple(sizes) == SERVED_ROWS  # else a call would compile
     assert batching.batch_timeout_micros.value == 0 and batching.HasField("batch_timeout_micros")
     assert not batching.pad_variable_length_inputs  # every tensor of ours has a constant shape

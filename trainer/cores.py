@@ -6,6 +6,9 @@ B batch, T time, D width.
 """
 
 import keras
+from keras import ops
+
+from trainer import compiling
 
 
 class LSTMCore(keras.layers.Layer):
@@ -57,7 +60,7 @@ class StackCore(keras.layers.Layer):
             keras.layers.LSTM(width, return_sequences=True, return_state=True, name=f"lstm{k}")
             for k, width in enumerate(units)
         ]
-        self.dense = [keras.layers.Dense(width, "relu", name=f"dense{k}") for k, width in enumerate(dense)]
+        self.dense = [compiling.Dense(width, "relu", name=f"dense{k}") for k, width in enumerate(dense)]
         self.dropout = keras.layers.Dropout(dropout)
 
     @property
@@ -85,11 +88,19 @@ class StackCore(keras.layers.Layer):
 def _remember(lstm: keras.layers.LSTM, x, state: dict, k: int, counts, training):
     """Layer k of a core from its state on: (B, T, ·) → (B, T, units), h, c."""
     before = [state[f"h{k}"], state[f"c{k}"]]
-    if x.shape[1] == 1 and counts is None:  # one note: the cell itself, no loop around it
-        y, (h, c) = lstm.cell(x[:, 0], before)
-        return y[:, None], h, c
+    if x.shape[1] == 1 and counts is None:  # one note: no loop around the cell
+        h, c = _cell(lstm.cell, x[:, 0], *before)
+        return h[:, None], h, c
     lstm.use_cudnn = "auto" if counts is None else False  # cuDNN refuses a row of which nothing counts
     return lstm(x, initial_state=before, mask=counts, training=training)
+
+
+def _cell(cell: keras.layers.LSTMCell, x, h, c):
+    """What keras' own cell does: (B, ·), (B, units), (B, units) → h, c."""
+    z = compiling.product(x, cell.kernel) + compiling.product(h, cell.recurrent_kernel) + cell.bias
+    inward, kept, new, outward = ops.split(z, 4, axis=-1)
+    c = ops.sigmoid(kept) * c + ops.sigmoid(inward) * ops.tanh(new)
+    return ops.sigmoid(outward) * ops.tanh(c), c
 
 
 def build(spec: dict) -> keras.layers.Layer:

@@ -21,10 +21,8 @@ from trainer import signatures
 from trainer.model import EventModel
 
 _TRIES = 5  # where others export at the same time
-SERVED_ROWS = (2, 8, 16, 24, 32)  # what infra/batching.config allows, and so for what a model server compiles
-SERVED = (
-    "saved_model.pb"  # a version without it is not complete, and TF Serving cannot load it: in a bucket it comes last
-)
+SERVED_ROWS = (1, 8, 16, 24, 32)  # what infra/batching.config allows, and so for what a model server compiles
+SERVED = "saved_model.pb"  # a version without it is incomplete, TF Serving cannot load it; in a bucket it comes last
 
 
 class ExportError(MusicError):

@@ -14,6 +14,7 @@ from music.columns import BEGIN, CELL, END, FIRST
 from music.encodings import Encoding, NoteRows
 from trainer import devices
 from trainer import sounding as sg
+from trainer.compiling import Dense
 from trainer.recall import LONGEST
 from trainer.recipe import RecipeError
 from trainer.sampling import choose
@@ -35,17 +36,16 @@ class ChainHeads(keras.layers.Layer):
         self.names, self.sizes, self.hidden, self.slots = encoding.names, encoding.sizes, hidden, slots
         self.tables = sg.Tables(encoding)
         self.grid = _log_cells(encoding)
-        dense = keras.layers.Dense
-        self.hear = {n: dense(hidden, name=f"{n}_hear") for n in self.names}
-        self.context = {n: dense(hidden, use_bias=False, name=f"{n}_context") for n in self.names}
+        self.hear = {n: Dense(hidden, name=f"{n}_hear") for n in self.names}
+        self.context = {n: Dense(hidden, use_bias=False, name=f"{n}_context") for n in self.names}
         self.told = {
             (n, m): keras.layers.Embedding(self.sizes[j], hidden, name=f"{n}_told_{m}")
             for k, n in enumerate(self.names)
             for j, m in enumerate(self.names[:k])
         }
-        self.score = {n: dense(size, name=f"{n}_score") for n, size in zip(self.names, self.sizes, strict=True)}
-        self.point = dense(slots + 2, name="duration_point")
-        self.repeat = dense(2, name="pitch_repeat") if recall else None
+        self.score = {n: Dense(size, name=f"{n}_score") for n, size in zip(self.names, self.sizes, strict=True)}
+        self.point = Dense(slots + 2, name="duration_point")
+        self.repeat = Dense(2, name="pitch_repeat") if recall else None
         self.dropout = keras.layers.Dropout(dropout)
         self.masks = [_mask(size, first=k == 0) for k, size in enumerate(self.sizes)]
 
@@ -149,8 +149,7 @@ class IndependentHeads(keras.layers.Layer):
         super().__init__(**kwargs)
         self.grid = _log_cells(encoding)
         self.score = [
-            keras.layers.Dense(size, name=f"{name}_score")
-            for name, size in zip(encoding.names, encoding.sizes, strict=True)
+            Dense(size, name=f"{name}_score") for name, size in zip(encoding.names, encoding.sizes, strict=True)
         ]
         self.masks = [_mask(size, first=k == 0) for k, size in enumerate(encoding.sizes)]
 
@@ -194,8 +193,8 @@ class RegressionHeads(keras.layers.Layer):
             raise RecipeError(f"regression: expected linear times behind the first column, got {encoding.names}")
         self.columns, self.loss_weights, self.pressure = encoding.columns, np.array(weights, "f4"), pressure
         self.mask = _mask(encoding.sizes[0], first=True)
-        self.score = keras.layers.Dense(encoding.sizes[0], name=f"{encoding.names[0]}_score")
-        self.value = keras.layers.Dense(len(self.columns) - 1, name="value")
+        self.score = Dense(encoding.sizes[0], name=f"{encoding.names[0]}_score")
+        self.value = Dense(len(self.columns) - 1, name="value")
 
     def build(self, shape):
         self.score.build(shape)

@@ -10,6 +10,7 @@ from keras import ops
 from music.columns import FIRST
 from music.encodings import Encoding, NoteRows
 from trainer import sounding as sg
+from trainer.compiling import Dense
 from trainer.recipe import RecipeError
 
 
@@ -23,7 +24,7 @@ class Embedded(keras.layers.Layer):
             keras.layers.Embedding(classes, size, name=f"{name}_embedding")
             for name, classes in zip(encoding.names, encoding.sizes, strict=True)
         ]
-        self.listen = keras.layers.Dense(width, name="listen")
+        self.listen = Dense(width, name="listen")
         self._heard = size * len(self.embeddings) + (2 * (slots + 1) + 4 * tables.pitches if tables else 0)
 
     def build(self, shape):

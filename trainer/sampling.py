@@ -6,6 +6,8 @@ Source: top_p, Holtzman et al. 2020 (nucleus sampling); min_p, Nguyen et al. 202
 import numpy as np
 from keras import ops
 
+from trainer import compiling
+
 COLD = 1e-3  # a temperature below this is argmax
 
 
@@ -28,18 +30,10 @@ def choose(logits, u, temperature, top_p, min_p):
     p = ops.softmax(logits / ops.maximum(temperature, COLD)[:, None], axis=-1)  # (B, C)
     p = ops.where(p >= min_p[:, None] * ops.max(p, axis=-1, keepdims=True), p, 0.0)
     some = ops.any((top_p > 0) & (top_p < 1))  # to sort takes as long as all the rest; 0 is a row that fills up
-    least = ops.cond(some, lambda: _least(p, top_p), lambda: ops.zeros_like(top_p))
+    least = ops.cond(some, lambda: compiling.least(p, top_p), lambda: ops.zeros_like(top_p))
     p = ops.where(p >= least[:, None], p, 0.0)
     cdf = ops.cumsum(p, axis=-1)
     above = (cdf > (u * cdf[:, -1])[:, None]) & (p > 0)  # a scan in blocks may move a sum where nothing is added
     last = ops.max(ops.where(p > 0, np.arange(p.shape[-1], dtype="i4"), 0), axis=-1)
     drawn = ops.where(ops.any(above, axis=-1), ops.cast(ops.argmax(above, axis=-1), "int32"), last)
     return ops.where(temperature < COLD, ops.cast(ops.argmax(logits, axis=-1), "int32"), drawn)
-
-
-def _least(p, top_p):
-    """The probability of the last class that top_p keeps: (B, C), (B,) → (B,); 0 where it is 1, which keeps all."""
-    falling, _ = ops.top_k(p, p.shape[-1])
-    before = ops.cumsum(falling, axis=-1) - falling
-    inside = before < (top_p * ops.sum(p, axis=-1))[:, None]
-    return ops.where(top_p < 1, ops.min(ops.where(inside, falling, 2.0), axis=-1), 0.0)

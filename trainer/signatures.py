@@ -8,9 +8,10 @@ full vector other ones than those before. So a piece would not come out the same
 call is filled up to a multiple of LANES rows; and `prime` and `likelihood`, whose products are 64 times as tall, go
 through the model in groups of exactly LANES.
 
-`prime_xla` and `generate_xla` are the same compiled by XLA for each number of rows that they are called with. Two rows
-are enough there: from two on, a row's bits are the same among any number. They answer as the others do until a draw
-falls within rounding of an edge between two classes. A model server must be told to compile, so nothing relies on them.
+`prime_xla` and `generate_xla` are the same compiled by XLA for each number of rows that they are called with. For
+`prime` two rows are enough there: from two on, a row's bits are the same among any number. `generate` is written so
+that one row has them alone, too: see `compiling`. They answer as the others do until a draw falls within rounding of an
+edge between two classes. A model server must be told to compile, so nothing relies on them.
 
 B batch, F columns.
 """
@@ -23,13 +24,13 @@ import numpy as np
 from keras import ops
 
 from music.generation import CHUNK, PRIME_BLOCK, Reply
+from trainer import compiling
 from trainer.model import EventModel
 
 STATE = "state_"
 LANES = 8
-XLA_LANES = 2
 XLA = "_xla"
-COMPILED = ("prime", "generate")  # have a twin, by the same name and XLA
+XLA_LANES = {"prime" + XLA: 2, "generate" + XLA: 1}
 _LONG = ("prime", "likelihood", "prime" + XLA)
 _DRAWING = ("temperature", "top_p", "min_p")
 
@@ -71,8 +72,19 @@ def generate(model: EventModel, inputs: dict) -> dict:
     return {"rows": rows, **_states(state)}
 
 
+def generate_xla(model: EventModel, inputs: dict) -> dict:
+    """As `generate`. XLA knows how many rows there are, and compiles for one or for more."""
+
+    def made(alone: bool) -> dict:
+        with compiling.ready(model, alone):
+            return generate(model, inputs)
+
+    return ops.cond(ops.shape(inputs["count"])[0] == 1, lambda: made(True), lambda: made(False))
+
+
 SIGNATURES = {"prime": prime, "likelihood": likelihood, "step": step, "generate": generate}
-SIGNATURES |= {name + XLA: SIGNATURES[name] for name in COMPILED}
+SIGNATURES |= {"prime" + XLA: prime, "generate" + XLA: generate_xla}
+COMPILED = ("prime", "generate")  # have a twin, by the same name and XLA
 
 
 def specs(model: EventModel) -> dict[str, dict[str, tuple[list, str]]]:
@@ -94,7 +106,7 @@ def alike(name: str, model: EventModel, inputs: dict) -> dict:
     """Compute a signature so that a row's answer does not depend on the others; the rule above."""
     function = SIGNATURES[name]
     batch = ops.shape(next(iter(inputs.values())))[0]
-    lanes = XLA_LANES if name.endswith(XLA) else LANES
+    lanes = XLA_LANES.get(name, LANES)
     rows = (batch + lanes - 1) // lanes * lanes
     whole = {key: _filled(value, rows) for key, value in inputs.items()}
     if name in _LONG:
