@@ -80,7 +80,8 @@ class Compiled:
 
     def _in_groups(self, inputs: Tensors, ready: tuple[int, ...]) -> Tensors:
         rows = len(next(iter(inputs.values())))
-        groups, at = [], 0
+        groups: list[tuple[Tensors, int]] = []
+        at = 0
         while at < rows or not groups:
             size = _size(rows - at, ready)
             groups.append((_part(inputs, at, at + size), size))
