@@ -112,11 +112,15 @@ class Compiled:
             _LOG.warning("compiling for many rows failed, they go through in groups of %d: %s", self._ready[-1], error)
 
     def _compile(self, size: int) -> None:
-        given = _part(self._sample, 0, size)
-        made, alone = self._run(given), self._in_groups(given, self._sizes[:1])
-        if other := [name for name in made if not np.array_equal(made[name], alone[name])]:
+        made, least = self._run(_part(self._sample, 0, size)), self._sizes[0]
+        other: set[str] = set()
+        for at in range(0, size, least):
+            alone = self._group(_part(self._sample, at, min(at + least, size)), least)
+            here = _part(made, at, at + least)
+            other |= {name for name in alone if not np.array_equal(alone[name], here[name])}
+        if other:
             _LOG.warning(
-                "%d rows at once would have other bits of %s than %d, so they are not", size, other, self._sizes[0]
+                "%d rows at once would have other bits of %s than %d, so they are not", size, sorted(other), least
             )
         else:
             self._ready = (*self._ready, size)
