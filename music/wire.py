@@ -190,7 +190,9 @@ def from_tensor(tensor) -> np.ndarray:
                 raise RecordError(f"a tensor of {dtype}: expected whole numbers of it, got {len(content)} bytes")
         packed = content or field in _PACKED
         values = np.frombuffer(content, dtype) if packed else np.array(getattr(tensor, field), dtype)
-    if 0 < len(values) < count:  # protobuf's short form: the last value repeats
+    if len(values) == 1 and count:  # protobuf's short form: the last value repeats, here without taking any memory
+        return np.broadcast_to(values.reshape(()), shape)
+    if 0 < len(values) < count:
         values = np.append(values, np.repeat(values[-1:], count - len(values)))
     if len(values) != count:
         raise RecordError(f"a tensor of shape {shape}: expected {count} values, got {len(values)}")

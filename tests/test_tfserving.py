@@ -248,7 +248,7 @@ def test_the_double_fills_a_batch_up_to_an_allowed_size(toys):
         (three,) = together(server, 1, rows=3)
         (many,) = together(server, 1, rows=33)
     assert reply.outputs["state_at"].tolist() == [[64.0]] and three.outputs["state_at"].tolist() == [[64.0]] * 3
-    assert server.merged == [(1, 1, 2), (1, 3, 8)]
+    assert server.merged == [(1, 1, 1), (1, 3, 8)]
     assert "Task size 33 is larger than maximum input batch size 32" in str(many)
 
 

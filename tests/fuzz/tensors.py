@@ -60,7 +60,8 @@ def one(data: bytes) -> None:
         for tensor in reply.outputs.values():
             array = wire.from_tensor(tensor)
             assert array.shape == tuple(dim.size for dim in tensor.tensor_shape.dim)
-            assert wire.from_tensor(wire.to_tensor(array)).shape == array.shape
+            if array.size < 2**20:  # one value may stand for gigabytes, which writing spells out
+                assert wire.from_tensor(wire.to_tensor(array)).shape == array.shape
         outputs = answered("step", {name: wire.from_tensor(tensor) for name, tensor in reply.outputs.items()})
         assert outputs["row"].ndim >= 1 and "rows" not in outputs
     except (RecordError, DecodeError) as error:
