@@ -203,6 +203,7 @@ def _looks(fronts: dict[str, FrontEnd], server: Unsteady, args, counts: Counts) 
     for visitors in everybody:
         visitors.hear_alone()
         crowd(visitors.port, _THREADS, 8)
+        visitors.hear_at_once(2 * (os.cpu_count() or 1))
         for kind in KINDS:
             visitors.visit(kind, random.Random(0))
     load = Load(everybody, args.clients, args.pause, counts)

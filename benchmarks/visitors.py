@@ -15,6 +15,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from concurrent import futures
 
 from music import midi, seeds
 
@@ -150,6 +151,11 @@ class Visitors:
                 connection.sendall(b"1\r\nM\r\n")
                 time.sleep(self.pause / 10)
         return 0
+
+    def hear_at_once(self, count: int) -> None:
+        """So many who want sound, so that the server starts all the threads that it makes with."""
+        with futures.ThreadPoolExecutor(count) as pool:
+            list(pool.map(lambda number: self._ask(300, number, "wav"), range(count)))
 
     def _ask(self, notes: int, random_seed: int, format: str) -> tuple[int, bytes]:
         path = f"/generate?notes={notes}&random_seed={random_seed}&format={format}"

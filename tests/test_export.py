@@ -76,6 +76,7 @@ def test_warm_up_records_call_every_signature(loaded, tiny_export):
     assert called == NAMES - {"serving_default", "prime_xla", "generate_xla"}  # a server may not be told to compile
 
 
+@pytest.mark.slow  # each export traces and compiles
 def test_where_it_is_told_to_compile_it_does_for_every_size_before_the_first_call(loaded, tiny_model, tmp_path):
     export.save(*tiny_model, str(tmp_path), xla=True)
     sizes: dict[str, list[int]] = {}
@@ -89,6 +90,7 @@ def test_where_it_is_told_to_compile_it_does_for_every_size_before_the_first_cal
     }
 
 
+@pytest.mark.slow  # each export traces and compiles
 def test_a_version_is_never_overwritten_and_the_next_one_is_one_more(tiny_model, tmp_path):
     assert export.publish(*tiny_model, str(tmp_path)).endswith("performance/1")
     (tmp_path / "performance" / "7").mkdir()  # an export that was interrupted, or goes on: no saved_model.pb
