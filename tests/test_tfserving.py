@@ -429,7 +429,7 @@ def test_thirty_two_listeners_are_not_refused_with_our_configuration(tiny_export
     urls = [f"/generate?random_seed={n}&notes=40&temperature={0.5 + n / 32}" for n in range(32)]
     batching = Batching.read()
     with ModelServer(tiny_export / "performance", batching=batching, threads=int(threads)) as server:
-        client = create_app(backend=TFServing(server.address, "performance")).test_client
+        client = create_app({"TIMEOUT": 300}, TFServing(server.address, "performance")).test_client
         start = threading.Barrier(32)
 
         def listen(url):
