@@ -67,29 +67,18 @@ class Compiled:
     def call(self, inputs: Tensors) -> Tensors:
         """The function's answer to any number of rows."""
         ready = self._ready
-        rows = len(next(iter(inputs.values())))
-        if rows > ready[-1]:
+        if len(next(iter(inputs.values()))) > ready[-1]:
             self._compile_beside()
-        return self._in_groups(inputs, ready)
+        groups = _groups(inputs, ready)
+        if len(groups) == 1:
+            return self._group(*groups[0])
+        return _joined(list(self._threads.map(self._group, *zip(*groups, strict=True))))
 
     def warm(self) -> None:
         """Compile for all sizes now, or raise what `run` raises; else that is done when so many rows come."""
         self._compile_beside().join()
         if self._failure:
             raise self._failure
-
-    def _in_groups(self, inputs: Tensors, ready: tuple[int, ...]) -> Tensors:
-        rows = len(next(iter(inputs.values())))
-        groups: list[tuple[Tensors, int]] = []
-        at = 0
-        while at < rows or not groups:
-            size = _size(rows - at, ready)
-            groups.append((_part(inputs, at, at + size), size))
-            at += size
-        if len(groups) == 1:
-            return self._group(*groups[0])
-        made = list(self._threads.map(self._group, *zip(*groups, strict=True)))
-        return {name: np.concatenate([group[name] for group in made]) for name in made[0]}
 
     def _group(self, inputs: Tensors, size: int) -> Tensors:
         made = self._run({name: _filled(array, size) for name, array in inputs.items()})
@@ -112,18 +101,28 @@ class Compiled:
             _LOG.warning("compiling for many rows failed, they go through in groups of %d: %s", self._ready[-1], error)
 
     def _compile(self, size: int) -> None:
-        made, least = self._run(_part(self._sample, 0, size)), self._sizes[0]
-        other: set[str] = set()
-        for at in range(0, size, least):
-            alone = self._group(_part(self._sample, at, min(at + least, size)), least)
-            here = _part(made, at, at + least)
-            other |= {name for name in alone if not np.array_equal(alone[name], here[name])}
-        if other:
-            _LOG.warning(
-                "%d rows at once would have other bits of %s than %d, so they are not", size, sorted(other), least
-            )
+        given, least = _part(self._sample, 0, size), self._sizes[0]
+        made = self._run(given)
+        alone = _joined([self._group(*group) for group in _groups(given, (least,))])  # a core stays for who listens
+        if other := sorted(name for name in made if not np.array_equal(alone[name], made[name])):
+            _LOG.warning("%d rows at once would have other bits of %s than %d, so they are not", size, other, least)
         else:
             self._ready = (*self._ready, size)
+
+
+def _groups(inputs: Tensors, ready: tuple[int, ...]) -> list[tuple[Tensors, int]]:
+    """Parts that a ready size takes each, with that size; one at least, be it empty."""
+    rows, at = len(next(iter(inputs.values()))), 0
+    groups: list[tuple[Tensors, int]] = []
+    while at < rows or not groups:
+        size = _size(rows - at, ready)
+        groups.append((_part(inputs, at, at + size), size))
+        at += size
+    return groups
+
+
+def _joined(groups: list[Tensors]) -> Tensors:
+    return {name: np.concatenate([group[name] for group in groups]) for name in groups[0]}
 
 
 def _size(rows: int, ready: tuple[int, ...]) -> int:

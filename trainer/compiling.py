@@ -2,7 +2,7 @@
 
 There a row's bits are not those that it has alone: of few rows XLA splits a sum of products in ways that depend on the
 shapes, and of a single one it adds a bias before the first product rather than behind the last. Two ways to multiply
-give the same sums as a chain from the first product to the last, in blocks of BLOCK, on all CPUs seen (AVX2, AVX-512):
+give the same sums as a chain from the first product to the last, in blocks of BLOCK, on the one CPU tried (AVX-512):
 a single row with a kernel as it is, which is twice as quick as two rows in any way, and many rows with a kernel that is
 turned, if that is WIDE enough. `serving.compiled` looks whether it holds where it runs. keras only.
 

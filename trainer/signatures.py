@@ -84,7 +84,6 @@ def generate_xla(model: EventModel, inputs: dict) -> dict:
 
 SIGNATURES = {"prime": prime, "likelihood": likelihood, "step": step, "generate": generate}
 SIGNATURES |= {"prime" + XLA: prime, "generate" + XLA: generate_xla}
-COMPILED = ("prime", "generate")  # have a twin, by the same name and XLA
 
 
 def specs(model: EventModel) -> dict[str, dict[str, tuple[list, str]]]:
@@ -99,7 +98,7 @@ def specs(model: EventModel) -> dict[str, dict[str, tuple[list, str]]]:
         "step": {"noise": ([columns], "float32"), **how, **state},
         "generate": {"noise": ([CHUNK, columns], "float32"), "count": ([], "int32"), **how, **state},
     }
-    return plain | {name + XLA: plain[name] for name in COMPILED}
+    return {name: plain[name.removesuffix(XLA)] for name in SIGNATURES}
 
 
 def alike(name: str, model: EventModel, inputs: dict) -> dict:
