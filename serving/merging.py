@@ -1,10 +1,13 @@
 """Calls that come at the same time → one call with the rows of all. Knows arrays and clocks; nothing of models or HTTP.
 
-A call that finds nobody at work runs at once. Those that come meanwhile wait, and the first of them runs next, for
-all of its function: so there is no thread of ours, and first come is first served, whatever they call. Whoever was
-just answered is likely to call again, and the next run waits for them, for a quarter of the time that the last one
-took at most; else the first to come back would run alone and the others behind it, at up to nearly twice the cost. A
-listener alone expects nobody and never waits.
+A call that finds nobody at work runs at once. Those that come meanwhile wait, and one of them runs the next call for
+all of its function: so there is no thread of ours. What runs next is what should end first, had each call run when it
+came: short calls go before long ones, by a tenth of a second at most. So who has just come catches up with those in
+the middle of a piece, and from then on they run together.
+
+Whoever was just answered is likely to call again, and the next run waits for them, for a quarter of the time that such
+a run took last at most; else the first to come back would run alone and the others behind it, at up to nearly twice the
+cost. A listener alone expects nobody and never waits.
 """
 
 import logging
@@ -22,8 +25,8 @@ Tensors = Mapping[str, np.ndarray]
 
 ROWS = 32  # of one run, unless a single call has more
 WAITING = 256  # calls; of a front end each piece in the making has one at most
-_PATIENCE = 0.25  # of the last run's time,
-_LONGEST = 0.1  # but not more seconds than this: a model's first run may take many
+_PATIENCE = 0.25  # of the next run's time, by the last one of its kind,
+_LONGEST = 0.1  # but not more seconds than this, nor is anybody passed over for longer: a first run may take many
 _LOG = logging.getLogger(__name__)
 
 
@@ -32,8 +35,10 @@ class _Call:
     name: str
     inputs: Tensors
     rows: int
+    came: float  # on time.monotonic's clock
     leads: bool = False  # it is to make the next run
-    awake: threading.Event = field(default_factory=threading.Event)  # it leads, or has been answered
+    over: bool = False  # it has run
+    awake: threading.Event = field(default_factory=threading.Event)  # it leads, or is over
     outputs: Tensors | None = None
     error: BaseException | None = None
 
@@ -52,8 +57,9 @@ class Merger:
         self._waiting: deque[_Call] = deque()
         self._changed = threading.Condition()  # where the one who leads waits for the expected
         self._led = False
-        self._expected = 1  # calls to wait for,
-        self._until = 0.0  # and until when, on time.monotonic's clock
+        self._expected = 1  # calls to wait for
+        self._ended = 0.0  # when the last run did
+        self._took: dict[str, float] = {}  # seconds, of the last run of each function
 
     def call(self, name: str, inputs: Tensors, timeout: float | None = None) -> Tensors:
         """The named function's answer to these inputs, whose arrays have as many rows each.
@@ -66,24 +72,24 @@ class Merger:
             DeadlineExceeded: it has not begun in time.
             BackendError: the arrays do not have as many rows each; and what the function raises for this call alone.
         """
-        call = _Call(name, inputs, _rows(inputs))
+        call = _Call(name, inputs, _rows(inputs), time.monotonic())
+        until = float("inf") if timeout is None else call.came + timeout
         with self._changed:
             if self._led and len(self._waiting) >= self._most:
                 raise Overloaded(f"{self._most} calls of the model wait already; try again in a moment")
             self._waiting.append(call)
-            if len(self._waiting) >= self._expected:
-                self._changed.notify()
+            self._changed.notify()
             if not self._led:
                 self._led = call.leads = True
         try:
-            if not call.leads and not call.awake.wait(None if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
-                self._leave(call, timeout)
-                call.awake.wait()
+            while not call.over:
+                if not call.leads:
+                    self._wait(call, until)
+                if call.leads:
+                    self._lead(call)
         except BaseException:  # out of time, or a signal's
             self._withdraw(call)
             raise
-        if call.leads:
-            self._lead(call)
         if call.error:
             raise call.error
         if call.outputs is None:
@@ -95,12 +101,13 @@ class Merger:
         """How many wait for their turn."""
         return len(self._waiting)
 
-    def _leave(self, call: _Call, timeout: float | None) -> None:
-        """Raises DeadlineExceeded, unless it is the call's turn just now."""
-        with self._changed:
-            if call in self._waiting and not call.leads:
-                self._waiting.remove(call)
-                raise DeadlineExceeded(f"in {timeout:g} seconds the model had no turn for this call")
+    def _wait(self, call: _Call, until: float) -> None:
+        """For the call to lead or to be over. Raises DeadlineExceeded where it does not run in time."""
+        if not call.awake.wait(min(max(0.0, until - time.monotonic()), threading.TIMEOUT_MAX)):
+            with self._changed:
+                if call in self._waiting and not call.leads:
+                    raise DeadlineExceeded(f"in {until - call.came:g} seconds the model had no turn for this call")
+            call.awake.wait()
 
     def _withdraw(self, call: _Call) -> None:
         """Nobody waits for the call any more; if it was to lead, the next one does."""
@@ -111,45 +118,58 @@ class Merger:
                     self._pass_on()
 
     def _pass_on(self) -> None:
-        """Whoever waits longest leads next; under the lock."""
+        """Somebody who waits leads next; under the lock."""
         self._led = bool(self._waiting)
         if self._led:
-            self._waiting[0].leads = True
-            self._waiting[0].awake.set()
+            leader = self._first()
+            leader.leads = True
+            leader.awake.set()
+
+    def _first(self) -> _Call:
+        """Whose run should end first; under the lock."""
+        return min(self._waiting, key=lambda call: call.came + min(self._took.get(call.name, 0.0), _LONGEST))
 
     def _lead(self, call: _Call) -> None:
-        """One run, with `call` first in it; then somebody else leads."""
-        batch, began = [call], time.monotonic()
+        """One run, be `call` in it or not; then somebody leads, be it `call` again or not."""
+        batch: list[_Call] = []
+        began = time.monotonic()
         try:
             batch = self._gathered()
             began = time.monotonic()
             self._answer(batch)
         finally:  # even if a signal's exception has come between
-            ended = time.monotonic()
             with self._changed:
-                if call in self._waiting:
-                    self._waiting.remove(call)
+                self._ended = time.monotonic()
                 self._expected = min(len(batch) + len(self._waiting), self._rows)
-                self._until = ended + min(_PATIENCE * (ended - began), _LONGEST)
+                for answered in batch:
+                    self._took[answered.name] = self._ended - began
+                    answered.over = True
+                call.leads = False
+                call.awake.clear()
                 self._pass_on()
             for answered in batch:
                 answered.awake.set()
 
     def _gathered(self) -> list[_Call]:
-        """Those who run together: the expected ones or who is there in time, in their order: the first one, and of
-        those behind it that call the same as many as fit."""
+        """Those who run together, once the expected ones are there or it is time: the first one, and of those that call
+        the same as many as fit, in their order."""
         with self._changed:
-            while len(self._waiting) < self._expected and (left := self._until - time.monotonic()) > 0:
+            while len(self._waiting) < self._expected and (left := self._until() - time.monotonic()) > 0:
                 self._changed.wait(left)
-            batch = [self._waiting.popleft()]
-            rows = batch[0].rows
-            for call in [call for call in self._waiting if call.name == batch[0].name]:
+            first = self._first()
+            batch, rows = [first], first.rows
+            for call in [call for call in self._waiting if call.name == first.name and call is not first]:
                 rows += call.rows
                 if rows > self._rows:
                     break
-                self._waiting.remove(call)
                 batch.append(call)
+            for call in batch:
+                self._waiting.remove(call)
             return batch
+
+    def _until(self) -> float:
+        """When what has come by then runs."""
+        return self._ended + min(_PATIENCE * self._took.get(self._first().name, 0.0), _LONGEST)
 
     def _answer(self, batch: list[_Call]) -> None:
         """Run them together, or one by one where that fails: an error is for the call that brings it about."""

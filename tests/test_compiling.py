@@ -5,19 +5,20 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
-from music.generation import CHUNK  # noqa: E402
+from music.generation import CHUNK, PRIME_BLOCK  # noqa: E402
 from trainer import compiling, export, signatures  # noqa: E402
 
 
 def noisy(spec: dict, rows: int) -> dict[str, np.ndarray]:
-    """Inputs of `generate`: a state of any numbers and one after a note, all settings."""
+    """Inputs of a signature: a state of any numbers and one after a note, all settings."""
     rng = np.random.default_rng(7)
     given = {
         name: np.full((rows, *shape), 3, dtype) if dtype == "int32" else rng.random((rows, *shape), dtype)
         for name, (shape, dtype) in spec.items()
     }
-    given["count"] = np.full(rows, CHUNK, "i4")
-    given["top_p"] = np.where(np.arange(rows) % 2, 0.9, 1.0).astype("f4")
+    if "count" in given:
+        given["count"] = np.full(rows, CHUNK, "i4")
+        given["top_p"] = np.where(np.arange(rows) % 2, 0.9, 1.0).astype("f4")
     return given
 
 
@@ -36,6 +37,20 @@ def test_a_row_has_the_same_bits_alone_as_among_others(tiny_model, tiny_export):
             np.testing.assert_array_equal(value[-1:], alone[-1][name], err_msg=f"{name} of {rows} rows")
     for name, value in among.items():
         np.testing.assert_array_equal(value[:2], np.concatenate([each[name] for each in alone[:2]]), err_msg=name)
+
+
+def test_rows_are_heard_as_far_as_they_count(tiny_model, tiny_export):
+    model, _ = tiny_model
+    loaded = export.Loaded(str(tiny_export / "performance" / "1"))
+    given = noisy(signatures.specs(model)["prime"], 3)
+    given["length"] = np.array([0, 1, PRIME_BLOCK], "i4")
+    plain, compiled = (loaded.call(name, given).outputs for name in ("prime", "prime_xla"))
+    for name, value in compiled.items():
+        np.testing.assert_allclose(value, plain[name], rtol=0, atol=1e-5, err_msg=name)
+        np.testing.assert_array_equal(value[0], given[name][0], err_msg=name)
+    for row in range(3):
+        for name, value in loaded.call("prime_xla", part(given, slice(row, row + 1))).outputs.items():
+            np.testing.assert_array_equal(value[0], compiled[name][row], err_msg=f"{name} of row {row} alone")
 
 
 @pytest.mark.parametrize("alone", [True, False])

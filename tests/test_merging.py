@@ -110,6 +110,38 @@ def test_calls_of_another_function_are_not_merged_and_first_come_is_first_served
     assert "".join(squares.names) == "abcb"
 
 
+@pytest.mark.parametrize("later", [False, True])  # than anybody may be passed over
+def test_a_short_call_goes_before_a_long_one_unless_that_has_waited_for_long(monkeypatch, later):
+    monkeypatch.setattr(merging, "_LONGEST", 0.0 if later else 1e9)
+    squares = Squares()
+    long = Caller(squares, 1, name="a")
+    time.sleep(0.2)
+    squares.go.set()
+    assert long.result() == [1] and squares.ask(2, name="b") == [4]
+    squares.go.clear()
+    squares.begun.clear()
+    callers = queue(squares, (3,), (4,), (5,), (6,), names="caba")
+    assert squares.merger.waiting == 3
+    squares.go.set()
+    assert results(callers) == [[9], [16], [25], [36]]
+    assert squares.runs[2:] == ([[3], [4, 6], [5]] if later else [[3], [5], [4, 6]])
+
+
+def test_who_leads_for_others_still_has_its_turn(monkeypatch):
+    monkeypatch.setattr(merging, "_PATIENCE", 1.0)
+    monkeypatch.setattr(merging, "_LONGEST", 60.0)
+    squares = Squares()
+    squares.go.set()
+    assert squares.ask(1, name="a") == [1] and squares.ask(2, name="b") == [4]
+    squares.merger._took = {"a": 60.0, "b": 0.0}  # so who calls a, and waits for the two expected ones, runs b first
+    squares.merger._expected = 2
+    leader = Caller(squares, 3, name="a")
+    eventually(lambda: squares.merger.waiting == 1)
+    assert squares.ask(4, name="b") == [16] and leader.is_alive()
+    assert squares.ask(5, name="a") == [25] and leader.result() == [9]
+    assert squares.runs[2:] == [[4], [3, 5]] and squares.threads[2:] == [leader.ident, leader.ident]
+
+
 def test_who_is_alone_waits_for_nobody_and_runs_in_its_own_thread(patient):
     squares = Squares()
     squares.go.set()

@@ -70,6 +70,11 @@ def ready(model: keras.Model, alone: bool) -> Iterator[None]:
         _READY.reset(token)
 
 
+def is_ready() -> bool:
+    """Whether a step is being compiled here."""
+    return _READY.get() is not None
+
+
 def _made_ready(kernel, turned: bool) -> _Kernel:
     parts = [kernel[at : at + BLOCK] for at in range(0, kernel.shape[0], BLOCK)]
     if turned:

@@ -91,8 +91,28 @@ def _remember(lstm: keras.layers.LSTM, x, state: dict, k: int, counts, training)
     if x.shape[1] == 1 and counts is None:  # one note: no loop around the cell
         h, c = _cell(lstm.cell, x[:, 0], *before)
         return h[:, None], h, c
+    if counts is not None and compiling.is_ready():
+        return _heard(lstm.cell, x, state[f"h{k}"], state[f"c{k}"], counts)
     lstm.use_cudnn = "auto" if counts is None else False  # cuDNN refuses a row of which nothing counts
     return lstm(x, initial_state=before, mask=counts, training=training)
+
+
+def _heard(cell: keras.layers.LSTMCell, x, h, c, counts):
+    """What keras' layer does with a mask, but no further than rows count. For XLA only, as keras' slice_update is."""
+    last = ops.max(ops.sum(ops.cast(counts, "int32"), axis=1))
+
+    def more(t, ys, h, c):
+        return t < last
+
+    def one(t, ys, h, c):
+        new = _cell(cell, ops.take(x, t, axis=1), h, c)
+        here = ops.take(counts, t, axis=1)[:, None]
+        h, c = ops.where(here, new[0], h), ops.where(here, new[1], c)
+        return t + 1, ops.slice_update(ys, (0, t, 0), h[:, None]), h, c
+
+    ys = ops.zeros((*x.shape[:2], cell.units), x.dtype)
+    _, ys, h, c = ops.while_loop(more, one, (ops.cast(0, "int32"), ys, h, c), maximum_iterations=x.shape[1])
+    return ys, h, c
 
 
 def _cell(cell: keras.layers.LSTMCell, x, h, c):

@@ -8,10 +8,10 @@ full vector other ones than those before. So a piece would not come out the same
 call is filled up to a multiple of LANES rows; and `prime` and `likelihood`, whose products are 64 times as tall, go
 through the model in groups of exactly LANES.
 
-`prime_xla` and `generate_xla` are the same compiled by XLA for each number of rows that they are called with. For
-`prime` two rows are enough there: from two on, a row's bits are the same among any number. `generate` is written so
-that one row has them alone, too: see `compiling`. They answer as the others do until a draw falls within rounding of an
-edge between two classes. A model server must be told to compile, so nothing relies on them.
+`prime_xla` and `generate_xla` are the same compiled by XLA for each number of rows that they are called with. `prime`
+goes row by row there, as far as a row's length; `generate` is written so that one row has the bits alone that it has
+among others: see `compiling`. They answer as the others do until a draw falls within rounding of an edge between two
+classes. A model server must be told to compile, so nothing relies on them.
 
 B batch, F columns.
 """
@@ -30,8 +30,7 @@ from trainer.model import EventModel
 STATE = "state_"
 LANES = 8
 XLA = "_xla"
-XLA_LANES = {"prime" + XLA: 2, "generate" + XLA: 1}
-_LONG = ("prime", "likelihood", "prime" + XLA)
+_IN_GROUPS = ("prime", "likelihood", "prime" + XLA)
 _DRAWING = ("temperature", "top_p", "min_p")
 
 
@@ -72,6 +71,12 @@ def generate(model: EventModel, inputs: dict) -> dict:
     return {"rows": rows, **_states(state)}
 
 
+def prime_xla(model: EventModel, inputs: dict) -> dict:
+    """As `prime`, but no further than rows count."""
+    with compiling.ready(model, alone=True):
+        return prime(model, inputs)
+
+
 def generate_xla(model: EventModel, inputs: dict) -> dict:
     """As `generate`. XLA knows how many rows there are, and compiles for one or for more."""
 
@@ -83,7 +88,7 @@ def generate_xla(model: EventModel, inputs: dict) -> dict:
 
 
 SIGNATURES = {"prime": prime, "likelihood": likelihood, "step": step, "generate": generate}
-SIGNATURES |= {"prime" + XLA: prime, "generate" + XLA: generate_xla}
+SIGNATURES |= {"prime" + XLA: prime_xla, "generate" + XLA: generate_xla}
 
 
 def specs(model: EventModel) -> dict[str, dict[str, tuple[list, str]]]:
@@ -105,10 +110,10 @@ def alike(name: str, model: EventModel, inputs: dict) -> dict:
     """Compute a signature so that a row's answer does not depend on the others; the rule above."""
     function = SIGNATURES[name]
     batch = ops.shape(next(iter(inputs.values())))[0]
-    lanes = XLA_LANES.get(name, LANES)
+    lanes = 1 if name.endswith(XLA) else LANES
     rows = (batch + lanes - 1) // lanes * lanes
     whole = {key: _filled(value, rows) for key, value in inputs.items()}
-    if name in _LONG:
+    if name in _IN_GROUPS:
         groups = {key: ops.reshape(value, (-1, lanes, *value.shape[1:])) for key, value in whole.items()}
         made = ops.map(lambda group: function(model, group), groups)
         made = {key: ops.reshape(value, (-1, *value.shape[2:])) for key, value in made.items()}
