@@ -6,6 +6,7 @@ beside the calls when there is need for them. A row's bits must be the same in a
 each size is tried before it is used.
 """
 
+import ctypes
 import logging
 import os
 import threading
@@ -62,6 +63,7 @@ class Compiled:
         self._compiling: threading.Thread | None = None
         self._failure: Exception | None = None
         self._run(_part(sample, 0, sizes[0]))
+        _give_back()
         self._ready = sizes[:1]
 
     def call(self, inputs: Tensors) -> Tensors:
@@ -103,11 +105,18 @@ class Compiled:
     def _compile(self, size: int) -> None:
         given, least = _part(self._sample, 0, size), self._sizes[0]
         made = self._run(given)
+        _give_back()
         alone = _joined([self._group(*group) for group in _groups(given, (least,))])  # a core stays for who listens
         if other := sorted(name for name in made if not np.array_equal(alone[name], made[name])):
             _LOG.warning("%d rows at once would have other bits of %s than %d, so they are not", size, other, least)
         else:
             self._ready = (*self._ready, size)
+
+
+def _give_back() -> None:
+    """What compiling took, to the system; glibc would keep it."""
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def _groups(inputs: Tensors, ready: tuple[int, ...]) -> list[tuple[Tensors, int]]:
