@@ -245,6 +245,8 @@ def test_damaged_weights_are_named(unbroken, tmp_path):
         runs.load(str(tmp_path), "3")
     (tmp_path / "weights").unlink()
     (tmp_path / "weights").mkdir()
+    with pytest.raises(RecordError, match=r"best\.npz is missing; weights are written after each epoch"):
+        runs.load(str(tmp_path))
     whole = (unbroken / "weights" / "best.npz").read_bytes()
     (tmp_path / "weights" / "best.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(RecordError, match=r"best\.npz is damaged"):

@@ -236,7 +236,7 @@ def _listen(args) -> None:
     material = listening.gather(corpus, card.encoding, plan)
     floor, noise = listening.floor(train, card.encoding, material, plan)
     made = listening.listen(backend, card, material, plan, ways, lambda line: print(line, file=sys.stderr))
-    named = {listening_page.name(way): each for way, each in zip(ways, made, strict=True)}
+    named = {listening.name(way): each for way, each in zip(ways, made, strict=True)}
     heard = {listening.CEILING: listening.ceiling(material), **named, listening.FLOOR: floor}
     found = listening_page.Found(args.run or args.model, f"{args.data}, {args.split}", plan, material, heard, noise)
     for line in listening_page.lines(found):

@@ -201,8 +201,12 @@ def listen(
             ]
         heard.append(Heard(figures, pieces))
         notes = sum(len(piece.notes) for turns in pieces.values() for turn in turns for piece in turn)
-        log(f"{len(heard)} of {len(ways)}: {way}: {notes:,} notes")
+        log(f"{len(heard)} of {len(ways)}: {name(way)}: {notes:,} notes")
     return heard
+
+
+def name(way: Settings) -> str:
+    return f"temperature {way.temperature:g}, top-p {way.top_p:g}, min-p {way.min_p:g}"
 
 
 def _until(plan: Plan, first: bool) -> dict[str, float]:

@@ -14,7 +14,6 @@ import numpy as np
 from music import audio, charts, likeness, midi, plots, statistics, storage
 from music import notes as nt
 from music.errors import MissingDependency
-from music.generation import Settings
 from music.notes import Notes
 from trainer import listening
 from trainer.listening import CEILING, FLOOR, KINDS, Heard, Material, Plan
@@ -49,10 +48,6 @@ class Found:
     @property
     def ways(self) -> list[str]:
         return [name for name in self.heard if name not in (CEILING, FLOOR)]
-
-
-def name(way: Settings) -> str:
-    return f"temperature {way.temperature:g}, top-p {way.top_p:g}, min-p {way.min_p:g}"
 
 
 def write(found: Found, folder: str, pieces: int, log: Callable[[str], object]) -> None:

@@ -76,5 +76,7 @@ def load(run: str, which: str = "best") -> tuple[model.EventModel, dict]:
     try:
         load_weights(made, unpack(path), path)
     except FileNotFoundError:
-        raise RecordError(f"{path} is missing; there are {storage.entries(storage.join(run, 'weights'))}") from None
+        kept = storage.entries(storage.join(run, "weights"))
+        there = f"there are {kept}" if kept else "weights are written after each epoch, and none has ended"
+        raise RecordError(f"{path} is missing; {there}") from None
     return made, card
