@@ -1,6 +1,9 @@
 """What several test files share: a tiny dataset, a tiny model and its export, all made here."""
 
+import fcntl
 import os
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +45,28 @@ def stepwise(model, rows: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
+def once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """once(name, make) → a folder of this worker's own with what `make` left in one; only one worker makes it."""
+
+    def folder(name: str, make: Callable[[Path], None]) -> Path:
+        own = tmp_path_factory.mktemp(name)
+        if "PYTEST_XDIST_WORKER" not in os.environ:
+            make(own)
+            return own
+        shared = tmp_path_factory.getbasetemp().parent / f"once-{name}"
+        with open(f"{shared}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not shared.exists():
+                make(own)  # what fails here fails in each worker that asks
+                shutil.copytree(own, f"{shared}.part")
+                os.rename(f"{shared}.part", shared)
+                return own
+        return shutil.copytree(shared, own, dirs_exist_ok=True)
+
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_recipe() -> recipe.Recipe:
     """`performance`, small enough to train in a test."""
     full = recipe.load("performance")
@@ -76,13 +101,14 @@ def tiny_model(tiny_recipe):
 
 
 @pytest.fixture(scope="session")
-def tiny_export(tiny_model, tmp_path_factory) -> Path:
+def tiny_export(tiny_model, once) -> Path:
     """A base folder with `performance/1` in it, as TF Serving wants it; a second version can be published beside it."""
     from trainer import export
 
-    base = tmp_path_factory.mktemp("models")
-    export.publish(*tiny_model, str(base), index=originality.build([waltz(3)]))
-    return base
+    def make(base: Path) -> None:
+        export.publish(*tiny_model, str(base), index=originality.build([waltz(3)]))
+
+    return once("models", make)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,8 @@ from tests.strategies import law
 def test_normal_order_is_music21s_for_every_set_of_pitch_classes():
     from music21 import chord, pitch
 
-    named = [pitch.Pitch(midi=60 + each) for each in range(12)]  # of numbers it would look for the best names, for a minute
+    # of numbers it would look for the best names, for a minute
+    named = [pitch.Pitch(midi=60 + each) for each in range(12)]
     for size in range(1, 13):
         for classes in itertools.combinations(range(12), size):
             expected = chord.Chord([named[each] for each in classes]).normalOrder

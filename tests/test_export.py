@@ -108,19 +108,18 @@ def test_an_index_of_the_training_set_travels_with_the_version(tiny_export):
     assert originality.longest_run(waltz(3), index).notes == len(waltz(3))
 
 
-def test_an_export_that_differs_is_not_published(tiny_model, tmp_path, monkeypatch):
+def test_an_export_that_differs_is_not_published(tiny_model, tiny_export):
     """`verify` must be able to fail: hand it another model than the one that was saved."""
     import keras
 
     from trainer import model as models
 
-    model, card = tiny_model
-    export.save(model, card, str(tmp_path / "saved"))
+    (model, card), saved = tiny_model, str(tiny_export / "performance" / "1")
     keras.utils.set_random_seed(8)
     with pytest.raises(export.ExportError, match="nll differs"):
-        export.verify(models.build(card), card, str(tmp_path / "saved"))
+        export.verify(models.build(card), card, saved)
     with pytest.raises(export.ExportError, match="card"):
-        export.verify(model, card | {"recipe": "other"}, str(tmp_path / "saved"))
+        export.verify(model, card | {"recipe": "other"}, saved)
 
 
 def test_the_saved_model_answers_as_the_live_one(tiny_model, tiny_export):

@@ -24,6 +24,7 @@ from music.generation import Card
 from music.pieces import Dataset
 from tests.conftest import waltz
 from trainer import data, evaluation, model, recipe, runs, signatures, stopping, training
+from trainer.__main__ import run as trainer  # `python -m trainer` without its start, which takes seconds
 from trainer.recipe import to_card
 
 SMALL = [
@@ -59,11 +60,12 @@ def history(run: Path) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def unbroken(tiny_dataset, tmp_path_factory) -> Path:
-    run = tmp_path_factory.mktemp("runs") / "unbroken"
-    done = train(tiny_dataset, run, 8)
-    assert done.returncode == 0, done.stderr
-    return run
+def unbroken(tiny_dataset, once) -> Path:
+    def make(folder: Path) -> None:
+        done = train(tiny_dataset, folder / "unbroken", 8)
+        assert done.returncode == 0, done.stderr
+
+    return once("runs", make) / "unbroken"
 
 
 def test_a_run_learns_and_leaves_what_it_promises(unbroken):
@@ -222,12 +224,9 @@ def test_a_checkpoint_of_whole_epochs_holds_what_it_always_held(unbroken):
     assert not any(name.startswith("metrics") for name in names)
 
 
-def test_another_recipe_or_dataset_in_the_same_run_is_refused(tiny_dataset, unbroken):
-    done = subprocess.run(
-        [*command(tiny_dataset, unbroken, 8), "--set", "training.batch=5"], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 2
-    assert "holds another run" in done.stderr and "Traceback" not in done.stderr
+def test_another_recipe_or_dataset_in_the_same_run_is_refused(tiny_dataset, unbroken, capsys):
+    assert trainer([*command(tiny_dataset, unbroken, 8)[3:], "--set", "training.batch=5"]) == 2
+    assert "holds another run" in capsys.readouterr().err
 
 
 def test_a_folder_without_a_dataset_is_named(tmp_path):
@@ -255,32 +254,42 @@ def test_damaged_weights_are_named(unbroken, tmp_path):
         runs.load(str(tmp_path / "elsewhere"))
 
 
-def test_evaluate_says_the_same_of_a_run_and_of_its_export(tiny_dataset, unbroken, tmp_path):
-    def trainer(*flags: str) -> str:
-        done = subprocess.run([sys.executable, "-m", "trainer", *flags], capture_output=True, text=True, timeout=240)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+def test_evaluate_says_the_same_of_a_run_and_of_its_export(tiny_dataset, unbroken, tmp_path, capsys):
+    def said(*flags: str) -> str:
+        capsys.readouterr()
+        assert trainer(flags) == 0
+        return capsys.readouterr().out.strip()
 
-    version = trainer("export", "--run", str(unbroken), "--output", str(tmp_path))
+    version = said("export", "--run", str(unbroken), "--output", str(tmp_path))
     measure = ("--data", tiny_dataset, "--split", "validation")
-    ours = json.loads(trainer("evaluate", "--run", str(unbroken), *measure, "--json"))
-    theirs = json.loads(trainer("evaluate", "--model", version, *measure, "--json"))
+    ours = json.loads(said("evaluate", "--run", str(unbroken), *measure, "--json"))
+    fresh = [
+        sys.executable,
+        "-m",
+        "trainer",
+        "evaluate",
+        "--model",
+        version,
+        *measure,
+        "--json",
+    ]  # which built no model
+    done = subprocess.run(fresh, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    theirs = json.loads(done.stdout)
     assert ours["nats_per_note"] == pytest.approx(theirs["nats_per_note"], abs=1e-4)
     assert ours["nats_per_note"] == pytest.approx(sum(ours["columns"].values()), abs=1e-3)
-    assert "nats a note on validation: step" in trainer("evaluate", "--model", version, *measure)
+    assert "nats a note on validation: step" in said("evaluate", "--run", str(unbroken), *measure)
 
 
 def test_a_run_begins_with_the_weights_of_another(tiny_dataset, tiny_recipe, tmp_path, capsys):
     """One gentle epoch stands where the other run ended, goes on by the same command, and is no other run's."""
-    from trainer.__main__ import run
-
     base, new = tmp_path / "base", tmp_path / "new"
     quick = replace(tiny_recipe, training=replace(tiny_recipe.training, rate=0.01, epochs=3))
     training.fit(quick, Dataset.open(tiny_dataset), str(base), log=io.StringIO())
 
     def tune(epochs: int, start=base) -> int:
         sets = ["--set", "training.steps=2", "--set", f"training.epochs={epochs}"]
-        return run(["train", "--from", str(start), "--data", tiny_dataset, "--run", str(new), *sets])
+        return trainer(["train", "--from", str(start), "--data", tiny_dataset, "--run", str(new), *sets])
 
     assert tune(1) == 0
     first, before = float(history(new)[0]["val_loss"]), [float(line["val_loss"]) for line in history(base)]
@@ -379,34 +388,30 @@ def test_a_sample_is_a_midi_file(unbroken, tmp_path):
     assert 0 < len(pretty_midi.PrettyMIDI(str(out)).instruments[0].notes) <= 20
 
 
-def test_a_sample_begins_where_it_is_told_to(unbroken, tiny_dataset, tmp_path):
+def test_a_sample_begins_where_it_is_told_to(unbroken, tiny_dataset, tmp_path, capsys):
     """With the first notes of a file, or with some from a random place of the training data."""
 
-    def sample(*flags: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "trainer", "sample", "--run", str(unbroken), "--notes", "5", *flags]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    def sample(*flags: str, code: int = 0) -> str:
+        capsys.readouterr()
+        assert trainer(["sample", "--run", str(unbroken), "--notes", "5", *flags]) == code
+        return "".join(capsys.readouterr())
 
     song, out = tmp_path / "song.mid", tmp_path / "out.mid"
     song.write_bytes(midi.write(waltz(50)))
-    done = sample("--seed", str(song), "--seed-notes", "30", "--output", str(out))
-    assert done.returncode == 0, done.stderr
-    assert "30 notes of the seed" in done.stdout
+    assert "30 notes of the seed" in sample("--seed", str(song), "--seed-notes", "30", "--output", str(out))
     heard, seed = midi.read(out.read_bytes()), midi.read(song.read_bytes())[:30]
     assert 30 <= len(heard) <= 35 and heard["pitch"][:25].tolist() == seed["pitch"][:25].tolist()
 
     place = ("--seed-from", "train", "--data", tiny_dataset, "--seed-notes", "12")
-    done = sample(*place, "--random-seed", "3", "--output", str(out))
-    assert done.returncode == 0, done.stderr
-    found = re.search(r"seed: (waltz-\d\d\.mid), from ([\d.]+) s", done.stdout)
-    assert found and "12 notes of the seed" in done.stdout
+    said = sample(*place, "--random-seed", "3", "--output", str(out))
+    found = re.search(r"seed: (waltz-\d\d\.mid), from ([\d.]+) s", said)
+    assert found and "12 notes of the seed" in said
     piece = next(p.notes for p in Dataset.open(tiny_dataset).pieces("train") if p.id == found[1])
     at = int(np.argmin(np.abs(piece["start"] - float(found[2]))))
     assert midi.read(out.read_bytes())["pitch"][:8].tolist() == piece["pitch"][at : at + 8].tolist()
-    assert sample(*place, "--random-seed", "3", "--output", str(out)).stdout == done.stdout
-    refused = sample("--seed-from", "train", "--output", str(out))
-    assert refused.returncode == 2 and "expected --data as well" in refused.stderr
-    refused = sample("--seed-notes", "5", "--output", str(out))
-    assert refused.returncode == 2 and "expected --seed or --seed-from" in refused.stderr
+    assert sample(*place, "--random-seed", "3", "--output", str(out)) == said
+    assert "expected --data as well" in sample("--seed-from", "train", "--output", str(out), code=2)
+    assert "expected --seed or --seed-from" in sample("--seed-notes", "5", "--output", str(out), code=2)
 
 
 PIECE = nt.from_tuples([(0, 1.0, 60, 64), (0.5, 1.5, 61, 64), (2.5, 8.5, 62, 64)])
