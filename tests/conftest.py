@@ -151,3 +151,11 @@ def impatient(monkeypatch):
     from music import buckets
 
     monkeypatch.setattr(buckets, "DEADLINE", 1.0)
+
+
+@pytest.fixture
+def unreported(monkeypatch):
+    """A run's end without the samples and pictures, which take longer than a tiny training; other runs have them."""
+    from trainer import report
+
+    monkeypatch.setattr(report, "of_run", lambda *_: None)

@@ -23,7 +23,7 @@ from music.errors import RecordError
 from music.generation import Card
 from music.pieces import Dataset
 from tests.conftest import waltz
-from trainer import data, evaluation, model, recipe, runs, signatures, stopping, training
+from trainer import evaluation, model, recipe, runs, signatures, stopping, training
 from trainer.__main__ import run as trainer  # `python -m trainer` without its start, which takes seconds
 from trainer.recipe import to_card
 
@@ -281,7 +281,7 @@ def test_evaluate_says_the_same_of_a_run_and_of_its_export(tiny_dataset, unbroke
     assert "nats a note on validation: step" in said("evaluate", "--run", str(unbroken), *measure)
 
 
-def test_a_run_begins_with_the_weights_of_another(tiny_dataset, tiny_recipe, tmp_path, capsys):
+def test_a_run_begins_with_the_weights_of_another(tiny_dataset, tiny_recipe, tmp_path, capsys, unreported):
     """One gentle epoch stands where the other run ended, goes on by the same command, and is no other run's."""
     base, new = tmp_path / "base", tmp_path / "new"
     quick = replace(tiny_recipe, training=replace(tiny_recipe.training, rate=0.01, epochs=3))
@@ -334,13 +334,13 @@ def short_recipe(tiny_recipe):
     return replace(tiny_recipe, training=replace(tiny_recipe.training, epochs=6, patience=1, rate=1e-12, warmup=0))
 
 
-def test_a_run_stops_early_when_validation_does_not_improve(tiny_dataset, short_recipe, tmp_path):
+def test_a_run_stops_early_when_validation_does_not_improve(tiny_dataset, short_recipe, tmp_path, unreported):
     still = replace(short_recipe, training=replace(short_recipe.training, decay=0.0))
     card = training.fit(still, Dataset.open(tiny_dataset), str(tmp_path), log=io.StringIO())
     assert card["metrics"]["trained"]["epoch"] < 6
 
 
-def test_a_run_stops_when_its_minutes_are_over(tiny_dataset, short_recipe, tmp_path):
+def test_a_run_stops_when_its_minutes_are_over(tiny_dataset, short_recipe, tmp_path, unreported):
     patient = replace(short_recipe, training=replace(short_recipe.training, patience=9))
     card = training.fit(patient, Dataset.open(tiny_dataset), str(tmp_path), minutes=0.0, log=io.StringIO())
     assert card["metrics"]["trained"]["epoch"] == 1
@@ -353,7 +353,7 @@ def test_a_run_that_diverges_stops_and_keeps_the_last_good_weights(tiny_dataset,
     assert not (tmp_path / "weights").exists()
 
 
-def test_what_diverges_later_keeps_the_epochs_before(tiny_dataset, tiny_recipe, tmp_path):
+def test_what_diverges_later_keeps_the_epochs_before(tiny_dataset, tiny_recipe, tmp_path, unreported):
     """The optimiser is poisoned behind the second epoch: the next step's weights are no numbers."""
     dataset = Dataset.open(tiny_dataset)
     patient = replace(tiny_recipe, training=replace(tiny_recipe.training, epochs=2))
@@ -417,13 +417,15 @@ def test_a_sample_begins_where_it_is_told_to(unbroken, tiny_dataset, tmp_path, c
 PIECE = nt.from_tuples([(0, 1.0, 60, 64), (0.5, 1.5, 61, 64), (2.5, 8.5, 62, 64)])
 
 
-class One:
-    """A corpus of this one piece."""
+class These:
+    """A corpus of these pieces."""
 
-    index, sizes = [(0, 0)], np.array([len(PIECE)])
+    def __init__(self, *pieces: nt.Notes):
+        self.pieces, self.index = pieces, [(0, k) for k in range(len(pieces))]
+        self.sizes = np.array([len(piece) for piece in pieces])
 
-    def notes(self, piece):
-        return PIECE
+    def notes(self, piece: int) -> nt.Notes:
+        return self.pieces[piece]
 
 
 def test_the_measure_by_hand(tiny_recipe):
@@ -452,18 +454,19 @@ def test_the_measure_by_hand(tiny_recipe):
     # left, as slot and as longest: two pointers, both at 0.5 s, and it lasts 1 s. At the third nothing sounds.
     durations = np.log(503) + np.log(503 * 3) + np.log(503) + np.log(147)
     parsed = Card.parse(json.dumps(card | {"state": flat.state_spec}))
-    score = evaluation.evaluate(signatures.Live(flat, parsed.facts), parsed, One())
+    score = evaluation.evaluate(signatures.Live(flat, parsed.facts), parsed, These(PIECE))
     expected = {"step": steps / 3, "pitch": pitches / 3, "velocity": velocities / 3, "duration": durations / 3}
     assert score.columns == pytest.approx(expected, abs=1e-5)
     assert score.nats == pytest.approx(sum(expected.values()), abs=1e-5)
     assert (score.pieces, score.rows, score.unit) == (1, 3, "note")
 
 
-def test_blocks_carry_the_state(tiny_model, tiny_dataset):
+def test_blocks_carry_the_state(tiny_model):
     """A whole piece in blocks, among shorter and longer ones, is the piece in one go."""
     made, card = tiny_model
     parsed = Card.parse(json.dumps(card))
-    corpus = data.Corpus(Dataset.open(tiny_dataset), "train", parsed.encoding)
+    corpus = These(*(waltz(seed, bars) for seed, bars in enumerate((3, 8, 20, 11))))
+    assert corpus.sizes.min() < 64 and corpus.sizes.max() > 2 * 64  # within the first block, and beyond the second
     score = evaluation.evaluate(signatures.Live(made, card), parsed, corpus)
     total = 0.0
     for piece in range(len(corpus.index)):
