@@ -1,6 +1,7 @@
 """How gunicorn runs the front end; `python -m serving` adds the address and the number of processes.
 
-One process when the model is embedded (TensorFlow with what it has compiled is 1.5 GB in each), two a core before a model server.
+One process when the model is embedded (TensorFlow with what it has compiled is 1.5 GB in each), two a core before a
+model server.
 """
 
 import ctypes
