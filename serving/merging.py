@@ -2,8 +2,8 @@
 
 A call that finds nobody at work runs at once. Those that come meanwhile wait, and one of them runs the next call for
 all of its function: so there is no thread of ours. What runs next is what should end first, had each call run when it
-came: short calls go before long ones, by a tenth of a second at most. So who has just come catches up with those in
-the middle of a piece, and from then on they run together.
+came: a short call goes before a long one that came up to a tenth of a second earlier, whatever the long one takes. So
+who has just come catches up with those in the middle of a piece, and from then on they run together.
 
 Whoever was just answered is likely to call again, and the next run waits for them, for a quarter of the time that such
 a run took last at most; else the first to come back would run alone and the others behind it, at up to nearly twice the
@@ -26,7 +26,7 @@ Tensors = Mapping[str, np.ndarray]
 ROWS = 32  # of one run, unless a single call has more
 WAITING = 256  # calls; of a front end each piece in the making has one at most
 _PATIENCE = 0.25  # of the next run's time, by the last one of its kind,
-_LONGEST = 0.1  # but not more seconds than this, nor is anybody passed over for longer: a first run may take many
+_LONGEST = 0.1  # but not more seconds than this; nor may who comes later than this go first
 _LOG = logging.getLogger(__name__)
 
 
@@ -74,14 +74,8 @@ class Merger:
         """
         call = _Call(name, inputs, _rows(inputs), time.monotonic())
         until = float("inf") if timeout is None else call.came + timeout
-        with self._changed:
-            if self._led and len(self._waiting) >= self._most:
-                raise Overloaded(f"{self._most} calls of the model wait already; try again in a moment")
-            self._waiting.append(call)
-            self._changed.notify()
-            if not self._led:
-                self._led = call.leads = True
         try:
+            self._join(call)
             while not call.over:
                 if not call.leads:
                     self._wait(call, until)
@@ -101,6 +95,16 @@ class Merger:
         """How many wait for their turn."""
         return len(self._waiting)
 
+    def _join(self, call: _Call) -> None:
+        """The others, or lead if there are none. Raises Overloaded."""
+        with self._changed:
+            if self._led and len(self._waiting) >= self._most:
+                raise Overloaded(f"{self._most} calls of the model wait already; try again in a moment")
+            self._waiting.append(call)
+            self._changed.notify()
+            if not self._led:
+                self._led = call.leads = True
+
     def _wait(self, call: _Call, until: float) -> None:
         """For the call to lead or to be over. Raises DeadlineExceeded where it does not run in time."""
         if not call.awake.wait(min(max(0.0, until - time.monotonic()), threading.TIMEOUT_MAX)):
@@ -118,7 +122,7 @@ class Merger:
                     self._pass_on()
 
     def _pass_on(self) -> None:
-        """Somebody who waits leads next; under the lock."""
+        """Whoever is first leads next; under the lock."""
         self._led = bool(self._waiting)
         if self._led:
             leader = self._first()
@@ -127,22 +131,23 @@ class Merger:
 
     def _first(self) -> _Call:
         """Whose run should end first; under the lock."""
-        return min(self._waiting, key=lambda call: call.came + min(self._took.get(call.name, 0.0), _LONGEST))
+        return min(self._waiting, key=lambda call: call.came + min(self._took.get(call.name, _LONGEST), _LONGEST))
 
     def _lead(self, call: _Call) -> None:
-        """One run, be `call` in it or not; then somebody leads, be it `call` again or not."""
+        """One run with `call` in it, unless others are to go before it; then somebody else leads."""
         batch: list[_Call] = []
         began = time.monotonic()
         try:
-            batch = self._gathered()
+            batch = self._gathered(call)
             began = time.monotonic()
             self._answer(batch)
         finally:  # even if a signal's exception has come between
             with self._changed:
-                self._ended = time.monotonic()
-                self._expected = min(len(batch) + len(self._waiting), self._rows)
+                if batch:
+                    self._ended = time.monotonic()
+                    self._took[call.name] = self._ended - began
+                    self._expected = min(len(batch) + len(self._waiting), self._rows)
                 for answered in batch:
-                    self._took[answered.name] = self._ended - began
                     answered.over = True
                 call.leads = False
                 call.awake.clear()
@@ -150,21 +155,23 @@ class Merger:
             for answered in batch:
                 answered.awake.set()
 
-    def _gathered(self) -> list[_Call]:
+    def _gathered(self, call: _Call) -> list[_Call]:
         """Those who run together, once the expected ones are there or it is time: the first one, and of those that call
-        the same as many as fit, in their order."""
+        the same as many as fit, in their order; nobody if `call` is not among them."""
         with self._changed:
             while len(self._waiting) < self._expected and (left := self._until() - time.monotonic()) > 0:
                 self._changed.wait(left)
             first = self._first()
             batch, rows = [first], first.rows
-            for call in [call for call in self._waiting if call.name == first.name and call is not first]:
-                rows += call.rows
+            for other in [other for other in self._waiting if other.name == first.name and other is not first]:
+                rows += other.rows
                 if rows > self._rows:
                     break
-                batch.append(call)
-            for call in batch:
-                self._waiting.remove(call)
+                batch.append(other)
+            if call not in batch:
+                return []
+            for each in batch:
+                self._waiting.remove(each)
             return batch
 
     def _until(self) -> float:

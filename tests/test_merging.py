@@ -8,7 +8,7 @@ import pytest
 
 from music.errors import BackendError, DeadlineExceeded, Overloaded
 from serving import merging
-from serving.merging import Merger
+from serving.merging import Merger, _Call
 
 
 class Squares:
@@ -101,7 +101,8 @@ def test_no_more_rows_than_fit_and_nobody_overtakes():
     assert squares.runs == [[1], [2, 3, 4], [5], [6, 7, 8, 9]]
 
 
-def test_calls_of_another_function_are_not_merged_and_first_come_is_first_served():
+def test_calls_of_another_function_are_not_merged_and_of_equally_long_ones_first_come_is_first_served(monkeypatch):
+    monkeypatch.setattr(merging, "_LONGEST", 0.0)
     squares = Squares(rows=3)
     callers = queue(squares, (1,), (2,), (3,), (4,), (5, 6), (7,), names="abcbbc")
     squares.go.set()
@@ -112,34 +113,63 @@ def test_calls_of_another_function_are_not_merged_and_first_come_is_first_served
 
 @pytest.mark.parametrize("later", [False, True])  # than anybody may be passed over
 def test_a_short_call_goes_before_a_long_one_unless_that_has_waited_for_long(monkeypatch, later):
+    monkeypatch.setattr(merging, "_PATIENCE", 0.0)
     monkeypatch.setattr(merging, "_LONGEST", 0.0 if later else 1e9)
     squares = Squares()
-    long = Caller(squares, 1, name="a")
-    time.sleep(0.2)
-    squares.go.set()
-    assert long.result() == [1] and squares.ask(2, name="b") == [4]
-    squares.go.clear()
-    squares.begun.clear()
-    callers = queue(squares, (3,), (4,), (5,), (6,), names="caba")
-    assert squares.merger.waiting == 3
+    squares.merger._took = {"a": 120.0, "b": 0.0}
+    callers = queue(squares, (3,), (4,), (5,), (6,), names="baba")
     squares.go.set()
     assert results(callers) == [[9], [16], [25], [36]]
-    assert squares.runs[2:] == ([[3], [4, 6], [5]] if later else [[3], [5], [4, 6]])
+    assert squares.runs == ([[3], [4, 6], [5]] if later else [[3], [5], [4, 6]])
 
 
-def test_who_leads_for_others_still_has_its_turn(monkeypatch):
-    monkeypatch.setattr(merging, "_PATIENCE", 1.0)
-    monkeypatch.setattr(merging, "_LONGEST", 60.0)
+def test_a_function_that_never_ran_is_taken_for_a_long_one(monkeypatch):
+    monkeypatch.setattr(merging, "_PATIENCE", 0.0)
+    monkeypatch.setattr(merging, "_LONGEST", 120.0)
     squares = Squares()
+    squares.merger._took = {"a": 0.0}
+    callers = queue(squares, (1,), (2,), (3,), names="aba")
     squares.go.set()
-    assert squares.ask(1, name="a") == [1] and squares.ask(2, name="b") == [4]
-    squares.merger._took = {"a": 60.0, "b": 0.0}  # so who calls a, and waits for the two expected ones, runs b first
-    squares.merger._expected = 2
-    leader = Caller(squares, 3, name="a")
+    assert results(callers) == [[1], [4], [9]] and squares.runs == [[1], [3], [2]]
+
+
+def test_who_waits_for_others_and_is_not_the_first_then_lets_them_go_before_and_may_run_out_of_time(monkeypatch):
+    monkeypatch.setattr(merging, "_PATIENCE", 1.0)
+    monkeypatch.setattr(merging, "_LONGEST", 120.0)
+    squares = Squares()
+    squares.merger._took = {"a": 120.0, "b": 0.0}
+    squares.merger._expected, squares.merger._ended = 2, time.monotonic()
+    leader = Caller(squares, 3, name="a", timeout=0.5)  # waits for one more
     eventually(lambda: squares.merger.waiting == 1)
-    assert squares.ask(4, name="b") == [16] and leader.is_alive()
-    assert squares.ask(5, name="a") == [25] and leader.result() == [9]
-    assert squares.runs[2:] == [[4], [3, 5]] and squares.threads[2:] == [leader.ident, leader.ident]
+    short = Caller(squares, 4, name="b")
+    late = leader.result()  # while the other one runs
+    assert isinstance(late, DeadlineExceeded) and short.is_alive()
+    squares.go.set()
+    assert short.result() == [16]
+    assert squares.runs == [[4]] and squares.threads == [short.ident]
+    squares.merger._expected = 1
+    assert squares.ask(5, name="a") == [25]
+
+
+@pytest.mark.parametrize("chosen", [False, True], ids=["before its turn", "when it is to lead"])
+def test_who_is_broken_off_while_waiting_holds_nobody_up(monkeypatch, chosen):
+    class Broken(threading.Event):
+        def wait(self, timeout=None):
+            assert not chosen or super().wait(60)
+            raise KeyboardInterrupt
+
+    squares = Squares()
+    callers = queue(squares, (1,))
+    with monkeypatch.context() as patch:
+        patch.setattr(merging, "_Call", lambda *given: _Call(*given, awake=Broken()))
+        callers.append(Caller(squares, 2, name="b"))
+        eventually(lambda: not callers[1].is_alive() or (chosen and squares.merger.waiting == 1))
+    callers.append(Caller(squares, 3))
+    eventually(lambda: squares.merger.waiting == (2 if chosen else 1))
+    squares.go.set()
+    one, broken, three = results(callers)
+    assert (one, three) == ([1], [9]) and isinstance(broken, KeyboardInterrupt)
+    assert squares.runs == [[1], [3]]
 
 
 def test_who_is_alone_waits_for_nobody_and_runs_in_its_own_thread(patient):
@@ -212,16 +242,13 @@ def test_who_has_waited_long_enough_leaves_and_is_not_run():
     assert results(callers) == [[1], [4]] and squares.runs == [[1], [2]]
 
 
-def test_a_wait_that_breaks_off_holds_nobody_up():
+def test_a_timeout_may_be_longer_than_a_lock_can_wait():
     squares = Squares()
-    callers = queue(squares, (1,), (2,))
-    with pytest.raises(TypeError):
-        squares.ask(3, timeout="soon")
-    assert squares.merger.waiting == 1
-    callers.append(Caller(squares, 4, timeout=1e12))  # more than a lock can wait
-    eventually(lambda: squares.merger.waiting == 2)
+    callers = queue(squares, (1,))
+    callers.append(Caller(squares, 4, timeout=1e12))
+    eventually(lambda: squares.merger.waiting == 1)
     squares.go.set()
-    assert results(callers) == [[1], [4], [16]]
+    assert results(callers) == [[1], [16]]
 
 
 def test_what_has_begun_is_waited_for():

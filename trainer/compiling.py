@@ -61,7 +61,8 @@ def product(x, kernel: keras.Variable):
 
 @contextmanager
 def ready(model: keras.Model, alone: bool) -> Iterator[None]:
-    """Inside, a model's steps are computed for one row `alone`, or for more. To be entered outside of any loop."""
+    """Inside, a model's steps are computed for one row `alone`, or for more. To be entered outside of the loop
+    over notes."""
     kernels = {w.path: w.value for w in model.weights if len(w.shape) == 2 and w.path.endswith("kernel")}
     token = _READY.set({path: _made_ready(kernel, not alone) for path, kernel in kernels.items()})
     try:

@@ -98,8 +98,9 @@ def _remember(lstm: keras.layers.LSTM, x, state: dict, k: int, counts, training)
 
 
 def _heard(cell: keras.layers.LSTMCell, x, h, c, counts):
-    """What keras' layer does with a mask, but no further than rows count. For XLA only, as keras' slice_update is."""
-    last = ops.max(ops.sum(ops.cast(counts, "int32"), axis=1))
+    """What keras' layer does with a mask, but no further than rows count: outputs beyond are 0, and of rows that do not
+    count those before. For XLA only, as keras' slice_update is."""
+    last = ops.max(ops.where(counts, ops.arange(1, x.shape[1] + 1), 0))
 
     def more(t, ys, h, c):
         return t < last
