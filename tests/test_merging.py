@@ -158,6 +158,7 @@ def test_who_is_broken_off_while_waiting_holds_nobody_up(monkeypatch, chosen):
             assert not chosen or super().wait(60)
             raise KeyboardInterrupt
 
+    monkeypatch.setattr(merging, "_LONGEST", 0.0)
     squares = Squares()
     callers = queue(squares, (1,))
     with monkeypatch.context() as patch:
