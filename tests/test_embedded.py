@@ -153,12 +153,12 @@ def test_thirty_two_listeners_are_merged_and_each_hears_what_it_hears_alone(back
     alone = [play(who) for who in range(32)]
     backend.warm()  # else they would go one by one for some seconds
     with (
-        watched(backend, "describe", lambda merger: merger.waiting == 31) as described,
+        watched(backend, "prime", lambda merger: merger.waiting == 31) as primed,
         watched(backend, "generate", lambda merger: merger.waiting) as generated,
         futures.ThreadPoolExecutor(32) as listeners,
     ):
         assert list(listeners.map(play, range(32))) == alone
-    assert described == [1, 31]
+    assert primed == [1, 31]
     assert max(generated) > 1
 
 
