@@ -119,7 +119,7 @@ def test_export(tiny_dataset, tiny_export, tmp_path):
                 seals.check_folder(base / "performance" / version)
     time.sleep(2.5)  # until what is left is old enough to be nobody's
     whole_run(line(base))
-    found = storage.entries(base / "performance")
+    found = sorted(storage.entries(base / "performance"), key=int)
     print(f"export: {-(-KILLS // 4)} killed, {len(found) - 1} of them after the end", flush=True)
     assert found == [str(number + 1) for number in range(len(found))]
     ours, theirs = contents(base / "performance" / found[-1]), contents(tmp_path / "whole" / "performance" / "1")
