@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 
@@ -115,8 +116,8 @@ class Compiled:
 
 def _give_back() -> None:
     """What compiling took, to the system; glibc would keep it."""
-    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)
+    with suppress(AttributeError, OSError, TypeError):  # a C library that is not glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _groups(inputs: Tensors, ready: tuple[int, ...]) -> list[tuple[Tensors, int]]:

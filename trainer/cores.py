@@ -87,14 +87,14 @@ class StackCore(keras.layers.Layer):
 
 def _remember(lstm: keras.layers.LSTM, x, state: dict, k: int, counts, training):
     """Layer k of a core from its state on: (B, T, ·) → (B, T, units), h, c."""
-    before = [state[f"h{k}"], state[f"c{k}"]]
+    h, c = state[f"h{k}"], state[f"c{k}"]
     if x.shape[1] == 1 and counts is None:  # one note: no loop around the cell
-        h, c = _cell(lstm.cell, x[:, 0], *before)
+        h, c = _cell(lstm.cell, x[:, 0], h, c)
         return h[:, None], h, c
     if counts is not None and compiling.is_ready():
-        return _heard(lstm.cell, x, state[f"h{k}"], state[f"c{k}"], counts)
+        return _heard(lstm.cell, x, h, c, counts)
     lstm.use_cudnn = "auto" if counts is None else False  # cuDNN refuses a row of which nothing counts
-    return lstm(x, initial_state=before, mask=counts, training=training)
+    return lstm(x, initial_state=[h, c], mask=counts, training=training)
 
 
 def _heard(cell: keras.layers.LSTMCell, x, h, c, counts):
