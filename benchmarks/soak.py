@@ -35,7 +35,7 @@ _WEIGHTS = {  # how often who comes
 }  # fmt: skip
 _SETTLED = 8.0  # seconds after which a server has closed what nobody uses
 _CALL = 120  # seconds that one call of the model may take, on a machine that has much else to do
-_THREADS = 64  # that it may have: gunicorn.conf.py
+_THREADS = 80  # that it may have: gunicorn.conf.py
 MOST_PERCENT, MOST_MEGABYTES = 3.0, 8.0  # that memory may differ between the first third and the last
 
 

@@ -12,10 +12,10 @@ from contextlib import suppress
 from serving import metrics
 
 with suppress(AttributeError, OSError, TypeError):  # a C library that is not glibc
-    # 64 threads would each come to keep free memory of their own: M_ARENA_MAX, for the workers as well
+    # so many threads would each come to keep free memory of their own: M_ARENA_MAX, for the workers as well
     ctypes.CDLL(None).mallopt(-8, 2)
 worker_class = "serving.worker.Worker"
-threads = 64  # above all the pieces and files (MAX_GENERATIONS, requests.READERS, WAITING): some are left to say 429
+threads = 80  # above all the pieces and files (MAX_GENERATIONS, requests.READERS, WAITING): some are left to say 429
 worker_connections = min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)  # the rest waits in the kernel
 keepalive = 5  # seconds that a connection is kept for another request
 preload_app = False  # neither TensorFlow nor gRPC survives a fork

@@ -34,7 +34,8 @@ FORMATS = {  # name: the media types that ask for it; the first one is the reply
     "musicxml": ("application/vnd.recordare.musicxml+xml",),
 }
 MOST_NOTES = 30_000  # of a seed; MAESTRO's longest piece has 25,076, a 5 MB file may hold 800,000
-READERS, WAITING = 2, 16  # files at once, each may take a core for seconds and up to 500 MB; and those who wait for it
+READERS = 2  # files at once: each may take a core for seconds and up to 500 MB
+WAITING = 32  # for a turn at it: as many as may make a piece may all come with their seed in one instant
 _READING = Turns("reading MIDI files", READERS, waiting=WAITING)
 RAW_TYPES = (*MIDI_TYPES, "application/octet-stream")
 _FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")

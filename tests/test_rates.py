@@ -3,6 +3,7 @@
 import runpy
 import threading
 import time
+from concurrent import futures
 from pathlib import Path
 
 import flask
@@ -225,6 +226,25 @@ def test_files_are_read_in_turn_and_too_many_are_429(monkeypatch, path):
         assert refused.status_code == 429 and refused.headers["Retry-After"] == "2"
         assert client.post("/generate?notes=1").status_code == 200  # who brings no file waits for nobody
     assert client.post(path, data=SEED, headers=headers).status_code == 200
+
+
+def test_as_many_as_may_make_a_piece_may_all_come_with_a_seed_in_one_instant():
+    app = create_app({}, ScriptedBackend(melody(40, pitch=80)))
+    most, reading = DEFAULTS["MAX_GENERATIONS"], requests._READING
+
+    def ask(_) -> int:
+        return (
+            app.test_client().post("/generate?notes=1", data=SEED, headers={"Content-Type": "audio/midi"}).status_code
+        )
+
+    with futures.ThreadPoolExecutor(most) as pool:
+        with reading.take(), reading.take():
+            asked = [pool.submit(ask, n) for n in range(most)]
+            until = time.monotonic() + 60
+            while reading._places._value > requests.WAITING - most and not any(one.done() for one in asked):
+                assert time.monotonic() < until
+                time.sleep(0.001)
+        assert [one.result(60) for one in asked] == [200] * most
 
 
 def test_pieces_and_files_leave_threads_for_others():
