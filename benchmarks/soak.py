@@ -14,6 +14,7 @@ import itertools
 import os
 import random
 import re
+import runpy
 import shutil
 import statistics
 import sys
@@ -25,17 +26,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.serving.processes import FrontEnd, front_end
+from benchmarks.serving.processes import ROOT, FrontEnd, front_end
 from benchmarks.visitors import KINDS, Counts, Visitors, crowd
 
-MODEL = Path(__file__).parents[1] / "models" / "performance" / "1"
+MODEL = ROOT / "models" / "performance" / "1"
 _WEIGHTS = {  # how often who comes
     "whole": 8, "long": 1, "file": 2, "looks": 6, "uploads": 3, "errs": 4,
     "leaves": 4, "reads_slowly": 2, "is_half_open": 2, "never_ends": 2,
 }  # fmt: skip
 _SETTLED = 8.0  # seconds after which a server has closed what nobody uses
 _CALL = 120  # seconds that one call of the model may take, on a machine that has much else to do
-_THREADS = 80  # that it may have: gunicorn.conf.py
 MOST_PERCENT, MOST_MEGABYTES = 3.0, 8.0  # that memory may differ between the first third and the last
 
 
@@ -200,9 +200,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _looks(fronts: dict[str, FrontEnd], server: Unsteady, args, counts: Counts) -> dict[str, list[Look]]:
     everybody = [Visitors(front.port) for front in fronts.values()]
+    threads = runpy.run_path(str(ROOT / "serving" / "gunicorn.conf.py"))["threads"]  # that each may have
     for visitors in everybody:
         visitors.hear_alone()
-        crowd(visitors.port, _THREADS, 8)
+        crowd(visitors.port, threads, 8)
         visitors.hear_at_once(2 * (os.cpu_count() or 1))
         for kind in KINDS:
             visitors.visit(kind, random.Random(0))
