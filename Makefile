@@ -7,7 +7,7 @@ WORKERS ?= 2
 # Compiled modules are kept: every start of Beam or TensorFlow would be seconds slower without.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow test-all check serve examples figures bench fuzz kills soak sound browser lock audit sbom images clean \
+.PHONY: demo test test-slow test-all check serve examples figures pianist bench fuzz kills soak sound browser lock audit sbom images clean \
   bucket cloud-check stack gate stack-down base build publish deploy project-named
 demo: sound
 	$(BIN)/python -m infra.demo --output out/demo
@@ -47,6 +47,19 @@ figures: sound
 	$(BIN)/python -m benchmarks.originality --model $(MODEL) --data $(DATA) --split validation
 	$(BIN)/python -m benchmarks.originality --model $(MODEL) --data $(DATA) --split test
 	$(BIN)/python -m infra.examples --model $(MODEL) --output docs/examples
+
+# The long run of the shipped pianist, phase by phase; docs/pianist.md has the plan. Started again, a phase goes on.
+# On a CPU without matrix units (amx_bf16) JAX is the faster library for it.
+PHASE ?= 1
+PIANIST ?= runs/pianist
+BACKEND ?= $(if $(shell grep -m 1 -o amx_bf16 /proc/cpuinfo),tensorflow,jax)
+PIANIST_1 = --recipe performance --set core.units=256 --set core.layers=2 --set core.dropout=0.0 --set core.ordered=True \
+  --set heads.hidden=512 --set heads.dropout=0.0 --set heads.recall=1024 --set training.window=128 --set training.batch=16 \
+  --set training.steps=500 --set training.epochs=25 --set training.rate=0.005 --set training.warmup=200 \
+  --set training.floor=0.1 --set training.average=0.995 --set training.validation=256 --set training.keep=5
+
+pianist: .venv/ready
+	nice -n 5 $(BIN)/python -m trainer train $(PIANIST_$(PHASE)) --backend $(BACKEND) --data $(DATA) --run $(PIANIST)/$(PHASE)
 
 # A hundred kills of each stage, at random instants; for a quiet machine, and hours.
 kills: .venv/ready

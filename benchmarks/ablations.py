@@ -4,12 +4,11 @@
     python -m benchmarks.ablations QUEUE --out runs/ablations --table                           # prints the table
 
 QUEUE is a text file with an idea a line, its name and what it sets: `wider: core.units=192 heads.hidden=192`. A line
-may also set `order=pitch,step,velocity,duration`, and what is no part of a recipe: `average=0.99`, the weights measured
-are their moving average; `pieces=48`, trained on so many pieces of the split; `carry=1`, windows follow each other
-through whole pieces, the state going from one to the next (benchmarks/carrying.py). The first line is the baseline,
-whose settings all the others have too. Each idea is trained with three random seeds, a seed's windows being the same
-for all ideas (of one length, not carried), and measured as `trainer evaluate` does, on the first pieces of the
-validation split that have at most 3,000 notes.
+may also set `order=pitch,step,velocity,duration`, and what is no part of a recipe: `pieces=48`, trained on so many
+pieces of the split; `carry=1`, windows follow each other through whole pieces, the state going from one to the next
+(benchmarks/carrying.py). The first line is the baseline, whose settings all the others have too. Each idea is trained
+with three random seeds, a seed's windows being the same for all ideas (of one length, not carried), and measured as
+`trainer evaluate` does, on the first pieces of the validation split that have at most 3,000 notes.
 
 One JSON line a run goes to OUT/results.jsonl. What is there is not trained again, so a queue that was ended goes on and
 loses one run at most. QUEUE is read again after every idea, each of which has a fresh process, and may grow meanwhile.
@@ -29,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 NOTES, PIECES, LONGEST, SEEDS = 200_000, 16, 3_000, (1, 2, 3)
-OUTSIDE = ("average", "pieces", "carry")  # settings that are no part of a recipe
+OUTSIDE = ("pieces", "carry")  # settings that are no part of a recipe
 
 
 def ideas(queue: Path) -> dict[str, list[str]]:
@@ -94,7 +93,7 @@ def train(name: str, settings: list[str], args: argparse.Namespace) -> None:
     from music.columns import FIRST
     from music.generation import Card
     from music.pieces import Dataset
-    from trainer import data, evaluation, model, recipe, signatures, training
+    from trainer import checkpoints, data, evaluation, model, recipe, runs, signatures, training
 
     spec, extra = chosen(args.recipe, settings), outside(settings)
     dataset = Dataset.open(args.data)
@@ -110,8 +109,6 @@ def train(name: str, settings: list[str], args: argparse.Namespace) -> None:
     spec = replace(spec, training=replace(spec.training, steps=steps, epochs=1))
     made = model.build(recipe.to_card(spec))
     made.compile(optimizer=training.optimizer(spec, 1))
-    if extra["average"]:
-        made.optimizer.use_ema, made.optimizer.ema_momentum = True, extra["average"]
     made.optimizer.build(made.trainable_variables)
     nothing = [keras.ops.convert_to_numpy(variable) for variable in made.optimizer.variables]
     card = {"schema": 1, **recipe.to_card(spec), "state": made.state_spec}
@@ -129,7 +126,7 @@ def train(name: str, settings: list[str], args: argparse.Namespace) -> None:
             batch = windows[number]
             notes += int((batch[0][:, :, 0] >= FIRST).sum())
             step(*batch)
-        made.optimizer.finalize_variable_values(made.trainable_variables)  # the average, where there is one
+        runs.load_weights(made, runs.weights(made) | checkpoints.averages(made), "the average")
         seconds = time.process_time() - started
         score = evaluation.evaluate(live, Card.parse(json.dumps(card)), validation, args.pieces)
         line = {

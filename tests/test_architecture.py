@@ -63,7 +63,8 @@ TABLE = {
     "preprocessing/runners.py": "music.errors apache_beam (google)",
     "trainer/": "trainer music numpy keras",
     "trainer/pictures.py": "trainer music numpy keras (matplotlib)",
-    "trainer/devices.py": "music numpy keras (tensorflow)",  # whose replicas must be told of each other
+    "trainer/devices.py": "music numpy keras (jax) (tensorflow)",  # whose replicas must be told of each other
+    "trainer/recurrence.py": "trainer keras (tensorflow)",  # whose XLA compiles a part of a step alone
     "trainer/starting.py": "trainer music numpy keras (tensorflow)",  # which reads what an export holds
     "trainer/events.py": "music",
     "trainer/__main__.py": "music.errors (trainer) (music) (numpy)",  # KERAS_BACKEND is set before Keras is imported

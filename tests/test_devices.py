@@ -134,3 +134,64 @@ def test_validation_is_filled_up_with_windows_that_count_nothing():
     assert filled.shape == (8, 3, 2) and filled.dtype == rows.dtype
     assert (filled[:6] == 1).all() and not filled[6:].any()
     assert devices.even(rows, 3).shape == (6, 3, 2)
+
+
+def flags(tmp_path, *names: str) -> str:
+    path = tmp_path / "cpuinfo"
+    path.write_text(f"processor\t: 0\nmodel name\t: made up\nflags\t\t: fpu {' '.join(names)} sse\n\nprocessor\t: 1\n")
+    return str(path)
+
+
+def test_the_flags_of_a_cpu_are_those_that_linux_lists(tmp_path):
+    assert devices.cpu_flags(flags(tmp_path, "avx2", "amx_bf16")) == {"flags", ":", "fpu", "avx2", "amx_bf16", "sse"}
+    assert devices.cpu_flags(str(tmp_path / "missing")) == set()
+
+
+@pytest.mark.parametrize(("amx", "chosen"), [(["amx_bf16"], "bfloat16"), (["avx512_bf16"], "float32")])
+def test_bfloat16_is_chosen_where_the_cpu_has_matrix_units(tmp_path, monkeypatch, amx, chosen):
+    own = devices.cpu_flags(flags(tmp_path, *amx))
+    monkeypatch.setattr(devices, "cpu_flags", lambda: own)
+    assert devices.precision("auto", ["cpu:0"]) == (chosen, "")
+    assert devices.precision("float32", ["cpu:0"]) == ("float32", "")
+    precision, remark = devices.precision("bfloat16", ["cpu:0"])
+    assert precision == "bfloat16"
+    assert remark == (
+        "" if chosen == "bfloat16" else "this CPU has no matrix units (amx_bf16) for bfloat16, so float32 is faster"
+    )
+
+
+@pytest.mark.parametrize(("capability", "chosen"), [((8, 0), "bfloat16"), ((7, 5), "float32")])
+def test_bfloat16_is_chosen_where_the_gpu_has_units_for_it(monkeypatch, capability, chosen):
+    monkeypatch.setattr(devices, "_compute_capability", lambda backend: capability)
+    assert devices.precision("auto", ["gpu:0"]) == (chosen, "")
+
+
+def test_a_run_goes_on_in_another_precision(tiny_dataset, tmp_path, monkeypatch):
+    """Weights, optimiser and history go on; what is slow here is done all the same, with a remark."""
+    monkeypatch.setattr(devices, "cpu_flags", lambda: set())
+    chosen, dataset, log = small("performance", 0.0), Dataset.open(tiny_dataset), io.StringIO()
+    for epochs, precision in ((1, "float32"), (2, "bfloat16"), (3, "auto")):
+        longer = replace(chosen, training=replace(chosen.training, epochs=epochs))
+        card = training.fit(longer, dataset, str(tmp_path), log=log, precision=precision)
+        assert card["made"]["precision"] == ("bfloat16" if epochs == 2 else "float32")
+        assert card["metrics"]["trained"]["epoch"] == epochs
+    said = log.getvalue()
+    assert "products in float32\n" in said and "products in bfloat16, going on after epoch 1\n" in said
+    assert said.count("--precision bfloat16: this CPU has no matrix units") == 1
+    history = (tmp_path / "history.csv").read_text().splitlines()
+    losses = [float(line["val_loss"]) for line in csv.DictReader(history)]
+    assert len(losses) == 3 and losses[2] < losses[1] < losses[0]
+
+
+def test_the_average_of_the_weights_is_what_is_validated_and_kept(tiny_dataset, tmp_path):
+    """The checkpoint holds the weights of the last step and their average; the run's weights are the average."""
+    from trainer import runs
+
+    chosen, dataset = small("performance", 0.0), Dataset.open(tiny_dataset)
+    chosen = replace(chosen, training=replace(chosen.training, average=0.9))
+    training.fit(chosen, dataset, str(tmp_path), log=io.StringIO())
+    checkpoint, last = runs.unpack(f"{tmp_path}/checkpoint.npz"), runs.unpack(f"{tmp_path}/weights/last.npz")
+    averages = [array for name, array in checkpoint.items() if name.endswith("_average")]
+    assert len(averages) == len(last)
+    assert all(any(np.array_equal(weight, average) for average in averages) for weight in last.values())
+    assert not any(np.array_equal(last[name], checkpoint[name]) for name in last)

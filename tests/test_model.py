@@ -13,7 +13,7 @@ from music.columns import BEGIN, END, FIRST, PAD
 from music.generation import CHUNK, Card
 from music.pieces import Dataset
 from tests.conftest import stepwise, waltz
-from trainer import data, recipe, runs, signatures, sounding, training
+from trainer import data, inputs, recipe, runs, signatures, sounding, training
 from trainer import model as models
 
 
@@ -35,6 +35,17 @@ def numpy(tensors: dict) -> dict:
 def test_call_is_step_by_step_likelihood(tiny_model, rows):
     model, _ = tiny_model
     np.testing.assert_allclose(stepwise(model, rows), np.asarray(model(rows)), atol=1e-5)
+
+
+def test_ordered_inputs_are_the_same_note_by_note_and_of_notes_alone(tiny_model, rows):
+    _, card = tiny_model
+    ordered = models.build(card | {"core": card["core"] | {"ordered": True}})
+    kernel = ordered.inputs_.order.kernel
+    kernel.assign(np.random.default_rng(0).normal(size=kernel.shape))
+    np.testing.assert_allclose(stepwise(ordered, rows), np.asarray(ordered(rows)), atol=1e-5)
+    for places, size in zip(inputs.places(ordered.encoding), ordered.encoding.sizes, strict=True):
+        assert places.shape == (size, 9) and not places[:FIRST].any()
+        assert places[FIRST, 0] == 0 and places[-1, 0] == 1 and len(np.unique(places[FIRST:, 0])) == size - FIRST
 
 
 def test_pad_and_begin_count_nothing_and_end_its_first_column_alone(tiny_model, rows):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from music.errors import RecordError
+from tests.conftest import waltz
 from trainer import model, recipe, runs, starting
 
 SHIPPED = Path(__file__).parents[1] / "models" / "performance" / "1"
@@ -61,6 +62,15 @@ def test_a_part_that_the_start_lacks_begins_fresh_and_one_too_many_is_named(tiny
     more = starting.Start("there", runs.weights(recalling), card)
     with pytest.raises(RecordError, match=r"there: heads/pitch_repeat/bias, .*: the model to be trained has no such"):
         more.put(model.build(card))
+
+
+def test_a_model_that_gains_ordered_inputs_is_the_same_model_at_first(tiny_model):
+    made, card = tiny_model
+    start = starting.Start("there", runs.weights(made), card)
+    ordered = model.build(card | {"core": card["core"] | {"ordered": True}})
+    assert start.put(ordered) == ["inputs/order/kernel"]
+    rows = made.encoding.encode(waltz(3), begin=True, end=True)[None]
+    np.testing.assert_array_equal(np.asarray(ordered(rows)), np.asarray(made(rows)))
 
 
 def test_what_is_neither_run_nor_export_is_named(tmp_path):

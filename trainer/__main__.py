@@ -56,6 +56,10 @@ def parser() -> argparse.ArgumentParser:
         "--checkpoint-minutes", type=_minutes, default=10.0, metavar="M", help="within an epoch, too (default: 10)"
     )
     train.add_argument("--devices", type=_devices, metavar="N|all", help="default: all GPUs, or one CPU")
+    train.add_argument(
+        "--precision", choices=["auto", "float32", "bfloat16"], default="auto",
+        help="of matrix products; auto: bfloat16 where this CPU or GPU is faster with it",
+    )  # fmt: skip
 
     either = argparse.ArgumentParser(add_help=False)
     which = either.add_mutually_exclusive_group(required=True)
@@ -176,8 +180,9 @@ def _train(args) -> None:
         dataset = Dataset.open(args.data)
         pause = args.checkpoint_minutes
         training.fit(
-            chosen, dataset, args.run, args.minutes, stop=stop, checkpoint_minutes=pause, on=args.devices, start=start
-        )
+            chosen, dataset, args.run, args.minutes, stop=stop, checkpoint_minutes=pause, on=args.devices, start=start,
+            precision=args.precision,
+        )  # fmt: skip
 
 
 def _evaluate(args) -> None:

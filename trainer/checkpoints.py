@@ -80,6 +80,15 @@ def put_metrics(model: keras.Model, arrays: dict[str, np.ndarray]) -> None:
         variable.assign(arrays[name])
 
 
+def averages(model: keras.Model) -> dict[str, np.ndarray]:
+    """The moving averages of the weights by name, empty where the optimiser keeps none."""
+    optimizer = model.optimizer
+    if not optimizer.use_ema:
+        return {}
+    pairs = zip(model.trainable_variables, optimizer._model_variables_moving_average, strict=True)
+    return {weight.path: number(average) for weight, average in pairs}
+
+
 def number(variable: keras.Variable) -> np.ndarray:
     """A variable's value; of one that each of TensorFlow's replicas adds to, the sum."""
     return keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(variable))

@@ -9,7 +9,7 @@ turned, if that is WIDE enough. `serving.compiled` looks whether it holds where 
 B batch, K inputs, N outputs, C classes.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
@@ -33,6 +33,29 @@ class _Kernel(NamedTuple):
 _READY: ContextVar[Mapping[str, _Kernel] | None] = ContextVar("ready", default=None)
 
 
+_PRECISION: ContextVar[str] = ContextVar("precision", default="float32")
+
+
+@contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Inside, kernels are multiplied in this type, float32 or bfloat16, and their gradients too; sums and all that is
+    not a product stay float32."""
+    token = _PRECISION.set(name)
+    try:
+        yield
+    finally:
+        _PRECISION.reset(token)
+
+
+def multiplier() -> Callable:
+    """The matrix product of two float32 tensors, computed in the precision that is set now."""
+    return ops.matmul if _PRECISION.get() == "float32" else _bfloat16_product
+
+
+def _bfloat16_product(a, b):
+    return ops.cast(ops.matmul(ops.cast(a, "bfloat16"), ops.cast(b, "bfloat16")), "float32")
+
+
 class Dense(keras.layers.Dense):
     """keras' own, but for how it multiplies."""
 
@@ -48,7 +71,7 @@ def product(x, kernel: keras.Variable):
     """(…, K) times (K, N): (…, N)."""
     ready = _READY.get()
     if ready is None:
-        return ops.matmul(x, kernel)
+        return multiplier()(x, kernel)
     blocks, turned = ready[kernel.path]
     columns, made, at = kernel.shape[1], None, 0
     for block in blocks:

@@ -8,7 +8,7 @@ B batch, T time, D width.
 import keras
 from keras import ops
 
-from trainer import compiling
+from trainer import compiling, recurrence
 
 
 class LSTMCore(keras.layers.Layer):
@@ -91,6 +91,9 @@ def _remember(lstm: keras.layers.LSTM, x, state: dict, k: int, counts, training)
     if x.shape[1] == 1 and counts is None:  # one note: no loop around the cell
         h, c = _cell(lstm.cell, x[:, 0], h, c)
         return h[:, None], h, c
+    if training and counts is None and not recurrence.has_cudnn():
+        y, c = recurrence.lstm(lstm.cell, x, h, c)
+        return y, y[:, -1], c
     if counts is not None and compiling.is_ready():
         return _heard(lstm.cell, x, h, c, counts)
     lstm.use_cudnn = "auto" if counts is None else False  # cuDNN refuses a row of which nothing counts
@@ -126,6 +129,6 @@ def _cell(cell: keras.layers.LSTMCell, x, h, c):
 
 def build(spec: dict) -> keras.layers.Layer:
     """The core that a card describes."""
-    spec = {name: value for name, value in spec.items() if name != "input"}  # that is for inputs.py
+    spec = {name: value for name, value in spec.items() if name not in ("input", "ordered")}  # for inputs.py
     kinds: dict = {"lstm": LSTMCore, "stack": StackCore}
     return kinds[spec.pop("kind")](**spec, name="core")

@@ -32,6 +32,46 @@ def choose(asked: str | None, batch: int) -> list[str]:
     return found[:count]
 
 
+def precision(asked: str, names: list[str]) -> tuple[str, str]:
+    """The type of matrix products in training, float32 or bfloat16, and a remark where it is a slow one, else "".
+
+    "auto" is bfloat16 where that is faster: on TensorFlow and a CPU with matrix units (AMX), and on a GPU of NVIDIA's
+    Ampere generation or later.
+    """
+    backend = keras.backend.backend()
+    if names[0].startswith("gpu"):
+        fast, why = _compute_capability(backend) >= (8, 0), "this GPU has no units for bfloat16"
+    elif backend == "tensorflow":
+        fast, why = "amx_bf16" in cpu_flags(), "this CPU has no matrix units (amx_bf16) for bfloat16"
+    else:
+        fast, why = False, f"on a CPU {backend} has no fast products in bfloat16"
+    if asked == "auto":
+        return ("bfloat16" if fast else "float32"), ""
+    return asked, "" if asked == "float32" or fast else f"{why}, so float32 is faster"
+
+
+def cpu_flags(path: str = "/proc/cpuinfo") -> set[str]:
+    """What this CPU can do, as Linux names it; empty where that cannot be read."""
+    try:
+        with open(path) as file:
+            return next((set(line.split()) for line in file if line.startswith("flags")), set())
+    except OSError:
+        return set()
+
+
+def _compute_capability(backend: str) -> tuple[int, int]:
+    """Of the first GPU, as NVIDIA counts them."""
+    if backend == "jax":
+        import jax
+
+        major, _, minor = str(getattr(jax.devices()[0], "compute_capability", "0.0")).partition(".")
+        return int(major), int(minor)
+    import tensorflow as tf
+
+    gpu = tf.config.list_physical_devices("GPU")[0]
+    return tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
+
+
 def spread(names: list[str]) -> Callable[[], contextlib.AbstractContextManager]:
     """What opens the blocks in which a model and its optimiser are made for these devices, and trained on them: always
     of one call of this function, as TensorFlow's replicas belong to its strategy."""
@@ -101,6 +141,9 @@ class AdamW(keras.optimizers.AdamW):
 
     def __init__(self, devices: int, clip: float, **settings):
         super().__init__(**settings, global_clipnorm=clip / (devices if keras.backend.backend() == "tensorflow" else 1))
+
+    def finalize_variable_values(self, var_list):
+        """Leave the weights as they are when a fit ends: an average that is kept is no step of the training."""
 
     def apply_gradients(self, grads_and_vars):
         import tensorflow as tf  # on JAX Keras goes another way

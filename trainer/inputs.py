@@ -13,24 +13,37 @@ from trainer import sounding as sg
 from trainer.compiling import Dense
 from trainer.recipe import RecipeError
 
+_SIZE = 64  # of an embedding
+_OCTAVES = 4  # of the sines and cosines of an ordered quantity
+
 
 class Embedded(keras.layers.Layer):
-    """An embedding of each column, and what sounds if that is followed; `width` of them together."""
+    """An embedding of each column, and what sounds if that is followed; `width` of them together.
 
-    def __init__(self, encoding: Encoding, width: int, tables: sg.Tables | None = None, slots: int = 0, size: int = 64):
+    `ordered`: each column of notes enters as an ordered quantity, too. That part begins at zero, so a trained model
+    that gains it is the same model at first.
+    """
+
+    def __init__(
+        self, encoding: Encoding, width: int, tables: sg.Tables | None = None, slots: int = 0, ordered: bool = False
+    ):
         super().__init__(name="inputs")
         self.width, self.tables = width, tables
         self.embeddings = [
-            keras.layers.Embedding(classes, size, name=f"{name}_embedding")
+            keras.layers.Embedding(classes, _SIZE, name=f"{name}_embedding")
             for name, classes in zip(encoding.names, encoding.sizes, strict=True)
         ]
         self.listen = Dense(width, name="listen")
-        self._heard = size * len(self.embeddings) + (2 * (slots + 1) + 4 * tables.pitches if tables else 0)
+        self._heard = _SIZE * len(self.embeddings) + (2 * (slots + 1) + 4 * tables.pitches if tables else 0)
+        self._places = places(encoding) if ordered else []
+        self.order = Dense(width, use_bias=False, kernel_initializer="zeros", name="order") if ordered else None
 
     def build(self, shape):
         for table in self.embeddings:
             table.build()
         self.listen.build((None, None, self._heard))
+        if self.order:
+            self.order.build((None, None, sum(places.shape[1] for places in self._places)))
         self.built = True
 
     def call(self, rows, sounding: dict):
@@ -38,7 +51,26 @@ class Embedded(keras.layers.Layer):
         x = [table(rows[:, :, k]) for k, table in enumerate(self.embeddings)]
         if self.tables:
             x += [sg.slot_features(sounding), sg.pitch_features(sounding)]
-        return self.listen(ops.concatenate(x, axis=-1))
+        x = self.listen(ops.concatenate(x, axis=-1))
+        if self.order:
+            places = [ops.take(table, rows[:, :, k], axis=0) for k, table in enumerate(self._places)]
+            x = x + self.order(ops.concatenate(places, axis=-1))
+        return x
+
+
+def places(encoding: Encoding) -> list[np.ndarray]:
+    """Look up where each class stands among its column's own, from 0 to 1, and sines and cosines of that.
+
+    Returns:
+        For each column float32 (classes, 1 + 2 _OCTAVES); zeros for PAD, BEGIN and END.
+    """
+    tables = []
+    for classes in encoding.sizes:
+        place = np.linspace(0, 1, classes - FIRST)[:, None]
+        angles = 2 * np.pi * place * 2.0 ** np.arange(_OCTAVES)
+        own = np.concatenate([place, np.sin(angles), np.cos(angles)], axis=1)
+        tables.append(np.concatenate([np.zeros((FIRST, own.shape[1])), own]).astype("f4"))
+    return tables
 
 
 class OneHot(keras.layers.Layer):

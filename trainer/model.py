@@ -12,12 +12,15 @@ from keras import ops
 from music import encodings
 from music.columns import END, FIRST
 from music.encodings import Encoding
-from trainer import cores, devices, heads, inputs, recall
+from trainer import compiling, cores, devices, heads, inputs, recall
 from trainer import sounding as sg
 
 
 class EventModel(keras.Model):
-    """Made by `build`; its weights exist at once."""
+    """Made by `build`; its weights exist at once. `precision`: of the matrix products in training; all else is exact to
+    float32."""
+
+    precision = "float32"
 
     def __init__(self, encoding: Encoding, inputs: keras.layers.Layer, core: keras.layers.Layer, head):
         super().__init__(name="model")
@@ -102,10 +105,11 @@ class EventModel(keras.Model):
         empty = self.initial_state(ops.shape(rows)[0])
         if self.recalls:  # of a past without a note as much as can be compared
             empty["past"] = empty["past"][:, : rows.shape[1] + recall.LONGEST]
-        hidden, sounding, _ = self._hear(rows, empty, training=training)
-        nats = self.heads.nll(hidden, rows, sounding, training)
-        if training and hasattr(self.heads, "loss"):
-            return ops.concatenate([nats, self.heads.loss(hidden, rows, sounding)], axis=-1)
+        with compiling.precision(self.precision if training else "float32"):
+            hidden, sounding, _ = self._hear(rows, empty, training=training)
+            nats = self.heads.nll(hidden, rows, sounding, training)
+            if training and hasattr(self.heads, "loss"):
+                return ops.concatenate([nats, self.heads.loss(hidden, rows, sounding)], axis=-1)
         return nats
 
     @property
@@ -149,7 +153,7 @@ def build(card: dict) -> EventModel:
     encoding = encodings.from_config(card["encoding"])
     core, head = cores.build(card["core"]), heads.build(card["heads"], encoding)
     if head.tables:
-        heard = inputs.Embedded(encoding, core.units, head.tables, head.slots)
+        heard = inputs.Embedded(encoding, core.units, head.tables, head.slots, card["core"].get("ordered", False))
     else:
         heard = inputs.build(card["core"].get("input", "embedding"), encoding, core.units)
     return EventModel(encoding, heard, core, head)

@@ -28,11 +28,15 @@ def _check(spec, **least) -> None:
 
 @dataclass(frozen=True)
 class LSTM:
-    """A residual stack of LSTM layers. The one dial for size is `units`; dropout stands behind every layer."""
+    """A residual stack of LSTM layers. The one dial for size is `units`; dropout stands behind every layer.
+
+    `ordered`: each column enters as an ordered quantity, too, beside its embedding.
+    """
 
     units: int = 512
     layers: int = 3
     dropout: float = 0.1
+    ordered: bool = False
 
     def __post_init__(self):
         _check(self, units=1, layers=1, dropout=0)
@@ -107,6 +111,7 @@ class Training:
     rate: float = 1e-3  # the highest learning rate; rises for `warmup` steps, then falls as a cosine to `floor` of it
     warmup: int = 300
     floor: float = 0.02
+    average: float = 0.0  # momentum of a moving average of the weights, which is validated and kept; 0: none
     decay: float = 0.01  # AdamW's weight decay
     clip: float = 1.0  # of the gradient's norm
     transpose: tuple[int, int] = (-6, 5)  # semitones, both included; what leaves the pitch range is not drawn
@@ -119,7 +124,9 @@ class Training:
 
     def __post_init__(self):
         _check(self, window=2, batch=1, steps=1, epochs=1, warmup=0, decay=0, stretch=0, louder=0)
-        _check(self, patience=1, keep=0, validation=1, seed=0)
+        _check(self, patience=1, keep=0, validation=1, seed=0, average=0)
+        if not self.average < 1:
+            raise RecipeError(f"training.average: expected less than 1, got {self.average}")
         low, high = self.transpose if len(self.transpose) == 2 else (1, 0)
         if not (low <= 0 <= high):
             raise RecipeError(f"training.transpose: expected (lowest, highest) around 0, got {self.transpose}")
@@ -196,16 +203,16 @@ def to_card(recipe: Recipe) -> dict:
         "recipe": recipe.name,
         "about": recipe.about,
         "encoding": recipe.encoding.config(),
-        "core": {"kind": type(recipe.core).__name__.lower(), **asdict(recipe.core)},
+        "core": {"kind": type(recipe.core).__name__.lower(), **_without_what_is_off(asdict(recipe.core))},
         "heads": {"kind": type(recipe.heads).__name__.lower(), **_without_what_is_off(asdict(recipe.heads))},
-        "training": asdict(recipe.training),
+        "training": _without_what_is_off(asdict(recipe.training)),
         "select": recipe.select,
     }
 
 
 def _without_what_is_off(values: dict) -> dict:
     """So that a run, or a card, from before there was such a thing is still the same one."""
-    return {name: value for name, value in values.items() if name != "recall" or value}
+    return {name: value for name, value in values.items() if value or name not in ("recall", "ordered", "average")}
 
 
 def from_card(card: dict) -> Recipe:

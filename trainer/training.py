@@ -22,7 +22,7 @@ from music.pieces import Dataset
 from trainer import checkpoints, data, devices, events, model, report
 from trainer.checkpoints import Place
 from trainer.recipe import Recipe, to_card
-from trainer.runs import CARD, CHECKPOINT, HISTORY, pack, unpack, weights
+from trainer.runs import CARD, CHECKPOINT, HISTORY, load_weights, pack, unpack, weights
 from trainer.starting import Start
 from trainer.stopping import Stop, Stopped
 
@@ -45,12 +45,14 @@ def fit(
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
     on: str | None = None,
     start: Start | None = None,
+    precision: str = "auto",
 ) -> dict:
     """Train until the recipe's last epoch, until validation stops improving, or for so many minutes.
 
     Args:
         on: how many devices, or "all", as devices.choose has it.
         start: the weights to begin with, whose encoding the recipe has; None: fresh ones.
+        precision: of matrix products: float32, bfloat16, or "auto", as devices.precision has it.
 
     Returns:
         The card that was written, with the best epoch's metrics.
@@ -63,6 +65,7 @@ def fit(
     keras.utils.set_random_seed(recipe.training.seed)
     training = recipe.training
     names = devices.choose(on, training.batch)
+    precision, slow = devices.precision(precision, names)
     corpus = data.Corpus(dataset, "train", recipe.encoding, recipe.select)
     if start is None:
         heard = (corpus.notes(piece) for piece in range(len(corpus.index)))
@@ -73,8 +76,9 @@ def fit(
     spread = devices.spread(names)
     with spread():
         made = model.build(card)
-        made.compile(optimizer=optimizer(recipe, len(names)))
+        made.compile(optimizer=optimizer(recipe, len(names)), jit_compile=keras.backend.backend() == "jax")
         made.optimizer.build(made.trainable_variables)
+    made.precision = precision
     if start is not None:
         fresh = start.put(made)
         card["from"] = start.facts | ({"fresh": fresh} if fresh else {})
@@ -91,8 +95,11 @@ def fit(
     log.write(
         f"{recipe.name}: {made.count_params():,} parameters; {len(corpus.index)} pieces, "
         f"{corpus.counts.sum():,} notes; "
-        f"{keras.backend.backend()} on {len(names)} {names[0].partition(':')[0]}{_going_on(place)}\n"
+        f"{keras.backend.backend()} on {len(names)} {names[0].partition(':')[0]}, "
+        f"products in {precision}{_going_on(place)}\n"
     )
+    if slow:
+        log.write(f"--precision {precision}: {slow}\n")
     if corpus.skipped:
         log.write(f"{len(corpus.skipped)} pieces are beyond the encoding and left out, the first {corpus.skipped[0]}\n")
     with keeper.stop.waiting(), spread():
@@ -142,8 +149,9 @@ def optimizer(recipe: Recipe, count: int) -> keras.optimizers.Optimizer:
         warmup_steps=training.warmup,
     )
     made = devices.AdamW(
-        devices=count, clip=training.clip, learning_rate=rate, weight_decay=training.decay, name="optimizer"
-    )
+        devices=count, clip=training.clip, learning_rate=rate, weight_decay=training.decay, name="optimizer",
+        use_ema=training.average > 0, ema_momentum=training.average,
+    )  # fmt: skip
     made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return made
 
@@ -267,6 +275,12 @@ class Keeper(keras.callbacks.Callback):
     def on_test_begin(self, logs=None):
         self._seconds = time.monotonic() - self._started  # of training alone
         self._notes = float(checkpoints.number(self.model.losses_by_column[0].count))
+        self._current = weights(self.model)
+        self._to_keep = self._current | checkpoints.averages(self.model)
+        load_weights(self.model, self._to_keep, "the average")
+
+    def on_test_end(self, logs=None):
+        load_weights(self.model, self._current, "the weights before validation")
 
     def on_epoch_end(self, epoch, logs=None):
         number, training = epoch + 1, self._recipe.training
@@ -305,8 +319,7 @@ class Keeper(keras.callbacks.Callback):
     def _write(self, number: int, better: bool) -> None:
         if checkpoints.version(self._run) != self._version:
             raise RecordError(f"{self._run}: another process trains in this folder; only one may")
-        now = weights(self.model)
-        packed = pack(now)
+        packed = pack(self._to_keep)
         keep = self._recipe.training.keep
         names = ["last"] + ["best"] * better + [f"{number:05d}"] * (keep > 0 and number % keep == 0)
         for name in names:
@@ -331,6 +344,7 @@ class Keeper(keras.callbacks.Callback):
         made = {
             "backend": keras.backend.backend(),
             "keras": keras.__version__,
+            "precision": self.model.precision,
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         effort = {name: self._history[-1][name] for name in ("epoch", "notes", "seconds")}
