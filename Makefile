@@ -48,7 +48,7 @@ figures: sound
 	$(BIN)/python -m benchmarks.originality --model $(MODEL) --data $(DATA) --split test
 	$(BIN)/python -m infra.examples --model $(MODEL) --output docs/examples
 
-# The long run of the shipped pianist, phase by phase; docs/pianist.md has the plan. Started again, a phase goes on.
+# The long run of the shipped pianist, phase by phase; docs/lab-book.md has the plan. Started again, a phase goes on.
 # On a CPU without matrix units (amx_bf16) JAX is the faster library for it.
 PHASE ?= 1
 PIANIST ?= runs/pianist

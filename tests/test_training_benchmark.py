@@ -70,12 +70,14 @@ def test_a_wait_is_what_a_step_stood_without_its_batch(folder, tiny_recipe):
 @pytest.mark.slow
 def test_it_all_works_on_a_small_scale(tmp_path, capsys, monkeypatch):
     out = tmp_path / "numbers.json"
-    monkeypatch.setattr("sys.argv", ["benchmarks.training", "--quick", "--backend", "jax", "--json", str(out)])
+    monkeypatch.setattr("sys.argv", ["benchmarks.training", "--quick", "--backend", "jax", "--size", "small", "--json", str(out)])
     assert benchmark.main() == 0
     found = json.loads(out.read_text())
     printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 2 + len(found) and len(found) == 1 + len(benchmark.TIMES)
-    training, once, eight = found.values()
+    assert len(printed) == 2 + len(found) and len(found) == 2 + len(benchmark.TIMES)
+    assert " × Keras' LSTM layer (" in printed[3]
+    training, in_parts, once, eight = found.values()
+    assert in_parts["parameters"] == training["parameters"] and in_parts["steps"] >= 1
     assert training["steps"] >= 1 and training["operations"] > 0 and set(training["peaks"]) >= {"float32"}
     assert all(math.isfinite(value) for value in training.values() if isinstance(value, float))
     assert eight["bytes"] == 8 * once["bytes"] and np.isclose(eight["notes"], 8 * once["notes"], rtol=0.05)

@@ -2,17 +2,17 @@
 
     python -m benchmarks.training [--data data/maestro] [--backend jax] [--set core.units=512 …] [--json FILE] [--quick]
 
-    fit      notes/s as `python -m trainer train` makes them, on TensorFlow (where Keras leaves XLA off for LSTMs, so
-             with it, too) and JAX; the share of the measured peak of matrix products; how long steps waited for data
+    fit      notes/s as `python -m trainer train` makes them on TensorFlow and JAX, each with Keras' own LSTM layer, as
+             it was before 2026-11-30, and in three parts, as trainer/recurrence.py has it, with the ratio of the two;
+             the share of the measured peak of matrix products; how long steps waited for data
     data     the input pipeline alone: shards → batches, with few of the notes held, for one corpus and for 8 of them
 
-Without --data music is made up, as many notes a piece and a shard as in MAESTRO. On a GPU, which --backend must name
-the library for, the recipe is trained at its own size; on a CPU at 2 x 256. Seconds of CPU stand
-beside those of the clock, as they suffer less from whatever else runs; better nothing else does. Each row is a process
-of its own, on two cores it all takes three minutes.
+Without --data music is made up, as many notes a piece and a shard as in MAESTRO. Each row is a process of its own, and
+on two cores it all takes eight minutes. Nothing else should run meanwhile.
 """
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -25,11 +25,7 @@ from benchmarks.serving.measure import Row
 from benchmarks.training import corpus
 
 PARTS = ("fit", "data")
-WAYS = (
-    ("tensorflow", "off"),
-    ("tensorflow", "on"),
-    ("jax", "on"),
-)  # library, XLA; JAX without: 70 notes/s on two cores
+LAYERS = {"keras": "Keras' LSTM layer", "parts": "in three parts"}
 PER_CPU = "float32 a second of CPU"
 TIMES = (1, 8)  # so many corpora after one another
 
@@ -39,6 +35,9 @@ def main() -> int:
     parser.add_argument("--data", metavar="DIR", help="a folder of `python -m preprocessing`; default: made up")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--backend", nargs="+", choices=["tensorflow", "jax"], default=["tensorflow", "jax"])
+    parser.add_argument("--size", nargs="+", choices=["small", "whole"], default=["small", "whole"],
+                        help="small: 2 × 256 on a CPU; whole: the recipe's 3 × 512")  # fmt: skip
+    parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="e.g. core.units=512")
     parser.add_argument("--seconds", type=float, default=12.0, help="of each measurement of training (default: 12)")
     parser.add_argument("--memory", type=int, default=2_000_000, help="notes that the pipeline may hold")
@@ -63,32 +62,34 @@ def main() -> int:
 def rows(args: argparse.Namespace) -> Iterator[Row]:
     """The rows of the parts that are asked for."""
     if "fit" in args.only:
-        for backend, jit in WAYS:
-            if backend in args.backend:
-                yield fitted(backend, jit, args)
+        for backend, size in itertools.product(args.backend, args.size):
+            plain = fitted(backend, size, "keras", args)
+            yield plain
+            yield fitted(backend, size, "parts", args, plain.numbers)
     if "data" in args.only:
         for times in TIMES:
             yield piped(times, args)
 
 
-def fitted(backend: str, jit: str, args: argparse.Namespace) -> Row:
-    """One way of training."""
+def fitted(backend: str, size: str, layer: str, args: argparse.Namespace, plain: dict | None = None) -> Row:
+    """One way of training; `plain`: what was measured of the way that it is to be compared with."""
     small = ["training.window=32", "training.batch=4", "core.units=16", "heads.hidden=16"] if args.quick else []
     found = _child(
         "fitting", {"KERAS_BACKEND": backend},
-        "--data", args.data, "--jit", jit, "--seconds", str(0.5 if args.quick else args.seconds),
-        *(f"--set={setting}" for setting in (*small, *args.set)),
+        "--data", args.data, "--size", size, "--layer", layer, "--precision", args.precision,
+        "--seconds", str(0.5 if args.quick else args.seconds), *(f"--set={setting}" for setting in (*small, *args.set)),
     )  # fmt: skip
     seconds, cpu, notes, done = (found[name] for name in ("seconds", "cpu", "notes", "operations"))
     shares = [
         f"{done / (cpu if kind == PER_CPU else seconds) / peak:.0%} of {kind} products' {peak / 1e9:,.0f}"
         for kind, peak in found["peaks"].items()
     ]
+    ratio = f", {notes / seconds / (plain['notes'] / plain['seconds']):.2f} × {LAYERS['keras']}" if plain else ""
     return Row(
         f"training {found['layers']} × {found['units']} ({found['parameters'] / 1e6:.1f} M parameters), "
         f"{found['batch']} × {found['window']} notes a batch, {found['device']}: "
-        f"{backend}, {'XLA' if jit == 'on' else 'no XLA'}",
-        f"**{notes / seconds:,.0f} notes/s** ({notes / cpu:,.0f} a second of CPU), {done / seconds / 1e9:,.0f} "
+        f"{backend}, {LAYERS[layer]}, products in {found['precision']}",
+        f"**{notes / seconds:,.0f} notes/s**{ratio} ({notes / cpu:,.0f} a second of CPU), {done / seconds / 1e9:,.0f} "
         f"GFLOP/s: {', '.join(shares)}; waits for data {found['waited'] / seconds:.1%} of the time, making it takes "
         f"{found['making'] / cpu:.2%} of the CPU time; ready after {found['warm']:.0f} s",
         found,

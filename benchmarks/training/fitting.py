@@ -17,16 +17,18 @@ import numpy as np
 
 from music.columns import FIRST
 from music.pieces import Dataset
-from trainer import data, model, recipe, training
+from trainer import data, devices, model, recipe, recurrence, training
 from trainer.recipe import Recipe
 
-# On a CPU the model that shipped until 2026-11-21, by and large, which the README's figures are of (the one that
-# ships now has a layer and `recall` more); on a GPU the recipe itself.
-SMALL = ("core.units=256", "core.layers=2", "core.dropout=0.0", "heads.dropout=0.0",
-         "training.window=256", "training.batch=16")  # fmt: skip
+_NO_DROPOUT = ("core.dropout=0.0", "heads.dropout=0.0")
+# What a CPU trains at each size; on a GPU the recipe is trained as it is.
+SIZES = {
+    "small": ("core.units=256", "core.layers=2", "training.window=256", "training.batch=16", *_NO_DROPOUT),
+    "whole": ("training.window=128", "training.batch=32", *_NO_DROPOUT),
+}
 WARM_UP = 3  # steps
 LOOK = 1.0  # seconds between looks at the loss, each of which waits until the steps so far are done
-SIZES = {"cpu": 2048, "gpu": 8192}  # of the square matrices
+_SQUARE = {"cpu": 2048, "gpu": 8192}  # rows of the matrices whose products are the peak
 
 
 class Watched(data.Windows):
@@ -87,19 +89,24 @@ class Clock(keras.callbacks.Callback):
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", required=True)
-    parser.add_argument("--jit", choices=["on", "off"], default="on")
+    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--layer", choices=["keras", "parts"], default="parts")
+    parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--set", action="append", default=[])
     args = parser.parse_args()
     device = keras.distribution.list_devices()[0]
     chosen = recipe.load("performance")
-    for setting in (*(SMALL if device.startswith("cpu") else ()), *args.set):
+    for setting in (*(SIZES[args.size] if device.startswith("cpu") else ()), *args.set):
         chosen = recipe.override(chosen, setting)
+    if args.layer == "keras":
+        recurrence.has_cudnn = lambda: True  # so that training takes the layer's own way, too
     before = peaks(device)
-    found, made = fit(chosen, args.data, args.jit == "on", args.seconds)
+    precision, _ = devices.precision(args.precision, [device])
+    found, made = fit(chosen, args.data, precision, args.seconds)
     best = {name: max(speed, before[name]) for name, speed in peaks(device).items()}
     facts = {
-        "device": device, "cores": os.cpu_count(), "parameters": made.count_params(),
+        "device": device, "precision": precision, "cores": os.cpu_count(), "parameters": made.count_params(),
         "layers": chosen.core.layers, "units": chosen.core.units,
         "batch": chosen.training.batch, "window": chosen.training.window,
         "operations": 6 * matrix_weights(made) * found["notes"], "peaks": best,
@@ -107,13 +114,14 @@ def main() -> None:
     print(json.dumps(facts | found))
 
 
-def fit(chosen: Recipe, folder: str, jit: bool, seconds: float) -> tuple[dict, keras.Model]:
+def fit(chosen: Recipe, folder: str, precision: str, seconds: float) -> tuple[dict, keras.Model]:
     """Train for so many seconds; what was measured, and the model."""
     keras.utils.set_random_seed(1)
     corpus = data.Corpus(Dataset.open(folder), "train", chosen.encoding)
     chosen = replace(chosen, training=replace(chosen.training, epochs=1, steps=1_000_000))
     made = model.build(recipe.to_card(chosen))
-    made.compile(optimizer=training.optimizer(chosen, 1), jit_compile=jit)
+    made.compile(optimizer=training.optimizer(chosen, 1), jit_compile=keras.backend.backend() == "jax")
+    made.precision = precision
     windows = Watched(corpus, chosen.encoding, chosen.training)
     clock = Clock(windows, seconds)
     made.fit(windows, shuffle=False, steps_per_epoch=chosen.training.steps, verbose=0, callbacks=[clock])
@@ -128,7 +136,7 @@ def matrix_weights(made: keras.Model) -> int:
 def peaks(device: str) -> dict[str, float]:
     """Operations of the best of some matrix products, by type for each second, and on a CPU for each second of CPU."""
     kind, _, _ = device.partition(":")
-    noise = np.random.default_rng(0).random((SIZES[kind], SIZES[kind]), "f4")
+    noise = np.random.default_rng(0).random((_SQUARE[kind], _SQUARE[kind]), "f4")
     if kind == "cpu":
         found = _products(noise, "float32")
         return {"float32": found[0], "float32 a second of CPU": found[1]}
