@@ -39,6 +39,8 @@ setup(
     description="Generate piano music: MIDI -> Beam -> TFRecords -> Keras -> TF Serving -> POST /generate",
     license="Apache-2.0",
     python_requires=">=3.11",
+    py_modules=["cadenza"],
+    entry_points={"console_scripts": ["cadenza=cadenza:main"]},
     packages=["music", "preprocessing", "trainer", "trainer.recipes", "serving"],
     package_data={"serving": ["templates/*", "static/*"]},
     install_requires=["numpy", "protobuf", "pretty_midi", "google-crc32c"],

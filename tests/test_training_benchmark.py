@@ -70,7 +70,9 @@ def test_a_wait_is_what_a_step_stood_without_its_batch(folder, tiny_recipe):
 @pytest.mark.slow
 def test_it_all_works_on_a_small_scale(tmp_path, capsys, monkeypatch):
     out = tmp_path / "numbers.json"
-    monkeypatch.setattr("sys.argv", ["benchmarks.training", "--quick", "--backend", "jax", "--size", "small", "--json", str(out)])
+    monkeypatch.setattr(
+        "sys.argv", ["benchmarks.training", "--quick", "--backend", "jax", "--size", "small", "--json", str(out)]
+    )
     assert benchmark.main() == 0
     found = json.loads(out.read_text())
     printed = capsys.readouterr().out.splitlines()

@@ -4,7 +4,7 @@
     python -m trainer train    --from models/performance/1 --data data/mine --run runs/mine
     python -m trainer evaluate --run runs/performance --data data/maestro --split validation
     python -m trainer listen   --run runs/performance --data data/maestro
-    python -m trainer sample   --run runs/performance --seed song.mid --notes 500 --output out.mid
+    python -m trainer sample   --model models/performance/1 --seed song.mid --notes 500 --output out.mid
     python -m trainer sample   --run runs/performance --seed-from train --data data/maestro --output out.mid
     python -m trainer export   --run runs/performance --output models
     python -m trainer originality --data data/maestro --output models/performance/1/assets.extra/originality.index
@@ -34,9 +34,6 @@ def parser() -> argparse.ArgumentParser:
         "trainer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = flags.add_subparsers(dest="command", required=True)
-    run = argparse.ArgumentParser(add_help=False)
-    run.add_argument("--run", required=True, help="the run's folder")
-    run.add_argument("--weights", default="best", metavar="best|last|EPOCH")
     backend = argparse.ArgumentParser(add_help=False)
     backend.add_argument("--backend", choices=["tensorflow", "jax"], default="tensorflow")
 
@@ -89,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     for name, value in (("temperature", 1.0), ("top-p", 1.0), ("min-p", 0.0)):
         listen.add_argument(f"--{name}", type=float, nargs="+", default=[value], help="several: every combination")
 
-    sample = commands.add_parser("sample", parents=[run, backend], help="write a piece as MIDI")
+    sample = commands.add_parser("sample", parents=[either, backend], help="write a piece as MIDI")
     begin = sample.add_mutually_exclusive_group()
     begin.add_argument("--seed", metavar="MIDI", help="continue this file; absent: a new piece from its beginning")
     begin.add_argument(
@@ -257,24 +254,23 @@ def _sample(args) -> None:
     from music import midi, storage
     from music import notes as nt
     from music.errors import SettingError
-    from music.generation import Card, Generator, Settings
-    from trainer import runs
+    from music.generation import Generator, Settings
 
     if args.seed_notes and not (args.seed or args.seed_from):
         raise SettingError(f"--seed-notes {args.seed_notes}: expected --seed or --seed-from as well")
     if args.data and not args.seed_from:
         raise SettingError("--data: expected --seed-from as well, the split to take a seed from")
-    model, facts = runs.load(args.run, args.weights)
+    backend, card = _model(args)
     settings = Settings(args.notes, args.temperature, args.top_p, args.min_p, args.random_seed)
     if args.seed_from:
-        seed = _excerpt(args, Card.parse(json.dumps(facts)))
+        seed = _excerpt(args, card)
     else:
         seed = midi.read(storage.read(args.seed)) if args.seed else nt.empty()
         seed = nt.pitched(seed)[: args.seed_notes] if args.seed_notes else seed
-    chunks = list(Generator(_live(model, facts)).stream(seed, settings))
-    made = np.concatenate([chunk.notes for chunk in chunks])
-    storage.write(args.output, midi.write(nt.sort(np.concatenate([seed, made]))))
-    print(f"{args.output}: {len(seed)} notes of the seed and {len(made)} new ones, {nt.length(made):.0f} s")
+    chunks = list(Generator(backend).stream(seed, settings))
+    new = np.concatenate([chunk.notes for chunk in chunks])
+    storage.write(args.output, midi.write(nt.sort(np.concatenate([seed, new]))))
+    print(f"{args.output}: {len(seed)} notes of the seed and {len(new)} new ones, {nt.length(new):.0f} s")
 
 
 def _excerpt(args, card):

@@ -1,0 +1,221 @@
+"""Generate piano music from Python, or by one command. The same as HTTP gives, without a server.
+
+    import cadenza
+
+    model = cadenza.load()                     # the shipped model, a folder, gs://…, or a server: "host:8500"
+    piece = model.continue_("seed.mid", notes=200, temperature=0.9, random_seed=7)
+    piece.save("mine.mid")
+    piece.save("mine.mp3")
+    piece.plot("mine.png")
+
+`cadenza generate` does that in a terminal. The other commands are those of the stages: `cadenza train …` is
+`python -m trainer train …`.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from music import midi, storage
+from music import notes as nt
+from music.errors import MusicError, SettingError
+from music.generation import Backend, Card, Chunk, Generator, Settings
+from music.notes import Notes
+
+_SERVER = re.compile(r"[^/\s]+:\d+")
+_MUSIC = ("inspect", "plot", "render", "score")
+_TRAINER = ("train", "evaluate", "listen", "sample", "export", "originality")
+_COMMANDS = ("generate", *_MUSIC, "preprocess", *_TRAINER, "serve")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A generated piece: the seed, and the new notes behind it on the same clock, in seconds."""
+
+    seed: Notes
+    new: Notes
+    model: str  # name/version
+    ended: str  # "final": it ended by itself; "length": it has as many notes as were asked for
+
+    @property
+    def notes(self) -> Notes:
+        """The seed and the new notes, in the order of their onsets."""
+        return nt.sort(np.concatenate([self.seed, self.new]))
+
+    def save(self, path: str | os.PathLike, *, include_seed: bool = True) -> None:
+        """Write a file. Its ending decides what it is: .mid, a sound (.mp3 .wav .flac .ogg) or a score (.musicxml
+        .pdf .svg).
+
+        Raises:
+            SettingError: an unknown ending.
+            MissingDependency: what plays or engraves is not installed.
+        """
+        notes, path = self.notes if include_seed else self.new, os.fspath(path)
+        if path.endswith((".mid", ".midi")):
+            storage.write(path, midi.write(notes))
+        elif path.endswith((".musicxml", ".pdf", ".svg")):
+            from music import engraving, score
+
+            engraving.write(score.musicxml(notes, title=Path(path).stem), path)
+        else:
+            from music import audio
+
+            kind = audio.format_of(path)
+            with storage.writing(path) as file:
+                audio.write(notes, file, kind)
+
+    def plot(self, path: str | os.PathLike) -> None:
+        """Draw a piano roll as PNG, the new notes in a colour of their own."""
+        from music import plots
+
+        plots.piano_roll({"seed": self.seed, "continuation": self.new} if len(self.seed) else self.new, path)
+
+
+class Model:
+    """A model that generates; made by `load`."""
+
+    def __init__(self, backend: Backend):
+        self._generator = Generator(backend)
+
+    @property
+    def card(self) -> Card:
+        """What the model is: encoding, sizes, training, measured likelihood."""
+        return self._generator.describe()[0]
+
+    def continue_(self, seed: str | os.PathLike | Notes, **settings) -> Piece:
+        """Continue a MIDI file, or notes as `read` returns them.
+
+        Args:
+            settings: notes (at most, 256), temperature (1.0; 0: always the likeliest), top_p (1.0), min_p (0.0),
+                random_seed (the same number gives the same piece).
+
+        Raises:
+            MidiError: the file is no MIDI file.
+            SettingError: a setting is unknown, or outside its range.
+            EncodingError: the model cannot express a note of the seed.
+            BackendError: the model does not answer.
+        """
+        notes = nt.pitched(seed if isinstance(seed, np.ndarray) else read(seed))
+        chunks = list(self.stream(notes, **settings))
+        ended = chunks[-1].ended or ""
+        return Piece(notes, np.concatenate([chunk.notes for chunk in chunks]), chunks[-1].model, ended)
+
+    def new(self, **settings) -> Piece:
+        """Generate a piece from its beginning; settings and errors as for `continue_`."""
+        return self.continue_(nt.empty(), **settings)
+
+    def stream(self, seed: Notes, **settings) -> Iterator[Chunk]:
+        """Generate the new notes some at a time, as they are drawn; settings and errors as for `continue_`."""
+        if unknown := settings.keys() - Settings.__dataclass_fields__:
+            expected = ", ".join(Settings.__dataclass_fields__)
+            raise SettingError(f"{', '.join(sorted(unknown))}: no such setting; expected {expected}")
+        return self._generator.stream(seed, Settings(**settings))
+
+
+def load(place: str | os.PathLike | None = None, *, name: str = "performance") -> Model:
+    """Load a model.
+
+    Args:
+        place: an exported model's folder, local or gs://…; a run's folder; or HOST:PORT of a TF Serving. None: the
+            model that ships with this package.
+        name: what that server calls the model.
+
+    Raises:
+        Unavailable: there is no model, or no server answers.
+        RecordError: the model's files are damaged.
+    """
+    place = None if place is None else os.fspath(place)
+    if place and _SERVER.fullmatch(place) and not storage.exists(place):
+        from serving.tfserving import TFServing
+
+        return Model(TFServing(place, name))
+    if place and storage.exists(storage.join(place, "weights")):
+        os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+        from trainer import runs, signatures
+
+        return Model(signatures.Live(*runs.load(place)))
+    from serving.embedded import Embedded
+
+    return Model(Embedded(place))
+
+
+def read(path: str | os.PathLike) -> Notes:
+    """Read the notes of a MIDI file, local or gs://…, with the pedal folded into their durations. Raises MidiError."""
+    return midi.read(storage.read(path))
+
+
+def _generate(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser("cadenza generate", description="Continue a MIDI file, or begin a new piece.")
+    parser.add_argument("seed", nargs="?", metavar="SEED.mid", help="what to continue; absent: a new piece")
+    parser.add_argument(
+        "--output", nargs="+", required=True, metavar="FILE",
+        help="one or several; the ending decides: .mid, .mp3 .wav .flac .ogg, .musicxml .pdf .svg, .png a piano roll",
+    )  # fmt: skip
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--model", metavar="DIR", help="an exported model; default: the shipped one")
+    where.add_argument("--run", metavar="DIR", help="a training run's folder")
+    where.add_argument("--server", metavar="HOST:PORT", help="a TF Serving's gRPC address")
+    parser.add_argument("--model-name", default="performance", help="what that server calls the model")
+    parser.add_argument("--notes", type=int, default=256, help="at most; default: 256")
+    parser.add_argument("--temperature", type=float, default=1.0, help="default: 1; 0: always the likeliest note")
+    parser.add_argument("--top-p", type=float, default=1.0, help="more than 0, at most 1; default: 1")
+    parser.add_argument("--min-p", type=float, default=0.0, help="0 to below 1; default: 0")
+    parser.add_argument("--random-seed", type=int, help="the same number gives the same piece")
+    args = parser.parse_args(argv)
+    model = load(args.model or args.run or args.server, name=args.model_name)
+    names = ("notes", "temperature", "top_p", "min_p", "random_seed")
+    settings = {name: getattr(args, name) for name in names}
+    piece = model.continue_(args.seed, **settings) if args.seed else model.new(**settings)
+    for path in args.output:
+        if path.endswith(".png"):
+            piece.plot(path)
+        else:
+            piece.save(path)
+        print(path)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; 2 with a line on stderr for what the user can mend."""
+    command, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if command in ("-h", "--help"):
+        print(f"{__doc__}\nCommands: {', '.join(_COMMANDS)}. `cadenza COMMAND --help` describes one.")
+        return 0
+    if command not in _COMMANDS:
+        print(f"cadenza: no command {command!r}; expected one of {', '.join(_COMMANDS)}", file=sys.stderr)
+        return 2
+    return _run(command, rest) or 0
+
+
+def _run(command: str, rest: list[str]) -> int | None:
+    if command in _MUSIC:
+        from music.__main__ import run as music
+
+        return music([command, *rest])
+    if command in _TRAINER:
+        from trainer.__main__ import run as trainer
+
+        return trainer([command, *rest])
+    if command == "preprocess":
+        from preprocessing.__main__ import run as preprocess
+
+        return preprocess(rest)
+    if command == "serve":
+        from serving.__main__ import run as serve
+
+        return serve(rest)
+    try:
+        return _generate(rest)
+    except (MusicError, OSError) as error:
+        print(f"cadenza generate: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
