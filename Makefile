@@ -36,7 +36,7 @@ examples: sound
 soak: sound
 	nice -n 19 $(BIN)/python -m benchmarks.soak --minutes 60
 
-# All that README.md, DECISIONS.md and models/MODEL_CARD.md tell of a model, once more: nats on both splits, how like
+# All that README.md, docs/lab-book.md and models/MODEL_CARD.md tell of a model, once more: nats on both splits, how like
 # real music it plays (and out/listen/index.html), whether it copies, examples.
 MODEL ?= models/performance/1
 DATA ?= data/maestro
