@@ -30,7 +30,7 @@ serve: .venv/ready
 
 # Made again, not to be edited: what stands in docs/examples and in the README.
 examples: sound
-	$(BIN)/python -m infra.examples --output docs/examples
+	$(BIN)/python -m infra.demo.examples --output docs/examples
 
 # An hour of good and bad visitors; a line a minute, and exit code 1 if something grows or is stuck.
 soak: sound
@@ -46,7 +46,7 @@ figures: sound
 	$(BIN)/python -m trainer listen --model $(MODEL) --data $(DATA)
 	$(BIN)/python -m benchmarks.originality --model $(MODEL) --data $(DATA) --split validation
 	$(BIN)/python -m benchmarks.originality --model $(MODEL) --data $(DATA) --split test
-	$(BIN)/python -m infra.examples --model $(MODEL) --output docs/examples
+	$(BIN)/python -m infra.demo.examples --model $(MODEL) --output docs/examples
 
 # The long run of the shipped pianist, phase by phase; docs/lab-book.md has the plan. Started again, a phase goes on.
 # On a CPU without matrix units (amx_bf16) JAX is the faster library for it.
@@ -63,7 +63,7 @@ pianist: .venv/ready
 
 # A hundred kills of each stage, at random instants; for a quiet machine, and hours.
 kills: .venv/ready
-	KILLS=100 nice -n 19 $(BIN)/python -m pytest -q -s -m slow tests/test_kills.py
+	KILLS=100 nice -n 19 $(BIN)/python -m pytest -q -s -m slow tests/robustness/test_kills.py
 
 bench: sound
 	$(BIN)/python -m benchmarks.preprocess
@@ -79,11 +79,11 @@ bench: sound
 
 # FluidSynth: a system library, installed where it is missing and we may; else one line says how.
 sound: .venv/ready
-	@sh infra/sound.sh $(BIN)/python
+	@sh infra/demo/sound.sh $(BIN)/python
 
 # Chromium, likewise, for the tests of the page.
 browser:
-	@sh infra/browser.sh
+	@sh infra/demo/browser.sh
 
 # --- The cloud, in the order of infra/README.md, which says what each step costs -------------------------------------
 REGION ?= europe-west4
@@ -91,7 +91,7 @@ IMAGES = $(REGION)-docker.pkg.dev/$(PROJECT)/cadenza
 TAG ?= latest
 LABEL ?= stable
 GATE ?= http://127.0.0.1:$(PORT)
-COMPOSE = docker compose --file infra/compose.yaml
+COMPOSE = docker compose --file infra/cloud/compose.yaml
 
 # An emulated bucket, gs://cadenza, in memory, to try gs:// without an account; it stays until it is stopped.
 bucket: .venv/ready
@@ -100,15 +100,15 @@ bucket: .venv/ready
 
 # All that can be checked without an account: what the files say, against Google's and TF Serving's own messages.
 cloud-check: .venv/ready
-	$(BIN)/python -m pytest -q -rs -m "not slow" $(addprefix tests/test_,$(addsuffix .py, \
-	  cloudbuild dataflow deploy gate images infra_readme model_server_files submit_training tensorflow_version terraform))
+	$(BIN)/python -m pytest -q -rs -m "not slow" $(addprefix tests/infra/test_,$(addsuffix .py, \
+	  cloudbuild deploy gate images infra_readme model_server_files submit_training tensorflow_version terraform)) tests/preprocessing/test_dataflow.py
 
 # The front end before the official TF Serving with the shipped model: needs Docker with its compose plugin.
 stack:
 	$(COMPOSE) up --build --detach --wait
 
 gate: .venv/ready
-	$(BIN)/python -m infra.gate $(GATE)
+	$(BIN)/python -m infra.cloud.gate $(GATE)
 
 stack-down:
 	$(COMPOSE) down
@@ -126,14 +126,14 @@ build: project-named
 	  --gcs-source-staging-dir=gs://$(PROJECT)-cadenza-temp/source --substitutions=_REGION=$(REGION)
 
 # The shipped model into the bucket, and behind it what TF Serving is told. Which versions it keeps, only once: after
-# that it is `python -m infra.versions` that writes there.
+# that it is `python -m infra.cloud.versions` that writes there.
 publish: project-named
 	gcloud storage cp models/performance gs://$(PROJECT)-cadenza-models --recursive
-	gcloud storage cp infra/batching.config infra/monitoring.config gs://$(PROJECT)-cadenza-models
-	gcloud storage cp infra/models.config gs://$(PROJECT)-cadenza-models --no-clobber
+	gcloud storage cp infra/cloud/batching.config infra/cloud/monitoring.config gs://$(PROJECT)-cadenza-models
+	gcloud storage cp infra/cloud/models.config gs://$(PROJECT)-cadenza-models --no-clobber
 
 deploy: project-named .venv/ready
-	$(BIN)/python -m infra.deploy --project $(PROJECT) --region $(REGION) --image $(IMAGES)/cadenza-serve:$(TAG) --label $(LABEL)
+	$(BIN)/python -m infra.cloud.deploy --project $(PROJECT) --region $(REGION) --image $(IMAGES)/cadenza-serve:$(TAG) --label $(LABEL)
 
 # The lock files hold versions and hashes, and no registry's address. Those of the images follow dev.txt's versions.
 # `make lock UPGRADE=` takes in a new dependency and leaves the others as they are.
@@ -171,19 +171,19 @@ audit: .venv/ready
 # What is in each image, and in this environment, as CycloneDX; each image holds its own, /opt/venv/sbom.cdx.json.
 sbom: .venv/ready
 	mkdir -p out/sbom
-	for lock in $(LOCKS); do $(BIN)/python -m infra.sbom requirements/$$lock.txt > out/sbom/$$lock.cdx.json || exit 1; done
+	for lock in $(LOCKS); do $(BIN)/python -m infra.images.sbom requirements/$$lock.txt > out/sbom/$$lock.cdx.json || exit 1; done
 
 # Builds the images by buildah on a substitute base, starts them, and says how large they are; as root, on Linux.
 images: .venv/ready
 	$(BIN)/python -m infra.images
 
-# Any bytes at what reads bytes, guided by what they reach: tests/fuzz. Two targets at a time, each for MINUTES; out/fuzz
+# Any bytes at what reads bytes, guided by what they reach: tests/robustness/fuzz. Two targets at a time, each for MINUTES; out/fuzz
 # keeps what was reached and what broke. `make fuzz TARGET=midi` for one. CI runs what was found, not this.
 MINUTES ?= 15
 TARGET ?= midi records tensors cards http
 fuzz: .venv/fuzz
 	printf '%s\n' $(TARGET) | xargs -P 2 -I NAME sh -c \
-	  '$(BIN)/python -m tests.fuzz NAME --minutes $(MINUTES) >out/fuzz/NAME.log 2>&1 || { tail -n 20 out/fuzz/NAME.log; exit 1; }'
+	  '$(BIN)/python -m tests.robustness.fuzz NAME --minutes $(MINUTES) >out/fuzz/NAME.log 2>&1 || { tail -n 20 out/fuzz/NAME.log; exit 1; }'
 	tail -n 6 $(TARGET:%=out/fuzz/%.log)
 
 .venv/fuzz: .venv/ready requirements/fuzz.txt

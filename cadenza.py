@@ -60,9 +60,10 @@ class Piece:
         if path.endswith((".mid", ".midi")):
             storage.write(path, midi.write(notes))
         elif path.endswith((".musicxml", ".pdf", ".svg")):
-            from music import engraving, score
+            from music.notation import engraving
+            from music.notation.musicxml import musicxml
 
-            engraving.write(score.musicxml(notes, title=Path(path).stem), path)
+            engraving.write(musicxml(notes, title=Path(path).stem), path)
         else:
             from music import audio
 
@@ -72,9 +73,9 @@ class Piece:
 
     def plot(self, path: str | os.PathLike) -> None:
         """Draw a piano roll as PNG, the new notes in a colour of their own."""
-        from music import plots
+        from music.plots.piano_roll import piano_roll
 
-        plots.piano_roll({"seed": self.seed, "continuation": self.new} if len(self.seed) else self.new, path)
+        piano_roll({"seed": self.seed, "continuation": self.new} if len(self.seed) else self.new, path)
 
 
 class Model:
@@ -132,15 +133,16 @@ def load(place: str | os.PathLike | None = None, *, name: str = "performance") -
     """
     place = None if place is None else os.fspath(place)
     if place and _SERVER.fullmatch(place) and not storage.exists(place):
-        from serving.tfserving import TFServing
+        from serving.backends.tfserving import TFServing
 
         return Model(TFServing(place, name))
     if place and storage.exists(storage.join(place, "weights")):
         os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-        from trainer import runs, signatures
+        from trainer import run_folder
+        from trainer.export import signatures
 
-        return Model(signatures.Live(*runs.load(place)))
-    from serving.embedded import Embedded
+        return Model(signatures.Live(*run_folder.load(place)))
+    from serving.backends.embedded import Embedded
 
     return Model(Embedded(place))
 

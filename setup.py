@@ -6,7 +6,7 @@ The base reads, writes and encodes music and is small enough for every Beam work
 from setuptools import setup
 
 # One version for the trainer that exports, the client's messages and the TF Serving that loads: its image's tag in
-# infra/compose.yaml and infra/cloudrun.yaml is this one too, and tests/test_tensorflow_version.py compares them all.
+# compose.yaml and cloudrun.yaml of infra/cloud is this one too; tests/infra/test_tensorflow_version.py compares them.
 TENSORFLOW = "2.21.0"
 
 EXTRAS = {
@@ -14,7 +14,7 @@ EXTRAS = {
     "trainer": ["keras>=3.15", f"tensorflow=={TENSORFLOW}", f"tensorflow-serving-api=={TENSORFLOW}", "matplotlib"],
     "jax": ["jax"],  # a second Keras backend
     "gpu": [f"tensorflow[and-cuda]=={TENSORFLOW}"],  # CUDA as wheels
-    # serving/worker.py rests on the inside of this gunicorn
+    # serving/server/worker.py rests on the inside of this gunicorn
     "serving": ["flask", "gunicorn>=27.0.1,<28", "grpcio", "prometheus-client"],
     "embedded": [f"tensorflow=={TENSORFLOW}"],  # a SavedModel inside the front end's own process
     "audio": ["pyfluidsynth", "soundfile>=0.13"],  # and the system's FluidSynth; 0.13 sets an MP3's quality
@@ -41,8 +41,41 @@ setup(
     python_requires=">=3.11",
     py_modules=["cadenza"],
     entry_points={"console_scripts": ["cadenza=cadenza:main"]},
-    packages=["music", "preprocessing", "trainer", "trainer.recipes", "serving"],
-    package_data={"serving": ["templates/*", "static/*"]},
+    packages=[
+        "infra",
+        "infra.cloud",
+        "infra.demo",
+        "infra.images",
+        "music",
+        "music.analysis",
+        "music.audio",
+        "music.encodings",
+        "music.examples",
+        "music.midi",
+        "music.notation",
+        "music.plots",
+        "music.storage",
+        "preprocessing",
+        "serving",
+        "serving.api",
+        "serving.backends",
+        "serving.middleware",
+        "serving.server",
+        "serving.web",
+        "trainer",
+        "trainer.evaluation",
+        "trainer.export",
+        "trainer.fit",
+        "trainer.model",
+        "trainer.recipes",
+    ],
+    package_data={
+        "serving.web": ["templates/*", "static/*"],
+        "infra": ["*.md", "terraform/*"],
+        "infra.cloud": ["*.yaml", "*.config"],
+        "infra.demo": ["*.sh"],
+        "infra.images": ["Dockerfile.worker"],
+    },
     install_requires=["numpy", "protobuf", "pretty_midi", "google-crc32c"],
     extras_require=EXTRAS,
 )

@@ -90,10 +90,13 @@ def train(name: str, settings: list[str], args: argparse.Namespace) -> None:
     import keras
 
     from benchmarks import carrying
-    from music.columns import FIRST
+    from music.encodings.columns import FIRST
     from music.generation import Card
     from music.pieces import Dataset
-    from trainer import checkpoints, data, evaluation, model, recipe, runs, signatures, training
+    from trainer import data, model, recipe, run_folder
+    from trainer.evaluation import likelihood
+    from trainer.export import signatures
+    from trainer.fit import checkpoints, loop
 
     spec, extra = chosen(args.recipe, settings), outside(settings)
     dataset = Dataset.open(args.data)
@@ -108,7 +111,7 @@ def train(name: str, settings: list[str], args: argparse.Namespace) -> None:
     steps = round(args.notes / (np.sum(corpus.sizes + 2) / windows_of_all * spec.training.batch))
     spec = replace(spec, training=replace(spec.training, steps=steps, epochs=1))
     made = model.build(recipe.to_card(spec))
-    made.compile(optimizer=training.optimizer(spec, 1))
+    made.compile(optimizer=loop.optimizer(spec, 1))
     made.optimizer.build(made.trainable_variables)
     nothing = [keras.ops.convert_to_numpy(variable) for variable in made.optimizer.variables]
     card = {"schema": 1, **recipe.to_card(spec), "state": made.state_spec}
@@ -126,9 +129,9 @@ def train(name: str, settings: list[str], args: argparse.Namespace) -> None:
             batch = windows[number]
             notes += int((batch[0][:, :, 0] >= FIRST).sum())
             step(*batch)
-        runs.load_weights(made, runs.weights(made) | checkpoints.averages(made), "the average")
+        run_folder.load_weights(made, run_folder.weights(made) | checkpoints.averages(made), "the average")
         seconds = time.process_time() - started
-        score = evaluation.evaluate(live, Card.parse(json.dumps(card)), validation, args.pieces)
+        score = likelihood.evaluate(live, Card.parse(json.dumps(card)), validation, args.pieces)
         line = {
             "name": name,
             "seed": seed,

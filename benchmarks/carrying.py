@@ -7,8 +7,8 @@ with, the next one begins with. Gradients stop there. What changes the music is 
 import numpy as np
 
 from music import notes as nt
-from music.columns import FIRST
 from music.encodings import Encoding
+from music.encodings.columns import FIRST
 from trainer.data import CUT, Corpus, Excerpts
 from trainer.recipe import Training
 

@@ -12,7 +12,7 @@ import time
 
 from music import midi
 from music.errors import MidiError
-from tests import hostile
+from tests.support import hostile
 
 
 def main() -> None:

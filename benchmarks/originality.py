@@ -15,11 +15,11 @@ import time
 import numpy as np
 
 from music import notes as nt
-from music import originality
-from music.columns import END
+from music.analysis import memorization
+from music.encodings.columns import END
 from music.generation import CHUNK, PRIME_BLOCK, Backend, Card
 from music.pieces import Dataset
-from serving.embedded import Embedded
+from serving.backends.embedded import Embedded
 from trainer.data import Corpus
 
 PIECES, NOTES = 48, 500
@@ -34,7 +34,7 @@ def main() -> int:
     parser.add_argument("--pieces", type=int, default=PIECES)
     args = parser.parse_args()
     backend = Embedded(args.model)
-    index = originality.read(args.index or backend.folder / "assets.extra" / originality.FILE)
+    index = memorization.read(args.index or backend.folder / "assets.extra" / memorization.FILE)
     card = Card.parse(backend.call("describe", {"batch": np.zeros(1, "i4")}).outputs["card"][0])
     dataset, rng = Dataset.open(args.data), np.random.default_rng(0)
     excerpts = {}
@@ -44,30 +44,30 @@ def main() -> int:
             excerpts[split, notes] = [_excerpt(corpus, notes, rng) for _ in range(args.pieces)]
     real = [played(notes) for notes in excerpts[args.split, NOTES]]
     known = excerpts["train", NOTES]
-    seconds, compared = time.perf_counter(), [originality.longest_run(notes, index) for notes in real]
+    seconds, compared = time.perf_counter(), [memorization.longest_run(notes, index) for notes in real]
     seconds = time.perf_counter() - seconds
     print(f"{'longest runs, in notes':36} {'least':>5} {'10 %':>5} {'50 %':>5} {'90 %':>5} {'99 %':>5} {'most':>5}")
     report(f"real, {args.split}", compared)
-    report("real, intervals shuffled", [originality.longest_run(_shuffled(notes, rng), index) for notes in real])
+    report("real, intervals shuffled", [memorization.longest_run(_shuffled(notes, rng), index) for notes in real])
     for name, begin in (
         ("made from nothing", [nt.empty()] * args.pieces),
         (f"made after {args.split} notes", excerpts[args.split, PRIME_BLOCK - 1]),
         ("made after training notes", excerpts["train", PRIME_BLOCK - 1]),
     ):
         made = [notes for notes in generate(backend, card, begin, rng) if len(notes) >= NOTES / 2]
-        report(f"{name} ({sum(map(len, made)) / len(made):.0f})", [originality.longest_run(n, index) for n in made])
+        report(f"{name} ({sum(map(len, made)) / len(made):.0f})", [memorization.longest_run(n, index) for n in made])
     for name, semitones, factor in (
         ("training, as played", 0, 1.0),
         ("training, up 7, a tenth faster", 7, 1 / 1.1),
         ("training, down 3, a quarter slower", -3, 1.25),
     ):
         copies = [played(nt.stretch(nt.transpose(notes, semitones), factor)) for notes in known]
-        report(name, [originality.longest_run(notes, index) for notes in copies])
+        report(name, [memorization.longest_run(notes, index) for notes in copies])
     print(f"{len(index.bits):,} bytes; {1e6 * seconds / sum(map(len, real)):.2f} ms for 1,000 notes")
     return 0
 
 
-def report(name: str, runs: list[originality.Run]) -> None:
+def report(name: str, runs: list[memorization.Run]) -> None:
     values = [run.notes for run in runs]
     low, middle, high, highest = np.percentile(values, [10, 50, 90, 99])
     print(f"{name:36} {min(values):5} {low:5.0f} {middle:5.0f} {high:5.0f} {highest:5.0f} {max(values):5}", flush=True)
@@ -116,7 +116,7 @@ def _excerpt(corpus: Corpus, count: int, rng: np.random.Generator) -> nt.Notes:
 
 def _shuffled(notes: nt.Notes, rng: np.random.Generator) -> nt.Notes:
     """The same intervals in another order, each note by itself; the pitches are no longer a piano's."""
-    music = originality.ordered(notes)
+    music = memorization.ordered(notes)
     steps = rng.permutation(np.diff(music["pitch"].astype(int)))
     pitch = np.concatenate([[60], 60 + np.cumsum(steps)])
     onset = np.arange(len(pitch)) / 8

@@ -17,12 +17,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from music import seeds
-from music.columns import FIRST
+from music.encodings.columns import FIRST
+from music.examples.nocturne import nocturne
 from music.generation import Card, Generator, Settings
 from music.pieces import Dataset
-from serving.embedded import Embedded
-from trainer import data, evaluation, export, model, runs, signatures
+from serving.backends.embedded import Embedded
+from trainer import data, model, run_folder
+from trainer.evaluation import likelihood
+from trainer.export import saved_model, signatures
 from trainer.recipe import Training
 
 TUTORIAL_WINDOW = 25
@@ -38,14 +40,14 @@ def main() -> None:
     dataset = Dataset.open(args.data)
     print(f"{'recipe':12} {'parameters':>10} {'training':>16} {'nats a':>13} {'bigram':>13} {'generating':>13}")
     for run in sorted(path.parents[1] for path in args.runs.glob("*/weights/best.npz")):
-        made, facts = runs.load(str(run))
+        made, facts = run_folder.load(str(run))
         card = Card.parse(json.dumps(facts))
         unit = card.encoding.unit
         corpora = [data.Corpus(dataset, split, card.encoding, facts["select"]) for split in ("train", "validation")]
-        score = evaluation.evaluate(signatures.Live(made, facts), card, corpora[1], args.pieces)
-        floors = evaluation.floors(facts, *corpora, args.pieces)
+        score = likelihood.evaluate(signatures.Live(made, facts), card, corpora[1], args.pieces)
+        floors = likelihood.floors(facts, *corpora, args.pieces)
         with tempfile.TemporaryDirectory() as base:
-            export.publish(made, facts, base)
+            saved_model.publish(made, facts, base)
             generating = measure(stream(Generator(Embedded(base))), args.seconds)
         trained = training_speed(facts, corpora[0], args.seconds)
         print(
@@ -72,7 +74,7 @@ def measure(notes: Iterator[int], seconds: float) -> float:
 def stream(generator: Generator) -> Iterator[int]:
     """How many notes came, chunk after chunk, piece after piece; the seed is heard anew for each."""
     while True:
-        for chunk in generator.stream(seeds.nocturne(), Settings(notes=1024)):
+        for chunk in generator.stream(nocturne(), Settings(notes=1024)):
             yield len(chunk.notes)
 
 

@@ -13,12 +13,12 @@ import sys
 
 import numpy as np
 
-from music.columns import FIRST, Rows
+from music.encodings.columns import FIRST, Rows
 from music.generation import Generator
 from music.pieces import Dataset
-from serving.embedded import Embedded
-from trainer import evaluation
+from serving.backends.embedded import Embedded
 from trainer.data import Corpus
+from trainer.evaluation import likelihood
 
 RUNS = (12, 8, 6, 5, 4, 3, 2)
 BACK = (256, 512, 1024, 2048, 10**9)
@@ -59,7 +59,7 @@ def gain(p: np.ndarray, run: np.ndarray, hit: np.ndarray, share: dict[int, float
 
 def heard(backend: Embedded, card, rows: list[Rows], column: int) -> list[np.ndarray]:
     """A column's probability of each row of pieces that are heard side by side."""
-    parts = [np.exp(-block[:, :, column].astype("f8")) for block in evaluation.blocks(backend, card, rows)]
+    parts = [np.exp(-block[:, :, column].astype("f8")) for block in likelihood.blocks(backend, card, rows)]
     return [piece[: len(own)] for piece, own in zip(np.concatenate(parts, axis=1), rows, strict=True)]
 
 
@@ -76,7 +76,7 @@ def main() -> int:
     for split in ("train", "validation"):
         corpus = Corpus(dataset, split, card.encoding)
         few = np.flatnonzero(corpus.counts <= LONGEST_PIECE)[: args.pieces]
-        rows = [evaluation.encode(card.encoding, corpus, int(piece)) for piece in few]
+        rows = [likelihood.encode(card.encoding, corpus, int(piece)) for piece in few]
         notes = [piece[:, 0] >= FIRST for piece in rows]
         probable = [p[is_note] for p, is_note in zip(heard(backend, card, rows, column), notes, strict=True)]
         pitches = [piece[is_note, column] for piece, is_note in zip(rows, notes, strict=True)]

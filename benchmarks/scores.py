@@ -33,9 +33,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from music import beats as bt
-from music import hands, midi, score, spelling, voices
+from music import midi
 from music import notes as nt
+from music.notation import beats as bt
+from music.notation import hands, musicxml, spelling, voices
 
 WORKS: dict[str, tuple[Any, float]] = {  # corpus name: (which parts; all if None, quarters a minute)
     "chopin/mazurka06-2": (None, 189),
@@ -125,7 +126,7 @@ def compare(works: dict[str, tuple[Any, float]], seed: int, most: int | None) ->
         rhythm = bt.estimate(notes)
         seconds = time.process_time() - began
         rhythm, _ = voices.settle(rhythm, np.where(hands.right_hand(notes), 0, 1))
-        fifths, _ = score.key(notes)
+        fifths, _ = musicxml.key(notes)
         order = np.lexsort((notes["pitch"], rhythm.onset))
         steps, alters = spelling.spell(notes["pitch"][order], fifths)
         ours = [spelling.STEPS[s] + ("#" * a if a > 0 else "b" * -a) for s, a in zip(steps, alters, strict=True)]
@@ -303,7 +304,7 @@ def read_back(zip_path: str, count: int = 5) -> None:
             data = archive.read(name)
             notes = midi.read(data, pedal=False)
             began = time.process_time()
-            made = score.musicxml(notes, midi.grid(data))
+            made = musicxml.musicxml(notes, midi.grid(data))
             seconds = time.process_time() - began
             read = converter.parse(made, format="musicxml")
             pitches = Counter(pitch.midi for part in read.parts for *_, pitch in joined(part))

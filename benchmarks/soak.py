@@ -143,7 +143,7 @@ class Unsteady:
     """The tests' model server, which goes away every other time it is told to, and changes its version."""
 
     def __init__(self, folder: Path):
-        from tests.fakes import ModelServer
+        from tests.support.fakes import ModelServer
 
         for version in (1, 2):
             shutil.copytree(MODEL, folder / "performance" / str(version))
@@ -200,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _looks(fronts: dict[str, FrontEnd], server: Unsteady, args, counts: Counts) -> dict[str, list[Look]]:
     everybody = [Visitors(front.port) for front in fronts.values()]
-    threads = runpy.run_path(str(ROOT / "serving" / "gunicorn.conf.py"))["threads"]  # that each may have
+    threads = runpy.run_path(str(ROOT / "serving" / "server" / "gunicorn.conf.py"))["threads"]  # that each may have
     for visitors in everybody:
         visitors.hear_alone()
         crowd(visitors.port, threads, 8)

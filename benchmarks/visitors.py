@@ -17,9 +17,10 @@ import time
 from collections.abc import Callable
 from concurrent import futures
 
-from music import midi, seeds
+from music import midi
+from music.examples.nocturne import nocturne
 
-SEED = midi.write(seeds.nocturne())
+SEED = midi.write(nocturne())
 PIECES = 6  # that are asked for again and again
 _HEAD = b"POST /generate?format=ndjson&notes=%d&random_seed=%d HTTP/1.1\r\nHost: here\r\n"
 _MIDI = b"Content-Type: audio/midi\r\nContent-Length: %d\r\n\r\n"
@@ -97,7 +98,7 @@ class Visitors:
     def uploads(self, rng: random.Random) -> int:
         """A file, to see what is in it."""
         status, body = self._request("POST", "/notes", SEED, {"Content-Type": "audio/midi"})
-        if status == 200 and len(json.loads(body)["notes"]) != len(seeds.nocturne()):
+        if status == 200 and len(json.loads(body)["notes"]) != len(nocturne()):
             raise Wrong("/notes has lost some")
         return status
 

@@ -15,11 +15,14 @@ import sys
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-from music import audio, engraving, flags, midi, pictures, score, storage
+from music import audio, flags, midi, storage
 from music import notes as nt
 from music.errors import MusicError
 from music.midi import Summary
+from music.notation import engraving
+from music.notation.musicxml import musicxml
 from music.notes import Notes
+from music.plots import figures
 
 _COLUMNS = ("name", "start", "end", "pitch", "velocity", "step", "duration", "instrument")
 _ROWS = 30  # notes in the table, unless told otherwise
@@ -29,7 +32,7 @@ _PLACES = 6  # decimals of a second: microseconds, as datasets store them
 
 def run(argv: list[str] | None = None) -> int:
     """Do what the command line says; the exit status. What a user can get wrong is one line on stderr and 2."""
-    args = _parser().parse_args(pictures.with_kind(sys.argv[1:] if argv is None else argv))
+    args = _parser().parse_args(figures.with_kind(sys.argv[1:] if argv is None else argv))
     try:
         args.command(args)
     except BrokenPipeError:  # whoever reads has seen enough; no mistake
@@ -66,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     flags.add_part(inspect)
     inspect.set_defaults(command=_inspect)
 
-    pictures.add_to(verbs)
+    figures.add_to(verbs)
 
     render = verbs.add_parser("render", help="play a MIDI file into a sound file")
     render.add_argument("file", metavar="IN.mid")
@@ -116,7 +119,7 @@ def _score(args: argparse.Namespace) -> None:
     notes = flags.read_part(args.file, args.start, args.seconds, pedal=False)
     grid = midi.grid(storage.read(args.file))
     title = Path(args.file).stem if args.title is None else args.title
-    for path in engraving.write(score.musicxml(notes, grid, title), args.out):
+    for path in engraving.write(musicxml(notes, grid, title), args.out):
         print(path)
 
 

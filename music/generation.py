@@ -12,13 +12,14 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from music import encodings, seals
+from music import encodings
 from music import notes as nt
-from music.columns import END, Rows
+from music.analysis.memorization import Index, Run, longest_run
 from music.encodings import Encoding
+from music.encodings.columns import END, Rows
 from music.errors import BackendError, DeadlineExceeded, EncodingError, RecordError, SettingError, Unavailable
 from music.notes import Notes
-from music.originality import Index, Run, longest_run
+from music.storage import checksums
 
 CARD_SCHEMA = 1
 PRIME_BLOCK = 64  # rows in one `prime` call: constant, so that calls of all listeners can be merged
@@ -90,7 +91,7 @@ class Card:
     def parse(cls, text: str | bytes, name: str = "a model's card") -> "Card":
         """Raises RecordError for a card that is damaged or newer than this code; unknown keys are ignored."""
         try:
-            facts = seals.unseal(text, name)
+            facts = checksums.unseal(text, name)
             if facts["schema"] > CARD_SCHEMA:
                 raise RecordError(f"{name} has schema {facts['schema']}; this version reads up to {CARD_SCHEMA}")
             if not isinstance(facts["recipe"], str):

@@ -13,9 +13,10 @@ import google_crc32c
 import numpy as np
 
 from music import notes as nt
-from music import seals, storage, wire
+from music import storage, wire
 from music.errors import RecordError
 from music.notes import Notes
+from music.storage import checksums
 
 SPLITS = ("train", "validation", "test")
 SCHEMA = 1
@@ -96,7 +97,7 @@ class Dataset:
         """Read `dataset.json`. Raises RecordError: it is missing (the run did not finish), damaged or newer."""
         path = storage.join(folder, DATASET)
         try:
-            facts = seals.unseal(storage.read(path), path)
+            facts = checksums.unseal(storage.read(path), path)
             if facts["schema"] > SCHEMA:
                 raise RecordError(f"{path} has schema {facts['schema']}; this version reads up to {SCHEMA}")
             facts["digest"], facts["pieces"], [[shard[key] for key in _SHARD] for shard in facts["shards"]]

@@ -11,9 +11,10 @@ from collections import Counter
 from functools import partial
 from typing import NamedTuple
 
-from music import seals, storage, wire
+from music import storage, wire
 from music.errors import MusicError, RecordError
 from music.pieces import DATASET, SCHEMA, SPLITS, checksum
+from music.storage import checksums
 
 STATISTICS, ERRORS, DUPLICATES, WARNINGS = "stats.json", "errors.jsonl", "duplicates.jsonl", "warnings.jsonl"
 _SHARD = re.compile(rf"(?:{'|'.join(SPLITS)})-\d{{5}}-of-\d{{5}}\.tfrecord")
@@ -94,7 +95,7 @@ def complete(folder: str, source: str, files: int) -> Outcome:
         "pieces": {split: pieces[split] for split in SPLITS},
         "shards": shards,
     }
-    storage.write(storage.join(folder, DATASET), seals.seal(dataset) + b"\n", expected=0)
+    storage.write(storage.join(folder, DATASET), checksums.seal(dataset) + b"\n", expected=0)
     return Outcome(dataset, errors, duplicates, warnings)
 
 

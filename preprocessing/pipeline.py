@@ -14,10 +14,13 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.pvalue import AsDict, TaggedOutput
 
-from music import chords, midi, pieces, seals, statistics, storage, wire
+from music import midi, pieces, storage, wire
 from music import notes as nt
+from music.analysis import statistics
+from music.encodings import chords
 from music.errors import MidiError
 from music.pieces import SPLITS, Piece
+from music.storage import checksums
 from preprocessing import maestro
 from preprocessing.maestro import Facts
 from preprocessing.output import shard_name
@@ -254,7 +257,7 @@ class WriteJson(beam.PTransform):
 
 
 def _write_json(element: dict, path: str) -> str:
-    sealed = {**element, seals.KEY: seals.digest(element)}
+    sealed = {**element, checksums.KEY: checksums.digest(element)}
     lines = (f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in sealed.items())
     storage.write(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
     return path

@@ -20,13 +20,15 @@ from typing import Any, TypeAlias
 import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 
-from music import smf, storage
+from music import storage
 from music.errors import MissingDependency, MusicError, StorageError
+from music.midi import parser
 
 MIDI = (".mid", ".midi")  # in any case
 FAILED = "failed"  # the output that holds (id, reason)
 _TABLE = re.compile(r"maestro-v[^/]*\.csv", re.IGNORECASE)
-_MOST_BYTES = smf.MOST_BYTES  # of a file, unpacked; a larger one is no music. One in a bucket is fetched all the same
+# Of a file, unpacked; a larger one is no music. One in a bucket is fetched all the same.
+_MOST_BYTES = parser.MOST_BYTES
 _MOST_TABLE = 2**26  # bytes of a table; MAESTRO's has 0.3 million
 _FILES = 16  # read by a worker in one go, from a bucket some at once
 _BYTES = 2**20  # of a zip, about, that are read in one go

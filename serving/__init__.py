@@ -12,13 +12,16 @@ from collections.abc import Mapping
 
 from flask import Flask, request
 
-from music import originality
+from music.analysis import memorization
 from music.generation import CHUNK, Backend, Generator
-from serving import access, cors, identity, keys, page, problems, rates, routes, visits
-from serving.embedded import Embedded
-from serving.metrics import Metrics
-from serving.tfserving import TFServing, host_of
-from serving.turns import Turns
+from serving.api import problems, routes
+from serving.backends import credentials
+from serving.backends.embedded import Embedded
+from serving.backends.tfserving import TFServing, host_of
+from serving.middleware import access_log, api_keys, cors, rate_limit, request_context
+from serving.middleware.concurrency import Turns
+from serving.middleware.metrics import Metrics
+from serving.web import page
 
 DEFAULTS = {
     "MODEL": None,  # a folder, as `embedded.find_model` takes it; None: models/ beside this package
@@ -61,23 +64,23 @@ def create_app(config: Mapping | None = None, backend: Backend | None = None) ->
         SettingError, MissingDependency: as `remote` does.
         RecordError: there is no whole index where ORIGINALITY says.
     """
-    app = Flask(__name__)
+    app = Flask(__name__, template_folder="web/templates", static_folder="web/static")
     app.config.from_mapping(DEFAULTS)
     app.config.from_mapping(config or {})
     metrics = Metrics(app.config["METRICS_DIR"], app.config["MAX_GENERATIONS"])
     backend = backend or _backend(app.config)
     index = _index(app.config["ORIGINALITY"], backend)
-    asked = visits.ForListeners(backend, metrics.failed)
+    asked = request_context.ForListeners(backend, metrics.failed)
     generator = Generator(
         asked, chunk=app.config["CHUNK"], timeout=app.config["TIMEOUT"], piece_timeout=app.config["PIECE_TIMEOUT"]
     )
     problems.register(app)
     _watch(app, metrics)
-    known = keys.read(app.config)
+    known = api_keys.read(app.config)
     if app.config["RATE"] is not None:
-        rates.limit(app, rates.Rate(app.config["RATE"]), known, app.config["PROXIES"])
+        rate_limit.limit(app, rate_limit.Rate(app.config["RATE"]), known, app.config["PROXIES"])
     if known:
-        keys.guard(app, known)
+        api_keys.guard(app, known)
     if app.config["CORS_ORIGINS"]:
         cors.allow(app, app.config["CORS_ORIGINS"])
     app.register_blueprint(page.blueprint(generator))
@@ -92,14 +95,14 @@ def _watch(app: Flask, metrics: Metrics) -> None:
 
     @app.before_request
     def routed() -> None:
-        if (visit := visits.current()) and request.url_rule:
+        if (visit := request_context.current()) and request.url_rule:
             visit.route = request.url_rule.rule
 
-    def ended(visit: visits.Visit) -> None:
-        access.write(visit)
+    def ended(visit: request_context.Visit) -> None:
+        access_log.write(visit)
         metrics.ended(visit)
 
-    app.wsgi_app = visits.Watched(app.wsgi_app, ended)  # type: ignore[method-assign]
+    app.wsgi_app = request_context.Watched(app.wsgi_app, ended)  # type: ignore[method-assign]
 
 
 def _backend(config: Mapping) -> Backend:
@@ -111,12 +114,12 @@ def _backend(config: Mapping) -> Backend:
     return embedded
 
 
-def _index(path: str | None, backend: Backend) -> originality.Index | None:
+def _index(path: str | None, backend: Backend) -> memorization.Index | None:
     """The index that is named, or the one that came with the model in this process. Raises RecordError."""
     if path:
-        return originality.read(path)
-    beside = backend.folder / "assets.extra" / originality.FILE if isinstance(backend, Embedded) else None
-    return originality.read(beside) if beside and beside.exists() else None
+        return memorization.read(path)
+    beside = backend.folder / "assets.extra" / memorization.FILE if isinstance(backend, Embedded) else None
+    return memorization.read(beside) if beside and beside.exists() else None
 
 
 def remote(config: Mapping) -> TFServing:
@@ -137,10 +140,10 @@ def remote(config: Mapping) -> TFServing:
     )
 
 
-def token_of(config: Mapping) -> identity.Token | None:
+def token_of(config: Mapping) -> credentials.Token | None:
     """Where the tokens come from that the server wants; None: it wants none."""
     if audience := config["IDENTITY_TOKEN"]:
-        return identity.GoogleIdentity(f"https://{host_of(config['SERVER'])}" if audience is True else audience)
+        return credentials.GoogleIdentity(f"https://{host_of(config['SERVER'])}" if audience is True else audience)
     if config["TOKEN_FILE"]:
-        return identity.from_file(config["TOKEN_FILE"])
-    return identity.from_environ(config["TOKEN_ENV"]) if config["TOKEN_ENV"] else None
+        return credentials.from_file(config["TOKEN_FILE"])
+    return credentials.from_environ(config["TOKEN_ENV"]) if config["TOKEN_ENV"] else None

@@ -22,11 +22,12 @@ import flask
 from gunicorn.app.base import Application
 from gunicorn.errors import AppImportError
 
-from music import originality
+from music.analysis import memorization
 from music.errors import MusicError
 from music.generation import CHUNK
-from serving import DEFAULTS, access, cors, create_app, keys, metrics, rates, remote, token_of
-from serving.embedded import find_model
+from serving import DEFAULTS, create_app, remote, token_of
+from serving.backends.embedded import find_model
+from serving.middleware import access_log, api_keys, cors, metrics, rate_limit
 
 _ABOUT_SERVERS = ("model_name", "label", "xla", "tls", "ca", "identity_token", "token_file", "token_env")
 
@@ -43,14 +44,14 @@ class Gunicorn(Application):
         super().__init__()
 
     def load_config(self) -> None:
-        self.load_config_from_file(str(Path(__file__).with_name("gunicorn.conf.py")))
+        self.load_config_from_file(str(Path(__file__).parent / "server" / "gunicorn.conf.py"))
         self.cfg.set("bind", self._bind)
         if self._workers:
             self.cfg.set("workers", self._workers)
 
     def load(self) -> flask.Flask:
         """Runs in each worker, after the fork. An AppImportError is one line without a traceback, and stops us all."""
-        access.open_logs()
+        access_log.open_logs()
         try:
             return create_app(self._config)
         except MusicError as error:
@@ -147,11 +148,11 @@ def run(argv: Sequence[str] | None = None) -> None:
     config |= {"API_KEYS_FILE": args.api_keys_file, "API_KEYS_ENV": args.api_keys_env}
     try:
         cors.check(args.cors_origin)
-        keys.read(DEFAULTS | config)
+        api_keys.read(DEFAULTS | config)
         if args.rate is not None:
-            rates.Rate(args.rate)
+            rate_limit.Rate(args.rate)
         if args.originality is not None:
-            originality.read(args.originality)
+            memorization.read(args.originality)
         if args.server:
             config |= {"SERVER": args.server} | {flag.upper(): getattr(args, flag) for flag in _ABOUT_SERVERS}
             remote(config)

@@ -14,8 +14,9 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 import numpy as np
 import pytest
 
-from music import midi, originality
+from music import midi
 from music import notes as nt
+from music.analysis import memorization
 from trainer import recipe
 from trainer.recipe import LSTM, Chain
 
@@ -103,10 +104,10 @@ def tiny_model(tiny_recipe):
 @pytest.fixture(scope="session")
 def tiny_export(tiny_model, once) -> Path:
     """A base folder with `performance/1` in it, as TF Serving wants it; a second version can be published beside it."""
-    from trainer import export
+    from trainer.export import saved_model
 
     def make(base: Path) -> None:
-        export.publish(*tiny_model, str(base), index=originality.build([waltz(3)]))
+        saved_model.publish(*tiny_model, str(base), index=memorization.build([waltz(3)]))
 
     return once("models", make)
 
@@ -114,7 +115,7 @@ def tiny_export(tiny_model, once) -> Path:
 @pytest.fixture(scope="session")
 def toys(tmp_path_factory) -> Path:
     """The folder of two versions of the toy model, which differ in the velocity that they play."""
-    from fakes import save_toy_model
+    from tests.support.fakes import save_toy_model
 
     base = tmp_path_factory.mktemp("toys")
     for version in (1, 2):
@@ -125,7 +126,7 @@ def toys(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def upstream():
     """The port of an emulated bucket, `studio`."""
-    from tests.faulty import emulator
+    from tests.support.faulty import emulator
 
     with emulator("studio") as port:
         yield port
@@ -134,12 +135,12 @@ def upstream():
 @pytest.fixture
 def proxy(upstream, monkeypatch):
     """The way to that bucket, without faults until one is put in; waits are short."""
-    from music import buckets
-    from tests.faulty import Proxy
+    from music.storage import gcs
+    from tests.support.faulty import Proxy
 
     between = Proxy(upstream)
-    monkeypatch.setattr(buckets, "PAUSES", (0.01, 0.05))
-    monkeypatch.setattr(buckets, "DEADLINE", 30.0)
+    monkeypatch.setattr(gcs, "PAUSES", (0.01, 0.05))
+    monkeypatch.setattr(gcs, "DEADLINE", 30.0)
     with between.serving() as address:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
         yield between
@@ -148,14 +149,14 @@ def proxy(upstream, monkeypatch):
 @pytest.fixture
 def impatient(monkeypatch):
     """Whoever asks a bucket gives up after a second."""
-    from music import buckets
+    from music.storage import gcs
 
-    monkeypatch.setattr(buckets, "DEADLINE", 1.0)
+    monkeypatch.setattr(gcs, "DEADLINE", 1.0)
 
 
 @pytest.fixture
 def unreported(monkeypatch):
     """A run's end without the samples and pictures, which take longer than a tiny training; other runs have them."""
-    from trainer import report
+    from trainer.fit import report
 
     monkeypatch.setattr(report, "of_run", lambda *_: None)

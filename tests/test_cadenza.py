@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 import cadenza
-from music import midi, seeds
+from music import midi
 from music import notes as nt
 from music.errors import MidiError, SettingError, Unavailable
+from music.examples.nocturne import nocturne
 from music.generation import Generator, Settings
-from serving.embedded import Embedded
+from serving.backends.embedded import Embedded
 from tests.conftest import waltz
-from trainer import runs
+from trainer import run_folder
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def test_a_training_runs_folder_is_a_model(tiny_model, version, seed, tmp_path):
     made, card = tiny_model
     (tmp_path / "weights").mkdir()
     (tmp_path / "card.json").write_text(json.dumps(card))
-    (tmp_path / "weights" / "best.npz").write_bytes(runs.pack(runs.weights(made)))
+    (tmp_path / "weights" / "best.npz").write_bytes(run_folder.pack(run_folder.weights(made)))
     piece = cadenza.load(tmp_path).continue_(seed, notes=10, random_seed=7)
     again = cadenza.load(version).continue_(seed, notes=10, random_seed=7)
     np.testing.assert_array_equal(piece.new["pitch"], again.new["pitch"])
@@ -114,5 +115,5 @@ def test_a_mistake_is_a_line_and_a_status_of_2(version, tmp_path, capsys):
 
 
 def test_the_nocturne_can_be_continued_by_the_shipped_model():
-    piece = cadenza.load().continue_(seeds.nocturne(), notes=8, random_seed=1)
+    piece = cadenza.load().continue_(nocturne(), notes=8, random_seed=1)
     assert len(piece.new) == 8 and piece.new["start"][0] >= piece.seed["start"][-1]

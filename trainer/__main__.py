@@ -164,19 +164,20 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(args) -> None:
-    from trainer import stopping
+    from trainer.fit import signals
 
-    with stopping.signals() as stop:  # before Keras, which takes seconds to import
+    with signals.signals() as stop:  # before Keras, which takes seconds to import
         from music.pieces import Dataset
-        from trainer import recipe, starting, training
+        from trainer import recipe
+        from trainer.fit import loop, warm_start
 
-        start = starting.load(args.start, args.weights) if args.start else None
+        start = warm_start.load(args.start, args.weights) if args.start else None
         chosen = start.recipe() if start else recipe.load(args.recipe)
         for setting in args.set:
             chosen = recipe.override(chosen, setting)
         dataset = Dataset.open(args.data)
         pause = args.checkpoint_minutes
-        training.fit(
+        loop.fit(
             chosen, dataset, args.run, args.minutes, stop=stop, checkpoint_minutes=pause, on=args.devices, start=start,
             precision=args.precision,
         )  # fmt: skip
@@ -184,14 +185,15 @@ def _train(args) -> None:
 
 def _evaluate(args) -> None:
     from music.pieces import Dataset
-    from trainer import data, evaluation
+    from trainer import data
+    from trainer.evaluation import likelihood
 
     backend, card = _model(args)
     corpus = data.Corpus(Dataset.open(args.data), args.split, card.encoding, card.facts.get("select", ""))
-    scores = {"model": evaluation.evaluate(backend, card, corpus, args.pieces)}
+    scores = {"model": likelihood.evaluate(backend, card, corpus, args.pieces)}
     if args.bigram:
         train = data.Corpus(corpus.dataset, "train", card.encoding, corpus.select)
-        scores |= evaluation.floors(card.facts, train, corpus, args.pieces)
+        scores |= likelihood.floors(card.facts, train, corpus, args.pieces)
     score = scores["model"]
     if args.json:
         floors = {name: it.to_dict() for name, it in scores.items() if name != "model"}
@@ -209,16 +211,16 @@ def _model(args):
 
     from music import storage
     from music.generation import Card
-    from trainer import runs
+    from trainer import run_folder
 
     if args.model:
-        from trainer import export
+        from trainer.export import saved_model
 
         copy = str(storage.local(args.model))
         with storage.called(copy, args.model):
-            backend = export.Loaded(copy)
+            backend = saved_model.Loaded(copy)
     else:
-        backend = _live(*runs.load(args.run, args.weights))
+        backend = _live(*run_folder.load(args.run, args.weights))
     return backend, Card.parse(backend.call("describe", {"batch": np.zeros(1, "i4")}).outputs["card"][0])
 
 
@@ -228,23 +230,24 @@ def _listen(args) -> None:
     from music import storage
     from music.generation import Settings
     from music.pieces import Dataset
-    from trainer import data, listening, listening_page
+    from trainer import data
+    from trainer.evaluation import similarity_page, similarity_report
 
     ways = [Settings(1, *each) for each in itertools.product(args.temperature, args.top_p, args.min_p)]
-    plan = listening.Plan(args.seeds, args.random_seeds, args.first_random_seed, args.seconds, args.minutes)
+    plan = similarity_report.Plan(args.seeds, args.random_seeds, args.first_random_seed, args.seconds, args.minutes)
     backend, card = _model(args)
     dataset, select = Dataset.open(args.data), card.facts.get("select", "")
     corpus, train = (data.Corpus(dataset, split, card.encoding, select) for split in (args.split, "train"))
-    material = listening.gather(corpus, card.encoding, plan)
-    floor, noise = listening.floor(train, card.encoding, material, plan)
-    made = listening.listen(backend, card, material, plan, ways, lambda line: print(line, file=sys.stderr))
-    named = {listening.name(way): each for way, each in zip(ways, made, strict=True)}
-    heard = {listening.CEILING: listening.ceiling(material), **named, listening.FLOOR: floor}
-    found = listening_page.Found(args.run or args.model, f"{args.data}, {args.split}", plan, material, heard, noise)
-    for line in listening_page.lines(found):
+    material = similarity_report.gather(corpus, card.encoding, plan)
+    floor, noise = similarity_report.floor(train, card.encoding, material, plan)
+    made = similarity_report.listen(backend, card, material, plan, ways, lambda line: print(line, file=sys.stderr))
+    named = {similarity_report.name(way): each for way, each in zip(ways, made, strict=True)}
+    heard = {similarity_report.CEILING: similarity_report.ceiling(material), **named, similarity_report.FLOOR: floor}
+    found = similarity_page.Found(args.run or args.model, f"{args.data}, {args.split}", plan, material, heard, noise)
+    for line in similarity_page.lines(found):
         print(line)
     folder = args.output or (storage.join(args.run, "listen") if args.run else "out/listen")
-    listening_page.write(found, folder, args.pieces, lambda line: print(line, file=sys.stderr))
+    similarity_page.write(found, folder, args.pieces, lambda line: print(line, file=sys.stderr))
     print(storage.join(folder, "index.html"))
 
 
@@ -298,30 +301,34 @@ def _excerpt(args, card):
 
 
 def _export(args) -> None:
-    from music import originality, storage
-    from trainer import export, runs, starting
+    from music import storage
+    from music.analysis import memorization
+    from trainer import run_folder
+    from trainer.export import saved_model
+    from trainer.fit import warm_start
 
     if args.run:
-        model, card = runs.load(args.run, args.weights)
+        model, card = run_folder.load(args.run, args.weights)
         card["made"] = {**card.get("made", {}), "run": Path(args.run).name, "weights": args.weights}
     else:
-        start = starting.load(args.model)
+        start = warm_start.load(args.model)
         model, card = start.model(), start.card
-        beside = storage.join(args.model, "assets.extra", originality.FILE)
+        beside = storage.join(args.model, "assets.extra", memorization.FILE)
         if args.originality is None and storage.exists(beside):
             args.originality = beside
-    card["made"] = {**card.get("made", {}), "commit": export.commit()}
-    index = originality.read(args.originality) if args.originality else None
-    print(export.publish(model, card, args.output, args.version, index, args.xla))
+    card["made"] = {**card.get("made", {}), "commit": saved_model.commit()}
+    index = memorization.read(args.originality) if args.originality else None
+    print(saved_model.publish(model, card, args.output, args.version, index, args.xla))
 
 
 def _originality(args) -> None:
-    from music import originality, storage
+    from music import storage
+    from music.analysis import memorization
     from music.pieces import Dataset
 
     dataset = Dataset.open(args.data)
     pieces = (piece.notes for piece in dataset.pieces("train"))
-    index = originality.build(pieces, source=dataset.facts.get("source", ""), digest=dataset.facts["digest"])
+    index = memorization.build(pieces, source=dataset.facts.get("source", ""), digest=dataset.facts["digest"])
     storage.write(args.output, index.to_bytes())
     facts = index.facts
     runs = " and ".join(f"{count:,} of {length}" for length, count in facts["runs"].items())
@@ -329,7 +336,7 @@ def _originality(args) -> None:
 
 
 def _live(model, card):
-    from trainer import signatures
+    from trainer.export import signatures
 
     return signatures.Live(model, card)
 

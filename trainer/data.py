@@ -12,8 +12,8 @@ import keras
 import numpy as np
 
 from music import notes as nt
-from music.columns import BEGIN, END
 from music.encodings import Encoding
+from music.encodings.columns import BEGIN, END
 from music.errors import EncodingError, RecordError
 from music.notes import Notes
 from music.pieces import Dataset, Piece

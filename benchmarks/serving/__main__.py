@@ -28,7 +28,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from benchmarks.serving import crowd, front, listener, models
 from benchmarks.serving.measure import Row
-from serving.embedded import MODELS, Embedded
+from serving.backends.embedded import MODELS, Embedded
 
 PARTS = ("one", "first", "wire", "crowd", "front", "growth")
 FULL, QUICK = (128, 256, 512, 1024), (32,)  # widths; the last but one, or the only one, is looked at closely

@@ -30,7 +30,7 @@ def embedded(name: str, base: str, notes: int, listeners: tuple[int, ...]) -> It
 
 
 def remote(name: str, base: str, notes: int, listeners: tuple[int, ...]) -> Iterator[Row]:
-    """Behind the tests' model server, which merges as infra/batching.config says."""
+    """Behind the tests' model server, which merges as infra/cloud/batching.config says."""
     with (
         model_server(base, batching=True) as server,
         front_end("--server", server.lists, "--model-name", "performance", "--xla") as front,

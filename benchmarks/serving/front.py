@@ -11,7 +11,7 @@ from benchmarks.serving.measure import Row, Timed, milliseconds
 from benchmarks.serving.processes import FrontEnd, front_end
 from music import notes as nt
 from music.generation import Generator, Settings
-from tests.fakes import ScriptedBackend, melody, scripted
+from tests.support.fakes import ScriptedBackend, melody, scripted
 
 NOTES = 4000
 _REQUESTS = (("GET", "/healthz"), ("POST", "/generate?notes=1"), ("POST", "/generate?notes=32"))

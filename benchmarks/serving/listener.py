@@ -7,8 +7,8 @@ from benchmarks.serving.measure import Row, Timed, long_seed, milliseconds, rate
 from benchmarks.serving.models import tutorial
 from benchmarks.serving.processes import model_server
 from music.generation import CHUNK, Backend, Generator, Reply, Settings
-from serving.embedded import Embedded
-from serving.tfserving import TFServing
+from serving.backends.embedded import Embedded
+from serving.backends.tfserving import TFServing
 from trainer.model import EventModel
 
 SEEDS = (0, 64, 512)

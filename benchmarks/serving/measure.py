@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from music import seeds
+from music.examples.nocturne import nocturne
 from music.generation import CHUNK, Backend, Generator, Reply, Settings
 from music.notes import Notes
 
@@ -43,7 +43,7 @@ def steady(backend: Backend, chunk: int = CHUNK, notes: int = 512) -> Iterator[t
     (the seed, first notes), and so is a chunk in which a piece ended, as the model works on behind its end."""
     generator, number = Generator(backend, chunk=chunk), 0
     while True:
-        stream = generator.stream(seeds.nocturne(), Settings(notes=_FIRST + notes, random_seed=number))
+        stream = generator.stream(nocturne(), Settings(notes=_FIRST + notes, random_seed=number))
         number += 1
         heard = 0
         began = time.perf_counter()
@@ -71,7 +71,7 @@ def rates(players: Mapping[str, Iterator[tuple[int, float]]], seconds: float) ->
 
 def long_seed(count: int) -> Notes:
     """The nocturne, as often as it takes for so many notes."""
-    once = seeds.nocturne()
+    once = nocturne()
     length = float(once["end"].max())
     parts = []
     for turn in range(-(-count // len(once))):

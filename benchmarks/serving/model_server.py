@@ -18,8 +18,8 @@ import numpy as np
 from tensorflow_serving.apis import prediction_log_pb2
 
 from music import wire
-from tests import fakes
-from tests.batching import Batching
+from tests.support import fakes
+from tests.support.batching import Batching
 
 handled: dict[str, list[float]] = defaultdict(list)  # seconds of each answer, by signature
 graph: dict[str, list[float]] = defaultdict(list)  # of those the model's own
@@ -50,11 +50,11 @@ def measured_run(function, inputs: dict) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("base", type=Path)
-    parser.add_argument("--batching", action="store_true", help="as infra/batching.config says")
+    parser.add_argument("--batching", action="store_true", help="as infra/cloud/batching.config says")
     args = parser.parse_args()
     fakes._run = measured_run
     batching = Batching.read() if args.batching else None
-    threads = 256  # as infra/compose.yaml says
+    threads = 256  # as infra/cloud/compose.yaml says
     with (
         Measured(args.base, batching=batching, threads=threads, compiles=True) as lists,
         Measured(args.base, batching=batching, threads=threads, compiles=True, content=True) as content,

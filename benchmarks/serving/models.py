@@ -8,9 +8,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from music import seeds
-from music.columns import END
-from trainer import export, model, recipe
+from music.encodings.columns import END
+from music.examples.nocturne import nocturne
+from trainer import model, recipe
+from trainer.export import saved_model
 from trainer.model import EventModel
 
 TUTORIAL_WINDOW = 25
@@ -32,7 +33,7 @@ def fresh(folder: Path, units: int, layers: int = 3) -> tuple[EventModel, str]:
     bias.assign(np.where(np.arange(bias.shape[0]) == END, _NEVER, np.asarray(bias)))
     base = folder / str(units)
     card |= {"state": made.state_spec, "parameters": made.count_params()}
-    export.save(made, card, str(base / "performance/1"), xla=True)
+    saved_model.save(made, card, str(base / "performance/1"), xla=True)
     return made, str(base)
 
 
@@ -57,7 +58,7 @@ def tutorial(made: EventModel) -> Iterator[int]:
     """The loop of TensorFlow's tutorial on music generation over this network: for each note a `predict` of the last
     25 notes, from which the next one is drawn. Yields 1 a note."""
     window, rng = Window(made), np.random.default_rng(0)
-    rows = made.encoding.encode(seeds.nocturne(), begin=True, end=False)[-TUTORIAL_WINDOW:]
+    rows = made.encoding.encode(nocturne(), begin=True, end=False)[-TUTORIAL_WINDOW:]
     while True:
         noise = rng.random((1, rows.shape[1]), "f4")
         row = window.predict({"rows": rows[None], "noise": noise}, verbose=0)

@@ -18,7 +18,7 @@ _PATIENCE = 300  # seconds in which a server must have started
 
 
 class ModelProcess:
-    """tests/fakes.py's model server; `lists` and `content` are its addresses, one for each way to write tensors."""
+    """The model server of tests/support/fakes.py; `lists` and `content` are its addresses, one a way to write them."""
 
     def __init__(self, process: subprocess.Popen):
         self._process = process

@@ -3,7 +3,7 @@
     python -m benchmarks.training [--data data/maestro] [--backend jax] [--set core.units=512 …] [--json FILE] [--quick]
 
     fit      notes/s as `python -m trainer train` makes them on TensorFlow and JAX, each with Keras' own LSTM layer, as
-             it was before 2026-11-30, and in three parts, as trainer/recurrence.py has it, with the ratio of the two;
+             it was before 2026-11-30, and in three parts (trainer/model/recurrence.py), with the ratio of the two;
              the share of the measured peak of matrix products; how long steps waited for data
     data     the input pipeline alone: shards → batches, with few of the notes held, for one corpus and for 8 of them
 

@@ -15,9 +15,11 @@ from time import perf_counter, process_time, thread_time
 import keras
 import numpy as np
 
-from music.columns import FIRST
+from music.encodings.columns import FIRST
 from music.pieces import Dataset
-from trainer import data, devices, model, recipe, recurrence, training
+from trainer import data, devices, model, recipe
+from trainer.fit import loop
+from trainer.model import recurrence
 from trainer.recipe import Recipe
 
 _NO_DROPOUT = ("core.dropout=0.0", "heads.dropout=0.0")
@@ -120,7 +122,7 @@ def fit(chosen: Recipe, folder: str, precision: str, seconds: float) -> tuple[di
     corpus = data.Corpus(Dataset.open(folder), "train", chosen.encoding)
     chosen = replace(chosen, training=replace(chosen.training, epochs=1, steps=1_000_000))
     made = model.build(recipe.to_card(chosen))
-    made.compile(optimizer=training.optimizer(chosen, 1), jit_compile=keras.backend.backend() == "jax")
+    made.compile(optimizer=loop.optimizer(chosen, 1), jit_compile=keras.backend.backend() == "jax")
     made.precision = precision
     windows = Watched(corpus, chosen.encoding, chosen.training)
     clock = Clock(windows, seconds)

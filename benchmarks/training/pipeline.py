@@ -14,7 +14,7 @@ from dataclasses import replace
 from time import perf_counter, process_time
 
 from music import notes as nt
-from music.columns import FIRST
+from music.encodings.columns import FIRST
 from music.pieces import Dataset
 from trainer import data, recipe
 

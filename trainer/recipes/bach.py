@@ -11,7 +11,7 @@ A folder of one's own (the composer is then the folder's name, here `bach`):
     python -m trainer train --recipe bach --data data/bach --run runs/bach --set encoding.min_count=1
 """
 
-from music.symbols import ChordSymbols
+from music.encodings.chord_symbols import ChordSymbols
 from trainer.recipe import Independent, Recipe, Stack, Training
 
 RECIPE = Recipe(

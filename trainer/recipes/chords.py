@@ -6,8 +6,8 @@
 split, where the bigram has 5.887. Nats a note are not defined: octaves, velocities and ends of notes are not kept.
 """
 
-from music.columns import Column
-from music.symbols import ChordSymbols
+from music.encodings.chord_symbols import ChordSymbols
+from music.encodings.columns import Column
 from trainer.recipe import Independent, Recipe, Stack, Training
 
 RECIPE = Recipe(

@@ -6,8 +6,8 @@
 split, where the bigram has 3.786. Of a note that is the pitch alone: no figure to compare with those of other recipes.
 """
 
-from music.columns import Column
 from music.encodings import NoteRows
+from music.encodings.columns import Column
 from trainer.recipe import Independent, Recipe, Stack, Training
 
 RECIPE = Recipe(

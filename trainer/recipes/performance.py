@@ -6,8 +6,8 @@ Made for a GPU, and at this size not trained yet. Smaller, as in models/ (its ca
 two busy cores: 9.543 nats a note on MAESTRO's validation split.
 """
 
-from music.columns import Column
 from music.encodings import NoteRows
+from music.encodings.columns import Column
 from trainer.recipe import LSTM, Chain, Recipe, Training
 
 RECIPE = Recipe(

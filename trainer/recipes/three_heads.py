@@ -7,8 +7,8 @@ pitch 3.684, step 4.138, duration 5.126; velocity is not among them. Its bigram,
 bigram of histograms has 10.997, for a normal distribution of one width is a poor guess at a time. A baseline.
 """
 
-from music.columns import Column
 from music.encodings import NoteRows
+from music.encodings.columns import Column
 from trainer.recipe import Recipe, Regression, Stack, Training
 
 RECIPE = Recipe(

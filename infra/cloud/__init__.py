@@ -1,0 +1,1 @@
+"""Training, deploying and checking in Google Cloud."""

@@ -1,0 +1,134 @@
+"""Which versions of a model TF Serving keeps, and what they are called: the file models.config, read and written.
+
+    python -m infra.cloud.versions gs://BUCKET/models.config                     what it says
+    python -m infra.cloud.versions gs://BUCKET/models.config --load 2            version 2 beside those that are there
+    python -m infra.cloud.versions gs://BUCKET/models.config --label canary=2
+    python -m infra.cloud.versions gs://BUCKET/models.config --label stable=2    forward; --label stable=1 is back
+    python -m infra.cloud.versions gs://BUCKET/models.config --unload 1
+
+TF Serving reads the file again while it runs. It refuses a change that moves a label to a version which is not loaded
+yet, whole, and says so only in its log. So one call does one step, and a step that would be refused is refused here.
+Knows nothing of running servers: wait until a version has loaded before you give it a label.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+
+from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
+
+from music import storage
+from music.errors import MusicError
+
+SERVED = "saved_model.pb"
+HEADER = """\
+# Which versions TF Serving keeps, and what they are called. Written by `python -m infra.cloud.versions`, and read again
+# while the server runs: infra/README.md, "Versions". /models is ../../models in compose.yaml, and a bucket in
+# cloudrun.yaml.
+"""
+
+
+class VersionsError(MusicError):
+    """The file is not what we write, or TF Serving would refuse the step."""
+
+
+def read(path: str) -> model_server_config_pb2.ModelServerConfig:
+    """The file as TF Serving's own message: one model, with the policy `specific`."""
+    try:
+        text = storage.read(path).decode()
+        config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
+    except FileNotFoundError as error:
+        raise VersionsError(f"{path}: no such file; put infra/cloud/models.config there first") from error
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise VersionsError(f"{path}: expected a ModelServerConfig as text, got: {error}") from error
+    models = config.model_config_list.config
+    if len(models) != 1 or not models[0].model_version_policy.specific.versions:
+        raise VersionsError(f"{path}: expected one model with `specific` versions, got {len(models)} models")
+    return config
+
+
+def write(path: str, config: model_server_config_pb2.ModelServerConfig, expected: int | None = None) -> None:
+    """All of it at once: TF Serving may read it at any moment. Raises Conflict as `storage.write` does."""
+    storage.write(path, (HEADER + text_format.MessageToString(config)).encode(), expected)
+
+
+def changed(
+    config: model_server_config_pb2.ModelServerConfig,
+    load: Sequence[int] = (),
+    unload: Sequence[int] = (),
+    labels: Mapping[str, int] | None = None,
+) -> model_server_config_pb2.ModelServerConfig:
+    """One step further. Raises VersionsError where TF Serving would refuse it, or a client would lose its version."""
+    made = model_server_config_pb2.ModelServerConfig()
+    made.CopyFrom(config)
+    model = made.model_config_list.config[0]
+    before = set(model.model_version_policy.specific.versions)
+    after = (before | set(load)) - set(unload)
+    for label, version in (labels or {}).items():
+        if version not in before:
+            raise VersionsError(f"label {label}={version}: loaded are {_listed(before)}; load it first")
+        model.version_labels[label] = version
+    for label, version in sorted(model.version_labels.items()):
+        if version not in after:
+            raise VersionsError(f"version {version} is called {label}: give the label to another one before unloading")
+    model.model_version_policy.specific.versions[:] = sorted(after)
+    return made
+
+
+def missing(models: str, config: model_server_config_pb2.ModelServerConfig) -> list[str]:
+    """The folders of versions that the file names and that hold no whole SavedModel below `models`."""
+    model = config.model_config_list.config[0]
+    folders = [
+        storage.join(models, model.base_path.rsplit("/", 1)[-1], str(version))
+        for version in model.model_version_policy.specific.versions
+    ]
+    return [folder for folder in folders if not storage.exists(storage.join(folder, SERVED))]
+
+
+def told(config: model_server_config_pb2.ModelServerConfig) -> str:
+    """In a line: performance: versions 1, 2; canary → 2, stable → 1."""
+    model = config.model_config_list.config[0]
+    labels = ", ".join(f"{label} → {version}" for label, version in sorted(model.version_labels.items()))
+    return f"{model.name}: versions {_listed(model.model_version_policy.specific.versions)}; {labels or 'no labels'}"
+
+
+def _listed(versions) -> str:
+    return ", ".join(map(str, sorted(versions)))
+
+
+def _label(text: str) -> tuple[str, int]:
+    name, equals, version = text.partition("=")
+    if not (name and equals and version.isdigit()):
+        raise argparse.ArgumentTypeError(f"expected NAME=VERSION such as stable=2, got {text!r}")
+    return name, int(version)
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Returns 0, or 1 behind one line."""
+    usage, _, _ = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser("python -m infra.cloud.versions", description=usage)
+    parser.add_argument("config", help="models.config, of a folder or gs://BUCKET")
+    parser.add_argument("--models", metavar="DIR", help="where the models are: the file's own folder")
+    step = parser.add_mutually_exclusive_group()
+    step.add_argument("--load", type=int, nargs="+", default=[], metavar="N")
+    step.add_argument("--unload", type=int, nargs="+", default=[], metavar="N")
+    step.add_argument("--label", type=_label, nargs="+", default=[], metavar="NAME=N")
+    args = parser.parse_args(argv)
+    try:
+        seen = storage.version(args.config)  # two people may be at it
+        config = changed(read(args.config), args.load, args.unload, dict(args.label))
+        folder = args.models or args.config.rpartition("/")[0] or "."
+        if args.load or args.unload or args.label:
+            if absent := missing(folder, config):
+                raise VersionsError(f"{', '.join(absent)}: no {SERVED}; publish it first (python -m trainer export)")
+            write(args.config, config, seen)
+        print(told(config))
+    except (MusicError, OSError) as error:
+        print(f"python -m infra.cloud.versions: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,1 @@
+"""A demonstration of everything, and the examples of the documentation."""

@@ -1,0 +1,1 @@
+"""Notes → what can be counted and compared of them."""

@@ -1,0 +1,1 @@
+"""Pieces to begin with, made by rules: nobody's work, so free to use."""

@@ -1,0 +1,130 @@
+"""Beginnings to continue, written for this project: voices as text → Notes. Knows nothing of files, models or pages.
+
+Each stops where something has to follow: on its dominant, or nearly so. The nocturne, the longest, is in `nocturne`.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from music import notes as nt
+from music.examples.nocturne import nocturne
+from music.notes import Notes
+
+_LETTERS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+_GOLDEN = 0.618034  # its multiples modulo 1 spread evenly: unevenness of the hand, the same every time
+_BEGIN = 0.05  # seconds before the first note
+_FLOW = (0, 1, 2, 3, 4, 3, 2, 1) * 2  # which note of the prelude's chord each semiquaver plays
+
+# fmt: off
+_PRELUDE = (  # D minor; the lowest of each chord is held for a bar
+    "D3 A3 D4 F4 A4", "D3 Bb3 D4 F4 Bb4", "D3 G3 Bb3 E4 G4", "C#3 G3 A3 E4 G4",
+    "D3 F3 A3 D4 F4", "C3 F3 A3 C4 F4", "Bb2 F3 G3 D4 F4", "A2 E3 G3 C#4 E4",
+)
+_WALTZ = (  # E minor: bass, the chord of beats two and three, melody
+    ("E2", "B3+E4+G4", "B4:1.5 C5:.5 B4:.5 A4:.5"), ("B2", "B3+E4+G4", "G4:2 B4:1"),
+    ("A2", "A3+C4+E4", "C5:1.5 D5:.5 C5:.5 B4:.5"), ("B2", "A3+B3+D#4", "A4:2 F#4:1"),
+    ("E2", "B3+E4+G4", "B4:1.5 C5:.5 B4:.5 E5:.5"), ("C3", "G3+C4+E4", "G5:2 E5:1"),
+    ("A2", "A3+C4+E4", "E5:1 C5:1 A4:1"), ("B2", "A3+B3+D#4", "B4:2 D#5:1"),
+    ("G2", "B3+D4+G4", "D5:1.5 E5:.5 D5:.5 B4:.5"), ("D3", "A3+C4+F#4", "C5:2 A4:1"),
+    ("C3", "A3+C4+E4", "C5:.5 B4:.5 A4:1 E5:1"), ("B2", "A3+B3+D#4", "D#5:1.5 C5:.5 B4:1"),
+)
+_CHORALE = (  # G major: soprano, alto, tenor, bass
+    "B4:1 A4:1 G4:1 G4:1 A4:1 A4:1 G4:2 B4:1 C5:1 D5:1 C5:1 B4:1 A4:1 G4:2 C5:1 C5:1 B4:1 B4:1 A4:1 A4:3",
+    "G4:1 F#4:1 E4:1 E4:1 E4:1 F#4:1 D4:2 G4:2 G4:1 A4:1 F#4:2 E4:2 A4:2 G4:2 E4:1 F#4:3",
+    "D4:2 B3:1 C4:2 C4:1 B3:2 D4:1 E4:1 D4:1 E4:1 D#4:2 B3:2 E4:1 D4:2 E4:1 C4:1 D4:3",
+    "G3:1 D3:1 E3:1 C3:1 A2:1 D3:1 G2:2 G3:1 C3:1 B2:1 A2:1 B2:2 E3:2 A2:1 F#2:1 G2:1 E3:1 A2:1 D3:3",
+)
+# fmt: on
+
+
+class Example(NamedTuple):
+    """A beginning, as a person chooses it."""
+
+    title: str
+    about: str
+    notes: Callable[[], Notes]
+
+
+class _Stroke(NamedTuple):
+    """One key, as written."""
+
+    beat: float
+    beats: float
+    pitch: int
+    velocity: float
+
+
+def prelude() -> Notes:
+    """Eight bars of semiquavers over a slow bass, twenty seconds."""
+    return _played(_prelude(), pace=0.64)
+
+
+def waltz() -> Notes:
+    """Twelve bars in E minor, seventeen seconds."""
+    return _played(_waltz(), pace=0.47)
+
+
+def chorale() -> Notes:
+    """Six bars for four voices in G major, twenty seconds."""
+    return _played(_chorale(), pace=0.85)
+
+
+EXAMPLES = {
+    "nocturne": Example("Nocturne", "A flat major, melody over broken chords", nocturne),
+    "prelude": Example("Prelude", "D minor, flowing semiquavers", prelude),
+    "waltz": Example("Waltz", "E minor, in three", waltz),
+    "chorale": Example("Chorale", "G major, four voices", chorale),
+}
+
+
+def _prelude() -> Iterator[_Stroke]:
+    for bar, chord in enumerate(_PRELUDE):
+        pitches = [_pitch(name) for name in chord.split()]
+        yield _Stroke(4 * bar, 4, pitches[0], 58)
+        for place, which in enumerate(_FLOW):
+            if which:  # the bass sounds already
+                swell = 6 * np.sin(np.pi * (bar + place / len(_FLOW)) / len(_PRELUDE))
+                yield _Stroke(4 * bar + place / 4, 0.5, pitches[which], 46 + 4 * which + swell)
+
+
+def _waltz() -> Iterator[_Stroke]:
+    for bar, (bass, chord, melody) in enumerate(_WALTZ):
+        yield _Stroke(3 * bar, 2.6, _pitch(bass), 56)
+        for beat in (1, 2):
+            yield from (_Stroke(3 * bar + beat, 0.6, _pitch(name), 42 - 2 * beat) for name in chord.split("+"))
+        yield from _line(melody, 3 * bar, velocity=74)
+
+
+def _chorale() -> Iterator[_Stroke]:
+    for voice, velocity in zip(_CHORALE, (70, 56, 56, 62), strict=True):
+        yield from _line(voice, 0, velocity)
+
+
+def _line(text: str, beat: float, velocity: float) -> Iterator[_Stroke]:
+    """One voice, legato; it gets louder as it rises."""
+    for word in text.split():
+        name, length = word.split(":")
+        pitch = _pitch(name)
+        yield _Stroke(beat, 0.97 * float(length), pitch, velocity + 0.5 * (pitch - 67))
+        beat += float(length)
+
+
+def _pitch(name: str) -> int:
+    """MIDI pitch of a name: C4 is 60, C#4 and Db4 are 61."""
+    return 12 * (int(name[-1]) + 1) + _LETTERS[name[0]] + name.count("#") - name.count("b")
+
+
+def _played(strokes: Iterator[_Stroke], pace: float) -> Notes:
+    """Seconds for beats, `pace` each; slower towards the end, and uneven as a hand is."""
+    beat, beats, pitch, velocity = np.array(sorted(strokes)).T
+    uneven = np.arange(len(beat)) * _GOLDEN % 1 - 0.5
+    whole = (beat + beats).max()
+
+    def seconds(at: np.ndarray) -> np.ndarray:
+        late = np.maximum(at / whole - 0.8, 0)  # the last fifth broadens
+        return _BEGIN + pace * (at + 0.5 * whole * late**2)
+
+    start = seconds(beat) + 0.014 * (uneven + 0.5)
+    return nt.sort(nt.from_columns(start, seconds(beat + beats), pitch, np.rint(velocity + 6 * np.roll(uneven, 5))))

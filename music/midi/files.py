@@ -1,0 +1,222 @@
+"""MIDI bytes ⇄ Notes. Knows nothing of encodings, models or where bytes come from.
+
+We read ourselves (`parser` bytes, `note_pairing` keys; some 50 times as fast as pretty_midi, which with symusic is the
+oracle in the tests) and take what is damaged as far as it makes sense; pretty_midi writes. Tempo changes count in
+whichever track they stand, on one float64 tempo map.
+"""
+
+import contextlib
+import io
+from dataclasses import dataclass
+
+import numpy as np
+
+from music import notes as nt
+from music.errors import MidiError, SettingError
+from music.midi import parser
+from music.midi.note_pairing import PEDAL_DOWN
+from music.midi.note_pairing import read as read_strokes
+from music.midi.parser import File
+from music.notes import DRUMS, Notes
+
+with contextlib.redirect_stdout(
+    io.StringIO()
+):  # pyfluidsynth, which it tries to import, prints a line where $CI is set
+    import pretty_midi
+
+TICKS_PER_QUARTER, TEMPO = 500, 120.0  # what we write: one tick is exactly a millisecond
+_TICK = 60 / TEMPO / TICKS_PER_QUARTER
+_LONGEST = 24 * 3600.0  # seconds; a file that claims more than a day is damaged
+DEFAULT_TEMPO = 500_000  # microseconds per quarter where a file sets none
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a person asks of a file first. Times in seconds, tempos in quarters per minute."""
+
+    notes: Notes  # the pedal folded into the ends
+    seconds: float
+    tempos: list[tuple[float, float]]  # (from second, quarters per minute)
+    instruments: list[tuple[str, int]]  # (name, its notes)
+    pedal_presses: int
+    ticks_per_quarter: int
+    warnings: list[str]  # what was damaged, and where; empty for a sound file
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a file says of its own bars and beats; places are quarters from its beginning."""
+
+    seconds: np.ndarray  # float64 [knots], rising: moments whose place is known; between them the tempo is constant
+    quarters: np.ndarray  # float64 [knots], rising: those places
+    times: list[tuple[float, int, int]]  # (place, numerator, denominator), the first at place 0
+    keys: list[tuple[float, int]]  # (place, sharps or minus flats); a file need not say any
+
+
+def read(data: bytes, *, pedal: bool = True) -> Notes:
+    """Read a Standard MIDI File. Of a damaged one what can be read; `read_mended` tells what could not.
+
+    Args:
+        data: the whole file.
+        pedal: let notes sound until the sustain pedal (CC64 >= 64) lifts or their pitch is struck again, be it before
+            their own release.
+
+    Returns:
+        Notes sorted by (start, pitch), in seconds; notes of no length are dropped.
+
+    Raises:
+        MidiError: the bytes are not MIDI, do not say how long a tick is, or all their notes are beyond a day.
+    """
+    return read_mended(data, pedal=pedal)[0]
+
+
+def read_mended(data: bytes, *, pedal: bool = True) -> tuple[Notes, list[str]]:
+    """As `read`, and what had to be mended or left out: a line for each kind of damage, empty for a sound file."""
+    return _music(parser.read(data), pedal)
+
+
+def write(notes: Notes) -> bytes:
+    """Write Notes as a Standard MIDI File of 1 ms ticks; a note lasts at least one tick.
+
+    A note ends at the latest where its pitch is struck again: MIDI cannot tell which of two the first release is for.
+    """
+    start = np.rint(notes["start"] / _TICK)  # rounded here: rounded apart, a note of one tick could become one of none
+    again = _struck_again(notes["pitch"] + 128 * notes["program"].astype("i4"), start.astype("i8"))
+    end = np.minimum(np.rint(notes["end"] / _TICK), np.where(again > start, again, np.inf))
+    end = np.maximum(end, start + 1)
+    rounded = nt.from_columns(start * _TICK, end * _TICK, *(notes[name] for name in nt.FIELDS[2:]))
+    midi = pretty_midi.PrettyMIDI(resolution=TICKS_PER_QUARTER, initial_tempo=TEMPO)
+    for program in np.unique(notes["program"]):
+        drums = program == DRUMS
+        instrument = pretty_midi.Instrument(program=0 if drums else int(program), is_drum=bool(drums))
+        instrument.notes = [
+            pretty_midi.Note(int(note["velocity"]), int(note["pitch"]), float(note["start"]), float(note["end"]))
+            for note in rounded[rounded["program"] == program]
+        ]
+        midi.instruments.append(instrument)
+    out = io.BytesIO()
+    midi.write(out)
+    return out.getvalue()
+
+
+def inspect(data: bytes) -> Summary:
+    """Read a file and say what is in it. Raises MidiError as `read` does."""
+    file = parser.read(data)
+    notes, warnings = _music(file, pedal=True)
+    tempos = np.array(_tempos(file) or [(0, DEFAULT_TEMPO)])
+    return Summary(
+        notes=notes,
+        seconds=nt.length(notes),
+        tempos=list(zip(_tempo_map(file)(tempos[:, 0]).tolist(), (6e7 / tempos[:, 1]).tolist(), strict=True)),
+        instruments=[(instrument_name(p), int(np.sum(notes["program"] == p))) for p in np.unique(notes["program"])],
+        pedal_presses=_presses(file),
+        ticks_per_quarter=file.ticks_per_quarter,
+        warnings=warnings,
+    )
+
+
+def _presses(file: File) -> int:
+    """How often a sustain pedal goes down."""
+    pedal = np.flatnonzero((file.status >> 4 == parser.CONTROL) & (file.first == parser.SUSTAIN))
+    hand = (file.track << 4 | file.status & 0xF)[pedal]
+    order = np.argsort(hand, kind="stable")
+    hand, down = hand[order], file.second[pedal][order] >= PEDAL_DOWN
+    return int(np.sum(down & ~(np.append(False, down[:-1]) & (hand == np.append(-1, hand[:-1])))[: len(down)]))
+
+
+def grid(data: bytes) -> Grid:
+    """Read a file's tempo map, time signatures (4/4 where it says none) and keys. Raises MidiError as `read` does."""
+    file = parser.read(data)
+    quarter = file.ticks_per_quarter
+    ticks = np.unique([0, *(tick for tick, _ in _tempos(file)), file.end + quarter])
+    times = {tick: (says[0], 2 ** says[1]) for tick, kind, says in file.marks if kind == parser.TIME}
+    keys = {tick: (says[0] + 64) % 256 - 64 for tick, kind, says in file.marks if kind == parser.KEY}
+    return Grid(
+        seconds=_tempo_map(file)(ticks.astype("f8")),
+        quarters=ticks / quarter,
+        times=[(at / quarter, *sign) for at, sign in ({0: (4, 4)} | times).items()],
+        keys=[(at / quarter, key) for at, key in keys.items()],
+    )
+
+
+def instrument_name(program: int) -> str:
+    """Name a General MIDI program; DRUMS are drums."""
+    return "Drums" if program == DRUMS else pretty_midi.program_to_instrument_name(int(program))
+
+
+def find_program(text: str) -> int:
+    """The General MIDI program, 0-127, of a number or of an instrument's name, or of a part that no other name has.
+
+    Raises:
+        SettingError: there is no such program, or there are several; it names them.
+    """
+    if text.isdecimal():
+        if len(text) > 3 or int(text) > 127:
+            raise SettingError(f"program: expected 0 to 127, got {text[:50]}")
+        return int(text)
+    names = [instrument_name(program).lower() for program in range(128)]
+    wanted = text.strip().lower()
+    fits = [program for program, name in enumerate(names) if wanted in name]
+    fits = [program for program in fits if names[program] == wanted] or fits
+    if not wanted or not fits:
+        raise SettingError(f"program: no instrument is called {text[:50]!r}, expected 0 to 127 or a General MIDI name")
+    if len(fits) > 1:
+        several = ", ".join(f"{instrument_name(program)} ({program})" for program in fits)
+        raise SettingError(f"program: {text[:50]!r} may be {several}")
+    return fits[0]
+
+
+def _music(file: File, pedal: bool) -> tuple[Notes, list[str]]:
+    """A file's notes, and what is to be said of it."""
+    strokes, seconds, warnings = read_strokes(file, pedal), _tempo_map(file), list(file.warnings)
+    start, end = seconds(strokes.begin), seconds(strokes.end)
+    if strokes.unended:
+        warnings.append(f"notes: {strokes.unended:,} are struck and never released; they are left out")
+    if unheard := len(strokes.unheard):
+        track, channel = divmod(int(strokes.unheard[0]), 16)
+        more = f" (and {unheard - 1:,} more of this)" if unheard > 1 else ""
+        what = "its pedal is not heard, as the channel's notes are in other tracks"
+        warnings.append(f"track {track + 1}, channel {channel + 1}: {what}{more}")
+    late = end > _LONGEST
+    if late.any():
+        longest = f"a note ends after {end.max():.3g} s, expected at most {_LONGEST:.0f} s"
+        if late.all():
+            raise MidiError(f"damaged MIDI: {longest}")
+        warnings.append(f"notes: {longest}; {late.sum():,} are left out")
+    kept = np.flatnonzero(~late & (end > start))
+    kept = kept[np.lexsort((strokes.pitch[kept], start[kept]))]
+    program = np.where(strokes.drum, DRUMS, strokes.program)
+    columns = (start, end, strokes.pitch, strokes.velocity, program)
+    return nt.from_columns(*(column[kept] for column in columns)), warnings
+
+
+def _tempos(file: File) -> list[tuple[int, int]]:
+    """(tick, microseconds a quarter) from each change of tempo on."""
+    if file.tempo is not None:
+        return [(0, file.tempo)]
+    return [(tick, int.from_bytes(says)) for tick, kind, says in file.marks if kind == parser.TEMPO]
+
+
+def _tempo_map(file: File):
+    """Ticks → seconds, as a function on arrays."""
+    ticks, mspq = np.array([(0, DEFAULT_TEMPO), *_tempos(file)], "f8").T
+    seconds_per_tick = mspq / 1e6 / file.ticks_per_quarter
+    starts = np.append(0.0, np.cumsum(np.diff(ticks) * seconds_per_tick[:-1]))
+    if not ticks.any():  # the last one counts
+        return lambda at: at * seconds_per_tick[-1]
+
+    def seconds(at) -> np.ndarray:
+        segment = np.searchsorted(ticks, at, side="right") - 1
+        return starts[segment] + (at - ticks[segment]) * seconds_per_tick[segment]
+
+    return seconds
+
+
+def _struck_again(key, begin) -> np.ndarray:
+    """The next onset of each note's key, far beyond the end where there is none."""
+    by_key = np.lexsort((begin, key))
+    following = by_key[1:]
+    same = key[following] == key[by_key[:-1]]
+    again = np.full(len(begin), np.iinfo("i8").max)
+    again[by_key[:-1][same]] = begin[following[same]]
+    return again

@@ -1,0 +1,1 @@
+"""Notes → beats, bars, hands and voices → a score → pages."""

@@ -1,0 +1,407 @@
+"""Notes → a page for a pianist: MusicXML. Knows nothing of models; music21 is imported when a score is written.
+
+Where the notes stand is found by `beats`, what they are called by `spelling`, which hand plays them by `hands`, and
+what sounds together by `voices`; here they become bars with ties, rests, triplets, beams and accidentals.
+"""
+
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from music import midi
+from music.errors import EncodingError, MissingDependency
+from music.midi import Grid
+from music.notation import beats, hands, spelling, voices
+from music.notation.beats import QUARTER, Bar, Rhythm
+from music.notation.voices import DOWN, ONLY, UP, Chord
+from music.notes import DRUMS, Notes
+
+_TYPES = {1920: "whole", 960: "half", 480: "quarter", 240: "eighth", 120: "16th", 60: "32nd", 30: "64th"}
+_WRITTEN = {ticks: (name, 0) for ticks, name in _TYPES.items()} | {
+    ticks * 3 // 2: (name, 1) for ticks, name in _TYPES.items()
+}
+_TRIPLETS = {80: ("16th", 0), 160: ("eighth", 0), 240: ("eighth", 1), 320: ("quarter", 0)}
+_BEAMS = {"eighth": 1, "16th": 2, "32nd": 3, "64th": 4}
+
+
+class _Piece(NamedTuple):
+    """A part of a chord, or of a rest, that one sign can show."""
+
+    start: int  # ticks, from the beginning of its bar
+    ticks: int
+    triplet: bool
+
+
+def musicxml(notes: Notes, grid: Grid | None = None, title: str = "") -> bytes:
+    """Write notes as a piano score.
+
+    Args:
+        notes: at least one that is no drum.
+        grid: what the notes' file says of its bars (`midi.grid`); used if the notes lie on it.
+        title: stands above the first line.
+
+    Returns:
+        MusicXML 4.0, UTF-8; the same bytes for the same notes.
+
+    Raises:
+        EncodingError: there is nothing to write.
+        MissingDependency: music21 is not installed.
+    """
+    notes = notes[notes["program"] != DRUMS]
+    if not len(notes):
+        raise EncodingError("no notes to write: expected at least one that is not for drums")
+    check()
+    rhythm = (beats.on_grid(notes, grid) if grid else None) or beats.estimate(notes)
+    return _export(_score(notes, rhythm, title))
+
+
+def key(notes: Notes) -> tuple[int, bool]:
+    """Estimate the key: sharps or minus flats, and whether it is minor. A note counts as two seconds at the most."""
+    return spelling.key(notes["pitch"], np.minimum(notes["end"] - notes["start"], 2.0))
+
+
+def check() -> None:
+    """Raise MissingDependency if music21 is not installed."""
+    try:
+        import music21
+    except ModuleNotFoundError as error:
+        raise MissingDependency(f"a score needs {error.name}: `pip install 'cadenza[score]'` brings it") from error
+    assert music21
+
+
+def _export(score: Any) -> bytes:
+    from xml.etree.ElementTree import tostring
+
+    from music21.musicxml.m21ToXml import ScoreExporter
+
+    root = ScoreExporter(score, makeNotation=False).parse()
+    text = tostring(root, encoding="unicode")
+    text = re.sub(r"<encoding-date>.*?</encoding-date>|<!--.*?-->", "", text)  # the same bytes tomorrow
+    return ('<?xml version="1.0" encoding="UTF-8"?>\n' + text).encode()
+
+
+def _score(notes: Notes, rhythm: Rhythm, title: str) -> Any:
+    from music21 import bar as bar_line
+    from music21 import layout, metadata, stream
+
+    staff = np.where(hands.right_hand(notes), 0, 1)
+    rhythm, triple = voices.settle(rhythm, staff)
+    keys = rhythm.keys or [(0, key(notes)[0])]
+    order = np.lexsort((notes["pitch"], rhythm.onset))
+    steps, alters = np.empty((2, len(notes)), "i8")
+    steps[order], alters[order] = spelling.spell(notes["pitch"][order], keys[0][1])
+    octaves = spelling.octave(notes["pitch"], alters)
+    names = list(zip(steps.tolist(), alters.tolist(), octaves.tolist(), strict=True))
+
+    parts = []
+    for s in range(2):
+        of = np.flatnonzero(staff == s)
+        chords = voices.arrange(rhythm.onset[of], rhythm.end[of], notes["pitch"][of], rhythm.exact) if len(of) else []
+        chords = [chord._replace(notes=tuple(int(of[k]) for k in chord.notes)) for chord in chords]
+        part = stream.PartStaff(id=f"staff{s + 1}")
+        part.coreInsert(0, _player(s, int(np.bincount(notes["program"]).argmax())))
+        clefs = _clefs(chords, notes["pitch"], rhythm.bars, s)
+        for k, (bar, inside) in enumerate(zip(rhythm.bars, _by_bar(chords, rhythm.bars), strict=True)):
+            part.coreAppend(
+                _measure(k, bar, inside, names, triple[s], _marks(k, s, rhythm, keys, clefs), _key_at(keys, bar))
+            )
+        part.coreElementsChanged()
+        part.getElementsByClass(stream.Measure)[-1].rightBarline = bar_line.Barline("final")
+        parts.append(part)
+    score = stream.Score([*parts, layout.StaffGroup(parts, symbol="brace", barTogether=True)])
+    score.metadata = metadata.Metadata(title=title or " ", composer=" ")
+    return score
+
+
+def _player(staff: int, program: int) -> Any:
+    """What a programme of the reader plays the notes with. A piano's name is not printed: the brace says it."""
+    from music21 import instrument
+
+    player = instrument.instrumentFromMidiProgram(program)
+    player.partId, player.instrumentId = f"P{staff + 1}", f"I{staff + 1}"  # music21's own are random
+    player.instrumentName = midi.instrument_name(program)
+    player.partName = player.instrumentName if program else " "
+    player.instrumentAbbreviation = player.partAbbreviation = None
+    return player
+
+
+def _marks(k: int, staff: int, rhythm: Rhythm, keys, clefs) -> list:
+    """What stands before the notes of a bar: clef, key, time and tempo where they are new."""
+    from music21 import clef, duration, key, meter, tempo
+
+    bar = rhythm.bars[k]
+    before = rhythm.bars[k - 1] if k else None
+    marks: list[Any] = []
+    if not k or clefs[k] != clefs[k - 1]:
+        marks.append(clef.TrebleClef() if clefs[k] == "G" else clef.BassClef())
+    if _key_at(keys, bar) != (_key_at(keys, before) if before else None):
+        marks.append(key.KeySignature(_key_at(keys, bar)))
+    if before is None or before[2:] != bar[2:]:
+        marks.append(meter.TimeSignature(f"{bar.numerator}/{bar.denominator}"))
+    if not k and not staff:
+        unit = duration.Duration(1.5 if rhythm.beat > QUARTER else 1.0)
+        marks.append(tempo.MetronomeMark(number=max(round(rhythm.tempo), 1), referent=unit))
+    return marks
+
+
+def _key_at(keys: list[tuple[int, int]], bar: Bar) -> int:
+    return [fifths for at, fifths in keys if at <= bar.start or at == keys[0][0]][-1]
+
+
+def _clefs(chords: list[Chord], pitch: np.ndarray, bars: list[Bar], staff: int) -> list[str]:
+    """G or F for each bar: the staff's own, unless all of some bars would be ledger lines."""
+    starts = np.array([bar.start for bar in bars])
+    other = np.zeros(len(bars))  # semitones beyond the staff's own range, and towards it
+    for chord in chords:
+        k = int(np.searchsorted(starts, chord.start, side="right")) - 1
+        for note in chord.notes:
+            p = int(pitch[note])
+            other[k] += min(p - 62, 14) if staff else min(58 - p, 14)
+    usual, instead = ("F", "G") if staff else ("G", "F")
+    change, best, path = 30.0, np.array([0.0, 30.0]), []
+    for gain in other:
+        ways = np.array([[best[0], best[1] + change], [best[0] + change, best[1]]])
+        path.append(ways.argmin(1))
+        best = ways.min(1) - [0.0, gain]
+    state, found = int(best.argmin()), []
+    for came in path[::-1]:
+        found.append(instead if state else usual)
+        state = int(came[state])
+    return found[::-1]
+
+
+def _by_bar(chords: list[Chord], bars: list[Bar]) -> list[list[Chord]]:
+    """The chords that sound in each bar."""
+    starts = np.array([bar.start for bar in bars])
+    found: list[list[Chord]] = [[] for _ in bars]
+    for chord in chords:
+        first = int(np.searchsorted(starts, chord.start, side="right")) - 1
+        last = int(np.searchsorted(starts, chord.end - 1, side="right")) - 1
+        for k in range(first, last + 1):
+            found[k].append(chord)
+    return found
+
+
+def _measure(k: int, bar: Bar, chords: list[Chord], names, triple: set[int], marks: list, fifths: int) -> Any:
+    from music21 import stream
+    from music21.stream.enums import ShowNumber
+
+    upbeat = k == 0 and bar.length < 4 * QUARTER * bar.numerator // bar.denominator
+    measure = stream.Measure(number=k + (0 if upbeat else 1))
+    if upbeat:
+        measure.showNumber = ShowNumber.NEVER
+        measure.paddingLeft = Fraction(4 * QUARTER * bar.numerator // bar.denominator - bar.length, QUARTER)
+    for mark in marks:
+        measure.coreInsert(0, mark)
+    both = _two_voices(chords)
+    signs: list[tuple[int, Any]] = []
+    for voice in both:
+        elements = _voice(bar, both, voice, names, triple)
+        signs += elements
+        into = measure if len(both) == 1 else stream.Voice(id=str(voice))
+        for at, element in elements:
+            into.coreInsert(Fraction(at, QUARTER), element)
+        if into is not measure:
+            into.coreElementsChanged()
+            measure.coreInsert(0, into)
+    measure.coreElementsChanged()
+    _show_accidentals(signs, fifths)
+    return measure
+
+
+def _two_voices(chords: list[Chord]) -> dict[int, list[Chord]]:
+    """The chords of a bar by voice: all in one where none overlap."""
+    ordered = sorted(chords, key=lambda chord: chord.start)
+    if all(a.end <= b.start for a, b in pairwise(ordered)):
+        return {ONLY: ordered}
+    both: dict[int, list[Chord]] = {UP: [], DOWN: []}
+    moving = next((chord.voice for chord in ordered if chord.voice), UP)
+    for chord in ordered:
+        if chord.voice:
+            both[chord.voice].append(chord)
+            moving = chord.voice
+        else:
+            both[moving].append(chord)
+    return both
+
+
+def _voice(bar: Bar, both: dict[int, list[Chord]], voice: int, names, triple: set[int]) -> list[tuple[int, Any]]:
+    """The signs of one voice in one bar, with the ticks where they stand in it: no gaps, no overlaps."""
+    beat = voices.beat_of(bar)
+    thirds = {at - bar.start for at in triple if bar.start <= at < bar.start + bar.length}
+    signs: list[tuple[int, Any]] = []
+    pieces: list[_Piece] = []
+    at = 0
+    for k, chord in enumerate(both[voice]):
+        start, end = max(chord.start - bar.start, 0), min(chord.end - bar.start, bar.length)
+        if k + 1 < len(both[voice]):
+            end = min(end, both[voice][k + 1].start - bar.start)
+        if start > at:
+            _rest(at, start, bar, both, voice, thirds, signs, pieces)
+        parts = list(_split(start, end, bar.length, beat, thirds))
+        for j, piece in enumerate(parts):
+            before = j > 0 or chord.start < bar.start
+            behind = j < len(parts) - 1 or chord.end > bar.start + bar.length
+            signs.append((piece.start, _sign(piece, [names[note] for note in chord.notes], before, behind, voice)))
+        pieces += parts
+        at = end
+    if at < bar.length:
+        _rest(at, bar.length, bar, both, voice, thirds, signs, pieces)
+    _bracket(signs, pieces)
+    _beam(signs, pieces, beat)
+    return signs
+
+
+def _rest(start: int, end: int, bar: Bar, both, voice: int, thirds: set[int], signs, pieces) -> None:
+    """Rests; of two voices, those of the lower one are hidden, and the upper one's where the lower one sounds."""
+    from music21 import note
+
+    if start == 0 and end == bar.length:
+        whole = note.Rest(quarterLength=Fraction(end, QUARTER))
+        whole.fullMeasure = True
+        whole.style.hideObjectOnPrint = voice == DOWN
+        pieces.append(_Piece(0, end, False))
+        signs.append((0, whole))
+        return
+    others = [chord for v, other in both.items() if v != voice for chord in other]
+    edges = {chord.start - bar.start for chord in others} | {chord.end - bar.start for chord in others}
+    cuts = [start, *sorted(edge for edge in edges if start < edge < end and voice == UP), end]
+    for low, high in pairwise(cuts):
+        heard = any(chord.start - bar.start < high and chord.end - bar.start > low for chord in others)
+        for piece in _split(low, high, bar.length, voices.beat_of(bar), thirds, dots=bar.denominator == 8):
+            rest = note.Rest(duration=_duration(piece))
+            rest.style.hideObjectOnPrint = voice == DOWN or heard
+            signs.append((piece.start, rest))
+            pieces.append(piece)
+
+
+def _split(start: int, end: int, length: int, beat: int, thirds: set[int], dots: bool = True) -> Iterator[_Piece]:
+    """Cut [start, end) of a bar into what single signs can show, so that the beats stay visible."""
+    at = start
+    while at < end:
+        begin = at // beat * beat
+        if begin in thirds and (at > begin or end < begin + beat):
+            ticks = min(end, begin + beat) - at
+            ticks = next((t for t in ((320, 240, 160, 80) if dots else (320, 160, 80)) if t <= ticks), ticks)
+            yield _Piece(at, ticks, True)
+        else:
+            limit = min([end, *(t for t in thirds if at < t < end < t + beat)])
+            ticks = _notatable(at, limit, length, beat, dots)
+            yield _Piece(at, ticks, False)
+        at += ticks
+
+
+def _notatable(at: int, limit: int, length: int, beat: int, dots: bool) -> int:
+    total = limit - at
+    fitting = [ticks for ticks in sorted(_WRITTEN if dots else _TYPES, reverse=True) if ticks <= total]
+    if not fitting:
+        return total
+    into = at % beat
+    if into == 0:
+        return next((t for t in fitting if t == total or t % beat == 0), fitting[0])
+    half = beat // 2 if beat == QUARTER else beat // 3
+    if total > beat - into:
+        crosses = length == 4 * QUARTER and at < length // 2 < limit
+        if fitting[0] == total and total <= beat and into % half == 0 and not crosses:
+            return total  # a syncopation that everybody reads
+        return _notatable(at, at + beat - into, length, beat, dots)
+    return next((t for t in fitting if t == total or (into + t) % half == 0), fitting[0])
+
+
+def _sign(piece: _Piece, written: list[tuple[int, int, int]], before: bool, behind: bool, voice: int) -> Any:
+    from music21 import chord, note, tie
+
+    notes = []
+    for name in written:
+        single = note.Note(_pitch(*name))
+        if before or behind:
+            single.tie = tie.Tie("continue" if before and behind else "stop" if before else "start")
+        notes.append(single)
+    sign = notes[0] if len(notes) == 1 else chord.Chord(notes)
+    sign.duration = _duration(piece)
+    if voice != ONLY:
+        sign.stemDirection = "up" if voice == UP else "down"
+    return sign
+
+
+def _pitch(step: int, alter: int, octave: int) -> Any:
+    from music21 import pitch
+
+    named = pitch.Pitch(spelling.STEPS[step])
+    named.octave = octave
+    named.accidental = pitch.Accidental(alter)
+    named.accidental.displayStatus = False
+    return named
+
+
+def _duration(piece: _Piece) -> Any:
+    from music21 import duration
+
+    written = (_TRIPLETS if piece.triplet else _WRITTEN).get(piece.ticks)
+    if written is None:
+        return duration.Duration(Fraction(piece.ticks, QUARTER))
+    made = duration.Duration(type=written[0], dots=written[1])
+    if piece.triplet:
+        made.appendTuplet(duration.Tuplet(3, 2, "eighth"))
+    return made
+
+
+def _bracket(signs: list[tuple[int, Any]], pieces: list[_Piece]) -> None:
+    """One bracket over the triplets of a beat."""
+    for k, (piece, (_, sign)) in enumerate(zip(pieces, signs, strict=True)):
+        if not piece.triplet:
+            continue
+        same = [other.triplet and other.start // QUARTER == piece.start // QUARTER for other in pieces]
+        first = k == 0 or not same[k - 1]
+        last = k == len(pieces) - 1 or not same[k + 1]
+        sign.duration.tuplets[0].type = (
+            "startStop" if first and last else "start" if first else "stop" if last else None
+        )
+        sign.duration.tuplets[0].bracket = False
+
+
+def _beam(signs: list[tuple[int, Any]], pieces: list[_Piece], beat: int) -> None:
+    """Beams over the short notes of each beat; rests end them."""
+    group: list[Any] = []
+    of = -1  # the beat that the group is in
+    for piece, (_, sign) in zip(pieces, signs, strict=True):
+        short = not sign.isRest and sign.duration.type in _BEAMS
+        if not short or piece.start // beat != of:
+            _join(group)
+            group, of = [], piece.start // beat
+        if short:
+            group.append(sign)
+    _join(group)
+
+
+def _join(signs: list[Any]) -> None:
+    if len(signs) < 2:
+        return
+    levels = [_BEAMS[sign.duration.type] for sign in signs]
+    for k, sign in enumerate(signs):
+        for level in range(1, levels[k] + 1):
+            before = k > 0 and levels[k - 1] >= level
+            behind = k + 1 < len(signs) and levels[k + 1] >= level
+            if before or behind:
+                sign.beams.append("continue" if before and behind else "stop" if before else "start")
+            else:
+                sign.beams.append("partial", "left" if k else "right")
+
+
+def _show_accidentals(signs: list[tuple[int, Any]], fifths: int) -> None:
+    """Show an accidental where the key, or what came before in the bar, would let one read another note."""
+    known: dict[tuple[str, int], int] = {}
+    for _, sign in sorted(signs, key=lambda row: row[0]):
+        for single in () if sign.isRest else sign.notes if sign.isChord else (sign,):
+            place = single.pitch.step, single.pitch.octave
+            alter = int(single.pitch.alter)
+            expected = known.get(place, spelling.altered(single.pitch.step, fifths))
+            tied = single.tie is not None and single.tie.type != "start"
+            if alter != expected and not tied:
+                single.pitch.accidental.displayStatus = True
+            if not tied or place in known:
+                known[place] = alter

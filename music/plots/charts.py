@@ -1,0 +1,305 @@
+"""Statistics → pictures: distributions of one or several sets of music, bars of composers and of chords.
+
+Everything is drawn as a share, so that a short piece can stand beside a corpus. Knows nothing of files but the one it
+writes.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from music import notes as nt
+from music.analysis.statistics import Histogram, Statistics
+from music.encodings import chords as ch
+from music.errors import MusicError
+from music.plots import style
+from music.plots.style import COLOURS, DASHES, INK, words
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TOP = 20  # bars, unless told otherwise
+_MOST = 500  # bars; many more are beyond what a PNG may measure
+_SOON = 0.016  # seconds; what is shorter shares one bar, as a logarithm has no room for 0
+_NARROW = 4  # velocities in a bar: many instruments leave some of them out
+_PLENTY = 5_000  # notes; with less a bar for each semitone is mostly chance
+_PIANO = (21, 109)  # A0 to C8
+_MARKS = [digit * 10.0**decade for decade in range(-2, 6) for digit in (1, 2, 5)]
+_KINDS = ("single notes", "octaves and intervals", "three pitch classes and more")
+
+
+def distributions(sets: Mapping[str, Statistics], path: str | os.PathLike, title: str = "") -> None:
+    """Draw how pitch, velocity, step, duration and, where all sets have several pieces, their lengths are distributed.
+
+    Args:
+        sets: one, or up to six to be compared, by name; the first one is filled.
+        path: the picture to write.
+
+    Raises:
+        MusicError: no set, too many of them, or one without notes.
+    """
+    if not 0 < len(sets) <= len(COLOURS):
+        raise MusicError(f"expected 1 to {len(COLOURS)} sets of music beside each other, got {len(sets)}")
+    for name, found in sets.items():
+        if not found.notes:
+            raise MusicError(f"{name}: no notes, so there is nothing to draw")
+    panels = {"pitch": _pitch, "velocity": _velocity, "step": _step, "duration": _duration}
+    if min(found.pieces for found in sets.values()) > 1:
+        panels["notes_per_piece"] = _notes_per_piece
+    rows = (len(panels) + 1) // 2
+    figure = style.figure(11, 0.6 + (2.8 + 0.16 * len(sets)) * rows + 0.2 * len(sets) * (len(panels) % 2 == 0))
+    places = figure.subplots(rows, 2, squeeze=False).ravel()
+    for axes, (name, draw) in zip(places, panels.items(), strict=False):
+        medians = draw(axes, [found.histograms[name] for found in sets.values()])
+        axes.set_ylabel("pieces, %" if draw is _notes_per_piece else "notes, %")
+        _tell_medians(axes, list(sets), medians)
+        _finish(axes, "y")
+    _legend(figure, places[-1] if len(panels) % 2 else None, title, sets)
+    style.save(figure, path)
+
+
+def composers(pieces: Mapping[str, int], path: str | os.PathLike, top: int = TOP, title: str = "") -> None:
+    """Draw whose pieces there are: a bar for each of the `top` most frequent composers, the others in words.
+
+    Raises:
+        MusicError: nobody is known.
+    """
+    if not pieces:
+        raise MusicError("nothing tells of composers")
+    _check(top)
+    total = sum(pieces.values())
+    figure = style.figure(8, 1.2 + 0.27 * min(top + 1, len(pieces)))
+    axes = figure.subplots()
+    _bars(axes, pieces, top, lambda name: words(style.clip(name, 48)), lambda count: f"{count:,}")
+    axes.set_xlabel("pieces")
+    axes.set_title(words(title or f"{total:,} pieces by {len(pieces):,} composers"), loc="left", color=INK)
+    style.save(figure, path)
+
+
+def chords(counts: Mapping[str, int], path: str | os.PathLike, top: int = TOP, title: str = "") -> None:
+    """Draw what begins together how often: single notes, intervals, and chords of three and more, the `top` of each.
+
+    Args:
+        counts: by symbol, as music/encodings/chords.py writes them.
+
+    Raises:
+        MusicError: there is none.
+        EncodingError: a symbol is none.
+    """
+    total = sum(counts.values())
+    if not total:
+        raise MusicError("nothing tells of chords")
+    _check(top)
+    kinds: dict[str, dict[str, int]] = {}
+    for symbol, count in counts.items():
+        kinds.setdefault(_kind(symbol), {})[symbol] = count
+    kinds = {kind: kinds[kind] for kind in _KINDS if kind in kinds}
+    bars = min(top + 1, max(len(some) for some in kinds.values()))
+    figure = style.figure(4.6 * len(kinds), 1.6 + 0.27 * bars)
+    for axes, (kind, some) in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds.items(), strict=True):
+        _bars(axes, some, top, _spell, lambda count: f"{100 * count / total:.2f} %")
+        axes.set_xlabel("times")
+        axes.set_title(f"{kind}: {100 * sum(some.values()) / total:.0f} %", loc="left", color=INK, fontsize=11)
+    told = f"{total:,} notes and chords (begun within {1000 * ch.TOLERANCE:.0f} ms) of {len(counts):,} kinds"
+    figure.suptitle(words(title or told), color=INK)
+    style.save(figure, path)
+
+
+# --- distributions -----------------------------------------------------------------------------------------------
+
+
+def _pitch(axes: "Axes", histograms: list[Histogram]) -> list[tuple[float, str]]:
+    """A bar a semitone, over the piano's keys at least; to be compared with little music, a bar for three.
+
+    Returns, as the functions below: each median, where it lies on the axis and in words.
+    """
+    wide = 1 if len(histograms) == 1 or min(h.counts.sum() for h in histograms) > _PLENTY else 3
+    for number, histogram in enumerate(histograms):
+        edges, counts = _merge(histogram, histogram.edges % wide == 0)
+        _stairs(axes, number, edges - 0.5, counts)  # a bar stands over its number, not between two of them
+    low, high = _range(histograms)
+    axes.set_xlim(min(low, _PIANO[0]) - 0.5, max(high, _PIANO[1]) - 0.5)
+    octaves = [pitch for pitch in range(0, 128, 12) if axes.get_xlim()[0] <= pitch <= axes.get_xlim()[1]]
+    axes.set_xticks(octaves, [nt.name(pitch) for pitch in octaves])
+    axes.set_xlabel("pitch" if wide == 1 else f"pitch, a bar for {wide} semitones")
+    medians = [histogram.median() // 1 for histogram in histograms]
+    return [(pitch, f"{nt.name(int(pitch))} ({pitch:.0f})") for pitch in medians]
+
+
+def _velocity(axes: "Axes", histograms: list[Histogram]) -> list[tuple[float, str]]:
+    for number, histogram in enumerate(histograms):
+        _stairs(axes, number, *_merge(histogram, histogram.edges % _NARROW == 0))
+    axes.set_xlim(0, 128)
+    axes.set_xticks(range(0, 129, 16))
+    axes.set_xlabel(f"velocity, a bar for {_NARROW}")
+    return [(histogram.median() // 1, f"{histogram.median() // 1:.0f}") for histogram in histograms]
+
+
+def _step(axes: "Axes", histograms: list[Histogram]) -> list[tuple[float, str]]:
+    axes.set_xlabel("step: time from one onset to the next, s")
+    return _times(axes, histograms)
+
+
+def _duration(axes: "Axes", histograms: list[Histogram]) -> list[tuple[float, str]]:
+    axes.set_xlabel("duration: time that a note sounds, s")
+    return _times(axes, histograms)
+
+
+def _times(axes: "Axes", histograms: list[Histogram]) -> list[tuple[float, str]]:
+    """Five bars a decade from 16 ms on, which times on a grid of 10 ms fill as evenly as others do; to their left one
+    for all that is shorter. The last thousandth is told only.
+    """
+    short, medians = np.log10(_SOON) + np.array([-0.27, -0.07]), []
+    end = min((mark for mark in _MARKS if mark >= 2 and _beyond(histograms, mark) < 0.001), default=_MARKS[-1])
+    for number, histogram in enumerate(histograms):
+        tenths = np.rint(10 * np.log10(np.maximum(histogram.edges, _SOON / 2) / 1e-3))  # of a decade above 1 ms
+        edges, counts = _merge(histogram, (histogram.edges >= _SOON) & (tenths % 2 == 0))
+        total = max(int(counts.sum()), 1)
+        _stairs(axes, number, short, counts[:1], total)
+        _stairs(axes, number, np.log10(edges[1:]), counts[1:], total)
+        median, longer = histogram.median(), _beyond([histogram], end)
+        told = "none" if np.isnan(median) else f"{median:.2g} s"
+        told += f", {100 * longer:.2g} % over {end:g} s" if longer else ""
+        medians.append((short.mean() if median < _SOON else np.log10(median), told))
+    axes.set_xlim(short[0] - 0.08, np.log10(end))
+    marks = [mark for mark in _MARKS if 2 * _SOON <= mark <= end]
+    axes.set_xticks([short.mean(), *np.log10(marks)], [f"<{_SOON:g}", *(f"{mark:g}" for mark in marks)])
+    return medians
+
+
+def _notes_per_piece(axes: "Axes", histograms: list[Histogram]) -> list[tuple[float, str]]:
+    for number, histogram in enumerate(histograms):
+        _stairs(axes, number, np.log10(histogram.edges), histogram.counts)
+    low, high = _range(histograms)
+    axes.set_xlim(np.log10(low) - 0.1, np.log10(high) + 0.1)
+    marks = [mark for mark in _MARKS if low / 1.2 <= mark <= high * 1.2]
+    marks = marks if len(marks) < 9 else [mark for mark in marks if np.log10(mark) % 1 == 0]
+    axes.set_xticks(np.log10(marks), [f"{mark:,.0f}" for mark in marks])
+    axes.set_xlabel("notes in a piece, two bars an octave")
+    medians = [histogram.median() for histogram in histograms]
+    return [(np.log10(median), f"{float(f'{median:.2g}'):,.0f}") for median in medians]
+
+
+def _stairs(axes: "Axes", number: int, edges: np.ndarray, counts: np.ndarray, total: int = 0) -> None:
+    """The shares of one set; each set has a line of its own, and the first one's are filled."""
+    shares = 100 * counts / max(total or counts.sum(), 1)
+    if number == 0:
+        axes.stairs(shares, edges, fill=True, color=COLOURS[0], alpha=0.3, linewidth=0)
+    axes.stairs(shares, edges, color=COLOURS[number], linestyle=DASHES[number], linewidth=1.5)
+
+
+def _tell_medians(axes: "Axes", names: list[str], medians: list[tuple[float, str]]) -> None:
+    """A line where each median is, and its number above the panel, where no bar can be in the way."""
+    for number, (name, (at, told)) in enumerate(zip(names, medians, strict=True)):
+        axes.axvline(at, color=COLOURS[number], linestyle=DASHES[number], linewidth=0.9, alpha=0.8)
+        axes.annotate(
+            ("median " if len(names) == 1 else f"{words(style.clip(name))}: median ") + told,
+            (1, 1), (0, 3 + 12 * (len(names) - 1 - number)), "axes fraction", "offset points",
+            color=COLOURS[number], ha="right", va="bottom", fontsize=9,
+        )  # fmt: skip
+
+
+def _merge(histogram: Histogram, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Leave out edges that are not kept, the first and the last aside, and add up what lies between the others."""
+    keep = keep.copy()
+    keep[[0, -1]] = True
+    kept = np.flatnonzero(keep)
+    return histogram.edges[kept], np.add.reduceat(histogram.counts, kept[:-1])
+
+
+def _range(histograms: list[Histogram]) -> tuple[float, float]:
+    """From and to which edge there is something; 1 to 2 where there is nothing."""
+    filled = [(h.edges[:-1][h.counts > 0], h.edges[1:][h.counts > 0]) for h in histograms if h.counts.any()]
+    if not filled:
+        return 1.0, 2.0
+    return min(low.min() for low, _ in filled), max(high.max() for _, high in filled)
+
+
+def _beyond(histograms: list[Histogram], value: float) -> float:
+    """The largest share of any of them that lies in bins from `value` on."""
+    return max(h.counts[h.edges[:-1] >= value].sum() / max(h.counts.sum(), 1) for h in histograms)
+
+
+def _legend(figure: "Figure", room: "Axes | None", title: str, sets: Mapping[str, Statistics]) -> None:
+    """The sets' names and sizes, in a panel that is not needed or else above them all."""
+    from matplotlib.lines import Line2D
+
+    keys = [
+        Line2D(
+            [], [], color=colour, linestyle=dash, linewidth=2, label=words(f"{style.clip(name, 80)}: {_size(found)}")
+        )
+        for (name, found), colour, dash in zip(sets.items(), COLOURS, DASHES, strict=False)
+    ]
+    look = {
+        "handles": keys,
+        "frameon": False,
+        "handlelength": 3,
+        "alignment": "left",
+        "title": words(style.clip(title, 110)),
+    }
+    if room is None:
+        figure.legend(loc="outside upper left", **look)
+    else:
+        room.set_axis_off()
+        room.legend(loc="center", **look)
+
+
+def _size(found: Statistics) -> str:
+    pieces = f"{found.pieces:,} pieces, " if found.pieces > 1 else ""
+    return f"{pieces}{found.notes:,} notes"
+
+
+# --- bars --------------------------------------------------------------------------------------------------------
+
+
+def _check(top: int) -> None:
+    if not 1 <= top <= _MOST:
+        raise MusicError(f"expected 1 to {_MOST} bars, got {top}")
+
+
+def _bars(axes: "Axes", counts: Mapping[str, int], top: int, spell: Callable, tell: Callable) -> None:
+    """Bars to the right, the longest above, each with its number; a last line tells of those that are not drawn.
+
+    Args:
+        spell, tell: how a name and a count are written.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    shown, others = ranked[:top], ranked[top:]
+    names = [spell(name) for name, _ in shown]
+    bars = axes.barh(range(len(shown)), [count for _, count in shown], color=COLOURS[0], height=0.7)
+    axes.bar_label(bars, [tell(count) for _, count in shown], padding=3, color=INK, fontsize=8.5)
+    if others:
+        names.append(f"and {len(others):,} other{'s' * (len(others) > 1)}")
+        axes.annotate(tell(sum(count for _, count in others)), (0, len(shown)), (3, 0), textcoords="offset points",
+                      va="center", color=INK, fontsize=8.5)  # fmt: skip
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.margins(x=0.16)
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10], integer=True))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    _finish(axes, "x")
+
+
+def _finish(axes: "Axes", along: Literal["x", "y"]) -> None:
+    """Faint lines across the values' axis, behind all else."""
+    axes.grid(axis=along, color=INK, alpha=0.12, linewidth=0.6)
+    axes.set_axisbelow(True)
+    style.plain(axes)
+
+
+def _kind(symbol: str) -> str:
+    code = ch.code(symbol)
+    return _KINDS[0 if code < 128 else 1 if len(ch.classes(code)) < 3 else 2]
+
+
+def _spell(symbol: str) -> str:
+    """A chord with the names of its pitch classes before it; of one class, it is an octave or several."""
+    if ch.code(symbol) < 128:
+        return symbol
+    names = [nt.name(60 + int(number))[:-1] for number in symbol.split(".")]
+    return f"{' '.join(names) if len(names) > 1 else f'{names[0]} in octaves'}  ({symbol})"

@@ -1,0 +1,213 @@
+"""`python -m music plot`: which files make which picture.
+
+python -m music plot song.mid roll.png --start 60 --seconds 30         # no KIND: by what the files are
+python -m music plot seed.mid continued.mid both.svg                   # two in one roll, shared notes drawn once
+python -m music plot roll song.mid roll.pdf --notes 100
+python -m music plot distributions song.mid pitch-and-time.png
+python -m music plot distributions real=data/maestro ours=runs/mine/samples beside.png
+python -m music plot composers data/maestro/stats.json composers.png --top 30
+python -m music plot chords data/maestro chords.png
+python -m music plot losses runs/mine/history.csv loss.png --baseline bigram=12.3
+
+IN is a MIDI file, the stats.json of a dataset, or a folder: of a dataset, or with MIDI files in it, which count as one
+set. NAME=IN gives it a name for the legend; inputs of the same name are one set. OUT ends in .png, .svg or .pdf.
+"""
+
+import argparse
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import PurePath
+
+import numpy as np
+
+from music import flags, storage
+from music import notes as nt
+from music.analysis import statistics
+from music.analysis.statistics import Statistics
+from music.errors import MusicError
+from music.notes import Notes
+from music.plots import charts, style
+from music.plots.piano_roll import losses, piano_roll
+
+KINDS = {
+    "roll": "piano roll: what sounds when, how high and how loud",
+    "distributions": "of pitch, velocity, step and duration, of one set of music or of some beside each other",
+    "composers": "whose pieces a dataset holds",
+    "chords": "which notes and chords are played how often",
+    "losses": "the learning curves of a run",
+}
+_STATISTICS, _HISTORY = "stats.json", "history.csv"
+_MIDI = (".mid", ".midi")
+_SAME = 0.005  # seconds between the onsets of what is one note in two files; their ticks may differ
+
+
+def add_to(verbs) -> None:
+    """Give the command line its `plot`."""
+    raw = argparse.RawDescriptionHelpFormatter
+    plot = verbs.add_parser("plot", help="draw music, a dataset or a run", description=__doc__, formatter_class=raw)
+    kinds = plot.add_subparsers(dest="kind", metavar="KIND", required=True)
+    commands = {"roll": _roll, "distributions": _distributions, "composers": _composers, "chords": _chords}
+    for kind, told in KINDS.items():
+        each = kinds.add_parser(kind, help=told, description=told)
+        several = kind in ("roll", "distributions", "chords")
+        each.add_argument("inputs", metavar="IN", nargs="+" if several else 1)
+        each.add_argument("out", metavar="OUT", help=f"the picture: {', '.join(style.FORMATS)}")
+        each.add_argument("--title", default="", metavar="TEXT")
+        if several:
+            flags.add_part(each)
+            each.add_argument("--notes", type=flags.count, metavar="N", help="only the first N of these notes")
+        if kind in ("composers", "chords"):
+            each.add_argument("--top", type=flags.count, default=charts.TOP, metavar="N", help=f"bars ({charts.TOP})")
+        if kind == "losses":
+            each.add_argument("--unit", default="nats a note", metavar="TEXT", help="of the losses (nats a note)")
+            each.add_argument(
+                "--baseline", type=_baseline, action="append", default=[], metavar="NAME=X", help="a line to beat"
+            )
+        each.set_defaults(command=_then_tell(commands.get(kind, _losses)))
+
+
+def with_kind(argv: list[str]) -> list[str]:
+    """`plot IN… OUT` → `plot KIND IN… OUT`: losses of a .csv, distributions of a .json, a roll of anything else."""
+    if argv[:1] != ["plot"] or len(argv) < 2 or argv[1] in (*KINDS, "-h", "--help"):
+        return argv
+    endings = {PurePath(word).suffix.lower() for word in argv[1:]}
+    kind = "losses" if ".csv" in endings else "distributions" if ".json" in endings else "roll"
+    return ["plot", kind, *argv[1:]]
+
+
+def _baseline(text: str) -> tuple[str, float]:
+    name, _, number = text.rpartition("=")
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not name or not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected NAME=NUMBER, such as bigram=12.3, got {text!r}")
+    return name, value
+
+
+def _then_tell(command):
+    """A wrong name for the picture is told before anything is read, and at the end where the picture is."""
+
+    def run(args: argparse.Namespace) -> None:
+        style.check(args.out)
+        command(args)
+        print(args.out)
+
+    return run
+
+
+def _roll(args: argparse.Namespace) -> None:
+    parts: dict[str, Notes] = {}
+    everything = nt.empty()
+    for name, path in _named(args.inputs):
+        notes = _without(nt.sort(np.concatenate(_music(path, args))), everything)
+        parts[name] = nt.sort(np.concatenate([parts.get(name, nt.empty()), notes]))
+        everything = np.concatenate([everything, notes])
+    if len(parts) == 1:
+        piano_roll(everything, args.out, args.title or next(iter(parts)))
+    else:
+        piano_roll(parts, args.out, args.title)
+
+
+def _distributions(args: argparse.Namespace) -> None:
+    charts.distributions(_sets(args), args.out, args.title)
+
+
+def _chords(args: argparse.Namespace) -> None:
+    sets = _sets(args)
+    if len(sets) > 1:
+        raise MusicError(
+            f"chords are drawn of one set of music, got {', '.join(sets)}; NAME=IN puts files into one set"
+        )
+    (found,) = sets.values()
+    if found.chords is None:
+        raise MusicError(f"{args.inputs[0]}: written before chords were counted; run the preprocessing again")
+    with _about(args.inputs[0]):
+        charts.chords(found.chords, args.out, args.top, args.title)
+
+
+def _composers(args: argparse.Namespace) -> None:
+    ((_, path),) = _named(args.inputs)
+    path = storage.join(path, _STATISTICS) if storage.is_folder(path) else path
+    with _about(path):
+        charts.composers(statistics.read(path).composers, args.out, args.top, args.title)
+
+
+def _losses(args: argparse.Namespace) -> None:
+    (path,) = args.inputs
+    path = storage.join(path, _HISTORY) if storage.is_folder(path) else path
+    losses(path, args.out, args.unit, dict(args.baseline), args.title)
+
+
+def _named(inputs: list[str]) -> list[tuple[str, str]]:
+    """(name, path) of each input: NAME=PATH, or else its file or folder; of two that would be alike, the whole path."""
+    found = []
+    for text in inputs:
+        name, equals, path = text.partition("=")
+        if equals and "/" not in name and not storage.exists(text):
+            found.append((name, path))
+        else:
+            alike = [other for other in inputs if _name(other) == _name(text)]
+            found.append((_name(text) if len(alike) == 1 else text, text))
+    return found
+
+
+def _name(path: str) -> str:
+    whole = PurePath(path if storage.remote(path) else os.path.realpath(path))
+    return whole.parent.name if whole.name == _STATISTICS else whole.name
+
+
+def _sets(args: argparse.Namespace) -> dict[str, Statistics]:
+    """What there is to count, by name. Statistics of a dataset cannot be added to anything else, nor cut."""
+    sets: dict[str, Statistics] = {}
+    pieces: dict[str, list[Notes]] = {}
+    for name, path in _named(args.inputs):
+        if storage.is_folder(path) and storage.exists(storage.join(path, _STATISTICS)):
+            path = storage.join(path, _STATISTICS)
+        if path.lower().endswith(".json"):
+            if name in sets or (args.start, args.seconds, args.notes) != (0.0, math.inf, None):
+                raise MusicError(f"{path}: what was counted of a whole dataset is neither cut nor added to others")
+            with _about(path):
+                sets[name] = statistics.read(path)
+        else:
+            if name in sets and name not in pieces:
+                raise MusicError(f"{path}: what was counted of a whole dataset is neither cut nor added to others")
+            pieces.setdefault(name, []).extend(_music(path, args))
+            sets[name] = statistics.of(pieces[name])
+    return sets
+
+
+def _music(path: str, args: argparse.Namespace) -> list[Notes]:
+    """The wanted part of a MIDI file, or of each one in a folder."""
+    files = [path]
+    if storage.is_folder(path):
+        files = [file.path for file in storage.walk(path) if file.path.lower().endswith(_MIDI)]
+        if not files:
+            raise MusicError(f"{path}: neither {_STATISTICS} nor a MIDI file is in it")
+    found = []
+    for file in files:
+        with _about(file):
+            found.append(flags.read_part(file, args.start, args.seconds)[: args.notes])
+    return found
+
+
+@contextmanager
+def _about(path: str) -> Iterator[None]:
+    """Errors inside name the file."""
+    try:
+        yield
+    except MusicError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _without(notes: Notes, known: Notes) -> Notes:
+    """The notes that are not among the known ones: same pitch, begun at the same time."""
+
+    def cells(some: Notes) -> list[tuple[int, int]]:
+        return list(zip(some["pitch"].tolist(), np.rint(some["start"] / _SAME).astype("i8").tolist(), strict=True))
+
+    taken = {(pitch, cell + beside) for pitch, cell in cells(known) for beside in (-1, 0, 1)}
+    return notes[np.array([cell not in taken for cell in cells(notes)], bool)]

@@ -1,0 +1,1 @@
+"""HTTP requests → pieces → HTTP responses, and the document that describes them."""

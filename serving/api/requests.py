@@ -1,0 +1,214 @@
+"""An HTTP request → GenerateRequest, validated and immutable. Knows nothing of models or of how a reply is made.
+
+Seed: the multipart part `seed`, or the raw body, or absent. Parameters: in the query or the form. An unknown parameter
+is refused, for a misspelt one that is silently ignored costs its user an hour. A parameter left empty counts as absent:
+that is what a browser sends for a field that nobody filled.
+"""
+
+import difflib
+import math
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import flask
+from werkzeug.datastructures import FileStorage
+from werkzeug.exceptions import NotAcceptable, RequestEntityTooLarge, UnprocessableEntity, UnsupportedMediaType
+
+from music import midi
+from music import notes as nt
+from music.errors import EncodingError, MidiError
+from music.generation import Settings
+from music.notes import Notes
+from serving.middleware.concurrency import Turns
+
+MIDI_TYPES = ("audio/midi", "audio/mid", "audio/x-midi")
+FORMATS = {  # name: the media types that ask for it; the first one is the reply's
+    "mid": MIDI_TYPES,
+    "json": ("application/json",),
+    "ndjson": ("application/x-ndjson", "application/ndjson"),
+    "wav": ("audio/wav", "audio/x-wav", "audio/wave"),
+    "mp3": ("audio/mpeg", "audio/mp3"),
+    "png": ("image/png",),
+    "musicxml": ("application/vnd.recordare.musicxml+xml",),
+}
+MOST_NOTES = 30_000  # of a seed; MAESTRO's longest piece has 25,076, a 5 MB file may hold 800,000
+READERS = 2  # files at once: each may take a core for seconds and up to 500 MB
+WAITING = 32  # for a turn at it: as many as may make a piece may all come with their seed in one instant
+_READING = Turns("reading MIDI files", READERS, waiting=WAITING)
+RAW_TYPES = (*MIDI_TYPES, "application/octet-stream")
+_FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """What a listener asks for."""
+
+    seed: Notes  # empty: a new piece
+    settings: Settings  # its random_seed is always set
+    include_seed: bool  # the reply begins with the seed's own notes
+    format: str  # of FORMATS
+    program: int | None = None  # the instrument of every note that is no drum; None: as the notes say
+    originality: bool = False  # tell the longest run of new notes that the training set has, too
+
+
+@dataclass(frozen=True)
+class Number:
+    """A parameter's range, both ends included unless said otherwise."""
+
+    kind: type  # int or float
+    low: float
+    high: float
+    above: bool = False  # low itself is outside
+    below: bool = False  # high itself is outside
+
+    def __str__(self) -> str:
+        noun = "a whole number" if self.kind is int else "a number"
+        low, high = "above" if self.above else "from", "and below" if self.below else "to"
+        return f"{noun} {low} {self.low} {high} {self.high}"
+
+    def parse(self, text: str) -> int | float:
+        """Raises ValueError for what is no number or lies outside; nan lies outside."""
+        value = self.kind(text)
+        inside = self.low <= value <= self.high and math.isfinite(value)
+        if not inside or (self.above and value == self.low) or (self.below and value == self.high):
+            raise ValueError(text)
+        return value
+
+
+NUMBERS = {
+    "notes": Number(int, 1, 4096),
+    "temperature": Number(float, 0, 2),
+    "top_p": Number(float, 0, 1, above=True),
+    "min_p": Number(float, 0, 1, below=True),
+    "random_seed": Number(int, 0, 2**32 - 1),
+    "program": Number(int, 0, 127),
+}
+BOOLS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+DEFAULTS = {name: getattr(Settings(), name) for name in ("notes", "temperature", "top_p", "min_p")}
+FLAGS = {"include_seed": True, "originality": False}  # and what they are where nothing is said
+PARAMETERS = (*NUMBERS, *FLAGS, "format")
+
+
+def parse(request: flask.Request) -> GenerateRequest:
+    """Read a request.
+
+    Raises:
+        HTTPException: 400, 406, 413, 415 or 422, its description for a person to read.
+        MidiError, EncodingError: the seed is no MIDI, or has no notes, or too many.
+    """
+    data = _seed(request)
+    given = _parameters(request)
+    numbers: dict[str, Any] = {name: _number(name, given[name]) for name in NUMBERS if name in given}
+    numbers.setdefault("random_seed", secrets.randbelow(2**32))
+    return GenerateRequest(
+        program=numbers.pop("program", None),
+        seed=nt.empty() if data is None else _notes(data),
+        settings=Settings(**numbers),
+        **{name: _bool(name, given[name]) if name in given else usual for name, usual in FLAGS.items()},
+        format=_format(given.get("format"), request),
+    )
+
+
+def read_seed(request: flask.Request) -> Notes:
+    """The notes of a request that has to bring a seed, and nothing else. Raises what `parse` raises."""
+    data = _seed(request)
+    if unknown := [name or "" for name in (*request.args, *request.form, *request.files) if name != "seed"]:
+        raise UnprocessableEntity(
+            f"unknown parameter {unknown[0][:50]!r}: expected a file named 'seed', and nothing else"
+        )
+    if data is None:
+        raise MidiError("no MIDI file: send one as the body (Content-Type: audio/midi) or as the part 'seed' of a form")
+    return _notes(data)
+
+
+def _seed(request: flask.Request) -> bytes | None:
+    """The seed's bytes, or None where the request has none."""
+    kind = request.mimetype
+    if not request.content_length and not request.headers.get("Transfer-Encoding"):
+        if kind in MIDI_TYPES:
+            raise MidiError("the body is said to be MIDI but is empty; for a new piece send no Content-Type")
+        return None
+    if kind in _FORM_TYPES:
+        if not (request.form or request.files) or any(name and name.startswith("MThd") for name in request.form):
+            raise UnsupportedMediaType(
+                f"a body of type {kind} that is no such form; a MIDI file needs the header 'Content-Type: audio/midi'"
+            )
+        return _part(request)
+    if kind and kind not in RAW_TYPES:
+        raise UnsupportedMediaType(
+            f"a body of type {kind}: expected a MIDI file as one of {', '.join(RAW_TYPES)}, or a form"
+        )
+    data = request.get_data(cache=False)  # without a type, bytes are taken for what they are
+    if request.content_length is None and len(data) == request.max_content_length:
+        raise RequestEntityTooLarge  # werkzeug cuts a chunked body off at the limit without a word
+    return data
+
+
+def _part(request: flask.Request) -> bytes | None:
+    """The part `seed` of a form; a file field that was left empty in a browser has no name."""
+    if "seed" in request.form:
+        raise MidiError("'seed' is text, expected a file; with curl: -F seed=@music.mid")
+    parts: list[FileStorage] = request.files.getlist("seed")
+    if len(parts) > 1:
+        raise UnprocessableEntity(f"expected one part 'seed', got {len(parts)}")
+    data = parts[0].read() if parts else None
+    return None if parts and not data and not parts[0].filename else data
+
+
+def _parameters(request: flask.Request) -> Mapping[str, str]:
+    """What query and form say, each name once."""
+    sources = [request.args] + ([request.form] if request.mimetype in _FORM_TYPES else [])
+    given = [(name or "", value.strip()) for source in sources for name, value in source.items(multi=True)]
+    names = [name for name, _ in given] + [name or "" for name in request.files if name != "seed"]
+    for name in names:
+        if name not in PARAMETERS:
+            close = difflib.get_close_matches(name, (*PARAMETERS, "seed"), 1)
+            hint = f", did you mean {close[0]!r}?" if close else "."
+            raise UnprocessableEntity(
+                f"unknown parameter {name[:50]!r}{hint} Expected {', '.join(PARAMETERS)}, and a file named 'seed'"
+            )
+        if names.count(name) > 1:
+            raise UnprocessableEntity(f"{name} is given {names.count(name)} times, expected once")
+    return {name: value for name, value in given if value}
+
+
+def _number(name: str, text: str) -> int | float:
+    try:
+        return NUMBERS[name].parse(text)
+    except ValueError as error:
+        raise UnprocessableEntity(f"{name}: expected {NUMBERS[name]}, got {text[:50]!r}") from error
+
+
+def _bool(name: str, text: str) -> bool:
+    if text.lower() not in BOOLS:
+        raise UnprocessableEntity(f"{name}: expected true or false, got {text[:50]!r}")
+    return BOOLS[text.lower()]
+
+
+def _format(name: str | None, request: flask.Request) -> str:
+    """The parameter, else the Accept header, else MIDI; also for a browser, which would take a picture as well."""
+    if name is None and "text/html" in request.accept_mimetypes.values():
+        name = "mid"
+    if name is None:
+        types = {kind: format for format, kinds in FORMATS.items() for kind in kinds}
+        wanted = request.accept_mimetypes
+        name = types.get(wanted.best_match(list(types)) or "") if wanted else "mid"
+        if name is None:
+            raise NotAcceptable(f"Accept: {wanted}: this server makes {', '.join(types)}")
+    if name.lower() not in FORMATS:
+        raise NotAcceptable(f"format {name[:50]!r}: this server makes {', '.join(FORMATS)}")
+    return name.lower()
+
+
+def _notes(data: bytes) -> Notes:
+    if not data:
+        raise MidiError("the seed is empty, expected a MIDI file")
+    with _READING.take():
+        notes = midi.read(data)
+    if not len(notes):
+        raise EncodingError("the seed is a MIDI file without notes, so there is nothing to continue")
+    if len(notes) > MOST_NOTES:
+        raise EncodingError(f"the seed has {len(notes):,} notes, expected at most {MOST_NOTES:,}")
+    return notes

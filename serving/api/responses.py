@@ -1,0 +1,265 @@
+"""A stream of notes → an HTTP reply: MIDI, JSON, sound, picture, score, or NDJSON line by line. Knows no models.
+
+All but NDJSON are complete before their headers go out, so an error in the middle of a piece has its own status code.
+NDJSON is sent as the music is made; an error in the middle is its last line.
+"""
+
+import importlib.util
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import flask
+import numpy as np
+from werkzeug.exceptions import ClientDisconnected
+
+from music import audio, midi
+from music import notes as nt
+from music.errors import EncodingError, MissingDependency, MusicError
+from music.generation import Chunk
+from music.notes import Notes
+from music.plots.piano_roll import piano_roll
+from serving.api import problems
+from serving.api.requests import FORMATS, GenerateRequest
+from serving.middleware.concurrency import Turns
+
+MOST_SECONDS = 1800  # of sound, of a picture or a score; as MP3, the slowest, they take a core for about a minute
+MOST_SCORED = 8000  # notes of a score: 2.3 ms each
+_SOUNDING = Turns("sound", os.cpu_count() or 1, seconds=120)  # more would not be faster, but need more memory
+_DRAWING = Turns("pictures and scores", 1, seconds=120)  # neither matplotlib nor music21 is made for threads
+# who does it: for each thread that ever drew matplotlib keeps its fonts open, and for each that sounded OpenMP a thread
+_PEN = futures.ThreadPoolExecutor(1, "drawing")
+_PLAYERS = futures.ThreadPoolExecutor(os.cpu_count(), "sound")
+_PIECE = 2**16  # bytes of a file sent at once
+_COMPACT = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one for each line
+_log = logging.getLogger(__name__)
+
+
+def reply(request: GenerateRequest, chunks: Iterator[Chunk]) -> flask.Response:
+    """Answer in the format asked for. Raises what `chunks` raises: in a stream, only for the first of them."""
+    return _MAKERS[request.format](request, chunks)
+
+
+def _midi(request: GenerateRequest, chunks: Iterator[Chunk]) -> flask.Response:
+    pieces = list(chunks)
+    return _file(request, pieces, midi.write(np.concatenate(_parts(request, pieces))))
+
+
+def _sound(request: GenerateRequest, chunks: Iterator[Chunk]) -> flask.Response:
+    """WAV and MP3. They go through a file, as a WAV is 10 MB a minute."""
+    audio.check()  # before the music is made in vain
+    _check_length(request, request.seed)
+    pieces = list(chunks)
+    notes = np.concatenate(_parts(request, pieces))
+    _check_length(request, notes)
+    with ExitStack() as failing:
+        file = failing.enter_context(tempfile.TemporaryFile())
+        with _SOUNDING.take():
+            _PLAYERS.submit(audio.write, notes, file, request.format).result()
+        failing.pop_all()
+    response = _file(request, pieces, _sent(file))
+    response.content_length = file.seek(0, os.SEEK_END)
+    return response
+
+
+def _picture(request: GenerateRequest, chunks: Iterator[Chunk]) -> flask.Response:
+    """A piano roll, seed and continuation in two colours."""
+    _require("matplotlib", "plots", request)
+    _check_length(request, request.seed)
+    pieces = list(chunks)
+    seed, made = _parts(request, pieces)
+    _check_length(request, np.concatenate([seed, made]))
+    parts = {"seed": seed, "continuation": made} if len(seed) else made
+    with tempfile.TemporaryDirectory() as folder:
+        _drawn(piano_roll, parts, Path(folder, "roll.png"))
+        return _file(request, pieces, Path(folder, "roll.png").read_bytes())
+
+
+def _json(request: GenerateRequest, chunks: Iterator[Chunk]) -> flask.Response:
+    pieces = list(chunks)
+    made = np.concatenate([chunk.notes for chunk in pieces])
+    return _whole(request, pieces, dumps({
+        "model": _models(pieces),
+        "random_seed": request.settings.random_seed,
+        "ended": pieces[-1].ended,
+        **_longest_run(pieces[-1]),
+        "notes": _seed_notes(request) + as_json(made, _last_onset(request.seed)),
+    }) + "\n")  # fmt: skip
+
+
+def _ndjson(request: GenerateRequest, chunks: Iterator[Chunk]) -> flask.Response:
+    """The first line names the model and the random seed; the seed's notes come next, then a line per new note."""
+    first = next(chunks)
+    headers = _headers(request, first.model)
+    headers["X-Accel-Buffering"] = "no"  # a proxy in front should pass each line on as well
+    lines = _lines(request, first, chunks)
+    return flask.Response(lines, headers=headers, mimetype=FORMATS["ndjson"][0])
+
+
+def _lines(request: GenerateRequest, first: Chunk, rest: Iterator[Chunk]) -> Iterator[str]:
+    opening = [{"model": first.model, "random_seed": request.settings.random_seed}, *_seed_notes(request)]
+    onset = _last_onset(request.seed)
+    yield _joined([*opening, *as_json(first.notes, onset)])
+    last = first
+    try:
+        onset = _last_onset(first.notes, onset)
+        for chunk in rest:
+            change = [{"model": chunk.model}] if chunk.model != last.model else []
+            yield _joined(change + as_json(chunk.notes, onset))
+            last, onset = chunk, _last_onset(chunk.notes, onset)
+        yield _joined([{"end": last.ended, **_longest_run(last)}])
+    except ClientDisconnected:
+        return  # nobody hears us
+    except MusicError as error:
+        problems.note(error)
+        yield _joined([{"error": str(error), "status": problems.status_of(error)}])
+    except Exception as error:
+        problems.note(error)
+        _log.exception("a stream broke off")
+        yield _joined([{"error": "something broke on the server's side; its log says what", "status": 500}])
+
+
+def _score(request: GenerateRequest, chunks: Iterator[Chunk]) -> flask.Response:
+    """MusicXML."""
+    from music.notation import musicxml  # late, as only those who ask for one need what it brings along
+
+    musicxml.check()
+    _check_length(request, request.seed)
+    pieces = list(chunks)
+    notes = np.concatenate(_parts(request, pieces))
+    _check_length(request, notes)
+    if len(notes) > MOST_SCORED:
+        raise EncodingError(f"format 'musicxml': expected at most {MOST_SCORED:,} notes, got {len(notes):,}")
+    return _file(request, pieces, _drawn(musicxml.musicxml, notes))
+
+
+_MAKERS = {
+    "mid": _midi,
+    "json": _json,
+    "ndjson": _ndjson,
+    "wav": _sound,
+    "mp3": _sound,
+    "png": _picture,
+    "musicxml": _score,
+}
+
+
+def _drawn(draw: Callable, *args: Any) -> Any:
+    """What `draw` makes of these."""
+    with _DRAWING.take():
+        return _PEN.submit(draw, *args).result()
+
+
+def _require(package: str, extra: str, request: GenerateRequest) -> None:
+    """Raise MissingDependency, before the music is made in vain."""
+    if importlib.util.find_spec(package) is None:
+        raise MissingDependency(
+            f"format {request.format!r} needs {package}: `pip install 'cadenza[{extra}]'` on the server brings it"
+        )
+
+
+def _check_length(request: GenerateRequest, notes: Notes) -> None:
+    if nt.length(notes) > MOST_SECONDS:
+        raise EncodingError(
+            f"format {request.format!r}: expected at most {MOST_SECONDS:,} seconds of music, "
+            f"got {nt.length(notes):,.0f}; only MIDI and JSON may be longer"
+        )
+
+
+def _parts(request: GenerateRequest, pieces: list[Chunk]) -> tuple[Notes, Notes]:
+    """The seed, if it was asked for, and what was made, on the instrument that was asked for."""
+    seed = request.seed if request.include_seed else nt.empty()
+    made = np.concatenate([chunk.notes for chunk in pieces])
+    if request.program is None:
+        return seed, made
+    return nt.with_program(seed, request.program), nt.with_program(made, request.program)
+
+
+def _file(request: GenerateRequest, pieces: list[Chunk], body: bytes | Iterator[bytes]) -> flask.Response:
+    """A reply to be kept as a file, named by the model and the random seed that make it again."""
+    response = _whole(request, pieces, body)
+    name = f"{pieces[-1].model.replace('/', '-')}-{request.settings.random_seed}.{request.format}"
+    response.headers.set("Content-Disposition", "attachment", filename=name)
+    return response
+
+
+def _sent(file: BinaryIO) -> Iterator[bytes]:
+    """All of a file, which is closed at its end."""
+    with file:
+        file.seek(0)
+        while data := file.read(_PIECE):
+            yield data
+
+
+def _whole(request: GenerateRequest, pieces: list[Chunk], body: str | bytes | Iterator[bytes]) -> flask.Response:
+    headers = _headers(request, _models(pieces))
+    headers["X-Notes"] = str(sum(len(chunk.notes) for chunk in pieces))  # new ones, the seed's not counted
+    headers["X-Ended"] = str(pieces[-1].ended)
+    for run in _longest_run(pieces[-1]).values():
+        headers["X-Longest-Run"] = ", ".join(f"{name}={value}" for name, value in run.items())
+    return flask.Response(body, headers=headers, content_type=FORMATS[request.format][0])  # XML says its own charset
+
+
+def _headers(request: GenerateRequest, model: str) -> dict[str, str]:
+    return {"X-Random-Seed": str(request.settings.random_seed), "X-Model": model}
+
+
+def _longest_run(last: Chunk) -> dict[str, dict]:
+    """What the training set has of the piece, if somebody looked; no start where there is nothing."""
+    run = last.longest_run
+    if run is None:
+        return {}
+    place = {"start": round(float(run.start), 6), "seconds": round(float(run.seconds), 6)} if run.notes else {}
+    return {"longest_run": {"notes": run.notes, **place}}
+
+
+def _models(pieces: list[Chunk]) -> str:
+    """The model, or the models in their order where a new version came in the middle of the piece."""
+    return ", ".join(dict.fromkeys(chunk.model for chunk in pieces))
+
+
+def _seed_notes(request: GenerateRequest) -> list[dict]:
+    """The seed's notes, marked as such; none if they were not asked for."""
+    return [{**note, "seed": True} for note in as_json(request.seed)] if request.include_seed else []
+
+
+def as_json(notes: Notes, after: float | None = None) -> list[dict]:
+    """Notes as JSON objects; `after` is the onset before the first one, None where there is none."""
+    steps = np.diff(notes["start"], prepend=notes["start"][:1] if after is None else after)
+    times = (notes["start"], notes["end"], steps, notes["end"] - notes["start"])
+    columns = (notes["pitch"].tolist(), notes["velocity"].tolist(), *map(_seconds, times))  # a record at a time is slow
+    return [
+        {
+            "pitch": pitch,
+            "name": nt.name(pitch),
+            "start": start,
+            "end": end,
+            "velocity": velocity,
+            "step": step,
+            "duration": duration,
+        }
+        for pitch, velocity, start, end, step, duration in zip(*columns, strict=True)
+    ]
+
+
+def _last_onset(notes: Notes, before: float | None = None) -> float | None:
+    return float(notes["start"][-1]) if len(notes) else before
+
+
+def _seconds(values: np.ndarray) -> list[float]:
+    """To the microsecond: 0.1 + 0.2 is 0.3."""
+    return [round(value, 6) for value in values.tolist()]
+
+
+def dumps(value: dict) -> str:
+    return _COMPACT.encode(value)
+
+
+def _joined(lines: list[dict]) -> str:
+    return "".join(dumps(line) + "\n" for line in lines)

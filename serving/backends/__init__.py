@@ -1,0 +1,1 @@
+"""Where the model is: in this process, or behind a TF Serving."""

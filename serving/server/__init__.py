@@ -1,0 +1,1 @@
+"""gunicorn, and the worker that serves with it."""

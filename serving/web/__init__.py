@@ -1,0 +1,1 @@
+"""The page: its address, its template and its modules."""

@@ -1,0 +1,556 @@
+"""MIDI bytes ⇄ Notes against pretty_midi, the oracle, and against the pedal as a plain loop."""
+
+import io
+import os
+import warnings
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import mido
+import numpy as np
+import pretty_midi
+import pytest
+import symusic
+from hypothesis import given
+from hypothesis import strategies as st
+
+from music import midi
+from music import notes as nt
+from music.errors import MidiError
+from music.midi import parser
+from tests.robustness.fuzz.midi import read_or_refused
+from tests.support.strategies import law, midi_bytes, midi_files, notes, track
+
+MAESTRO = Path(
+    os.environ.get("MAESTRO_ZIP") or Path(__file__).parents[3] / "shared" / "data" / "maestro-v3.0.0-midi.zip"
+)
+SAME = 1e-6  # seconds
+
+
+# --- files by hand: a quarter is 480 ticks, half a second at the tempo that holds where a file sets none --------------
+
+
+def on(tick, pitch, velocity=80, channel=0):
+    return tick, mido.Message("note_on", note=pitch, velocity=velocity, channel=channel)
+
+
+def off(tick, pitch, channel=0):
+    return tick, mido.Message("note_off", note=pitch, channel=channel)
+
+
+def pedal(tick, value, channel=0):
+    return control(tick, 64, value, channel)
+
+
+def tempo(tick, quarters_per_minute):
+    return tick, mido.MetaMessage("set_tempo", tempo=round(6e7 / quarters_per_minute))
+
+
+def control(tick, controller, value=0, channel=0):
+    return tick, mido.Message("control_change", control=controller, value=value, channel=channel)
+
+
+def program(tick, number, channel=0):
+    return tick, mido.Message("program_change", program=number, channel=channel)
+
+
+def file(*tracks):
+    made = mido.MidiFile(ticks_per_beat=480)
+    made.tracks.extend(track(events) for events in tracks)
+    return midi_bytes(made)
+
+
+def oracle(data):
+    """pretty_midi's Notes, the pedal not folded; and its pedal events for each of its instruments."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of tempo events outside track 0, a case of its own below
+        read = pretty_midi.PrettyMIDI(io.BytesIO(data))
+    rows = [
+        (note.start, note.end, note.pitch, note.velocity, nt.DRUMS if instrument.is_drum else instrument.program)
+        for instrument in read.instruments
+        for note in instrument.notes
+    ]
+    return nt.from_tuples(rows), read.instruments
+
+
+def ordered(music):
+    return np.sort(music, order=["start", "pitch", "velocity", "end", "program"])
+
+
+def assert_same(ours, theirs):
+    """The same pitches, velocities and programs; times within a microsecond."""
+    assert len(ours) == len(theirs)
+    for name in ("pitch", "velocity", "program"):
+        assert ours[name].tolist() == theirs[name].tolist(), name
+    for name in ("start", "end"):
+        assert np.abs(ours[name] - theirs[name]).max(initial=0) < SAME, name
+
+
+def short(music):
+    """Notes as (start, end, pitch, velocity) in readable numbers."""
+    return [
+        (round(float(n["start"]), 4), round(float(n["end"]), 4), int(n["pitch"]), int(n["velocity"])) for n in music
+    ]
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+
+def test_a_tune_with_a_change_of_tempo():
+    tune = file(
+        [tempo(0, 120), tempo(480, 60)],
+        [on(0, 60, 70), off(240, 60), on(240, 64, 75), off(960, 64), on(480, 67), off(480 + 480, 67)],
+    )
+    assert short(midi.read(tune)) == [(0, 0.25, 60, 70), (0.25, 1.5, 64, 75), (0.5, 1.5, 67, 80)]
+
+
+@law
+@given(midi_files())
+def test_generated_files_read_as_pretty_midi_reads_them(data):
+    theirs, _ = oracle(data)
+    assert_same(ordered(midi.read(data, pedal=False)), ordered(theirs))
+
+
+def test_notes_are_sorted_by_start_and_pitch_whatever_their_track():
+    data = file([on(0, 72), off(480, 72)], [on(0, 48), off(480, 48), on(240, 50), off(300, 50)])
+    assert midi.read(data)["pitch"].tolist() == [48, 72, 50]
+
+
+def test_drums_and_programs_are_told_apart():
+    data = file([program(0, 40), on(0, 60), off(480, 60), on(0, 36, channel=9), off(480, 36, channel=9)])
+    assert midi.read(data)["program"].tolist() == [nt.DRUMS, 40]
+
+
+def test_a_note_of_no_length_is_no_note_and_the_pedal_gives_it_none():
+    data = file([pedal(0, 127), on(0, 60), off(0, 60), on(480, 62), off(600, 62), pedal(960, 0)])
+    assert short(midi.read(data)) == [(0.5, 1.0, 62, 80)]
+    assert oracle(data)[0]["pitch"].tolist() == [62]
+
+
+def test_a_file_without_notes_is_empty_music():
+    for data in (file(), file([]), file([tempo(0, 90), pedal(0, 127)])):
+        assert midi.read(data).tolist() == [] and midi.read(data).dtype == nt.NOTE
+
+
+# --- where symusic and pretty_midi differ by design -------------------------------------------------------------
+
+
+def test_the_first_release_of_a_key_ends_all_its_notes():
+    """on, on, off, off. As pretty_midi: the key is up. symusic goes first in, first out; then one release that is
+    missing in a file makes every later note of that key last until the release after its own."""
+    data = file([on(0, 60, 50), on(480, 60, 90), off(960, 60), off(1440, 60)])
+    assert short(midi.read(data)) == [(0, 1.0, 60, 50), (0.5, 1.0, 60, 90)]
+    assert short(oracle(data)[0]) == short(midi.read(data))
+    ticks = symusic.Score.from_midi(data).tracks[0].notes.numpy()
+    assert (ticks["time"] + ticks["duration"]).tolist() == [960, 1440]
+
+
+def test_one_release_that_is_missing_does_not_leave_later_notes_sounding():
+    strokes = [event for at in range(0, 9600, 960) for event in (on(at, 60), off(at + 240, 60))]
+    music = midi.read(file([on(0, 60, 50), *strokes]))
+    assert (music["end"] - music["start"]).max() == pytest.approx(0.25)
+
+
+def test_a_note_that_is_never_released_is_no_note():
+    """on, on, off. As symusic: a release is one note's, the first one's. pretty_midi makes two notes of it."""
+    data = file([on(0, 60, 50), on(480, 60, 90), off(960, 60)])
+    assert short(midi.read(data)) == [(0, 1.0, 60, 50)]
+    assert short(oracle(data)[0]) == [(0, 1.0, 60, 50), (0.5, 1.0, 60, 90)]
+
+
+def test_a_change_of_tempo_counts_in_whichever_track_it_stands():
+    """As symusic. Sequencers read tempo from every track of a file; pretty_midi only from the first, and warns."""
+    data = file([tempo(0, 120)], [on(0, 60), tempo(480, 60), off(960, 60)])
+    assert short(midi.read(data)) == [(0, 1.5, 60, 80)]
+    assert short(oracle(data)[0]) == [(0, 1.0, 60, 80)]
+
+
+def test_a_note_has_the_instrument_that_it_was_struck_with():
+    """As symusic. A program change under a held note: pretty_midi gives the note the instrument of its release."""
+    data = file([program(0, 0), on(0, 60), program(240, 40), off(480, 60)])
+    assert midi.read(data)["program"].tolist() == [0]
+    assert oracle(data)[0]["program"].tolist() == [40]
+
+
+# --- the pedal ---------------------------------------------------------------------------------------------------
+
+
+def test_the_pedal_holds_what_is_released_while_it_is_down():
+    data = file([on(0, 60), off(240, 60), pedal(120, 64), pedal(960, 63), on(1000, 64), off(1200, 64)])
+    assert short(midi.read(data)) == [(0, 1.0, 60, 80), (1.0417, 1.25, 64, 80)]
+    assert short(midi.read(data, pedal=False)) == [(0, 0.25, 60, 80), (1.0417, 1.25, 64, 80)]
+
+
+def test_a_pitch_struck_again_ends_the_note_that_the_pedal_held():
+    data = file([pedal(0, 127), on(0, 60), off(240, 60), on(480, 60), off(600, 60), pedal(960, 0)])
+    assert short(midi.read(data)) == [(0, 0.5, 60, 80), (0.5, 1.0, 60, 80)]
+
+
+def test_two_strokes_of_a_key_at_one_tick_both_last_on_the_pedal():
+    data = file([pedal(0, 127), on(0, 60, 50), on(0, 60, 90), off(240, 60), off(240, 60), on(480, 60), off(600, 60)])
+    assert short(midi.read(data)) == [(0, 0.5, 60, 50), (0, 0.5, 60, 90), (0.5, 0.625, 60, 80)]
+
+
+def test_a_pedal_never_released_holds_until_the_last_event():
+    data = file([pedal(0, 127), on(0, 60), off(240, 60), on(0, 64), off(960, 64)])
+    assert short(midi.read(data)) == [(0, 1.0, 60, 80), (0, 1.0, 64, 80)]
+
+
+def test_half_pedal_counts_from_64_and_shakes_count_as_lifts():
+    data = file([pedal(0, 80), on(0, 60), off(100, 60), pedal(240, 63), pedal(241, 100), pedal(960, 0)])
+    assert short(midi.read(data)) == [(0, 0.25, 60, 80)]
+
+
+def test_what_the_pedal_does_at_the_tick_of_a_release_counts():
+    """Down with the key's release holds the note; up with it does not; and of two at one tick the later one counts."""
+    caught = file([on(0, 60), off(240, 60), pedal(240, 127), pedal(960, 0)])
+    assert short(midi.read(caught)) == [(0, 1.0, 60, 80)]
+    lifted = file([pedal(0, 127), on(0, 60), off(240, 60), pedal(240, 0), pedal(480, 127), pedal(960, 0)])
+    assert short(midi.read(lifted)) == [(0, 0.25, 60, 80)]
+    both = file([pedal(0, 127), on(0, 60), off(240, 60), pedal(240, 0), pedal(240, 127), pedal(960, 0)])
+    assert short(midi.read(both)) == [(0, 1.0, 60, 80)]
+
+
+def test_the_pedal_does_not_hold_drums():
+    data = file([pedal(0, 127, 9), on(0, 36, channel=9), off(240, 36, channel=9), pedal(960, 0, 9)])
+    assert short(midi.read(data)) == [(0, 0.25, 36, 80)]
+
+
+def hold(played, pedals):
+    """The pedal as a plain loop over one instrument: [(start, end, pitch, velocity)] and [(time, value)] → notes."""
+    if not played:
+        return []
+    pedals = sorted(pedals, key=lambda event: event[0])
+    last = max([end for _, end, _, _ in played] + [time for time, _ in pedals])
+    held = []
+    for start, end, pitch, velocity in played:
+        down = False
+        for time, value in pedals:
+            if time <= end:
+                down = value >= parser.SUSTAIN
+        if down:
+            lifts = [time for time, value in pedals if time > end and value < parser.SUSTAIN]
+            again = [other for other, _, key, _ in played if key == pitch and other > start]
+            end = min([*lifts, *again, last])
+        held.append((start, end, pitch, velocity))
+    return held
+
+
+def held_oracle(data):
+    """pretty_midi's notes with the plain loop's pedal."""
+    rows = []
+    for instrument in oracle(data)[1]:
+        played = [(note.start, note.end, note.pitch, note.velocity) for note in instrument.notes]
+        pedals = [(c.time, c.value) for c in instrument.control_changes if c.number == parser.SUSTAIN]
+        program = nt.DRUMS if instrument.is_drum else instrument.program
+        rows += [(*note, program) for note in (played if instrument.is_drum else hold(played, pedals))]
+    return nt.from_tuples(rows)
+
+
+@law
+@given(midi_files())
+def test_the_pedal_is_folded_as_a_plain_loop_folds_it(data):
+    assert_same(ordered(midi.read(data)), ordered(held_oracle(data)))
+
+
+@law
+@given(midi_files())
+def test_the_pedal_moves_ends_only_and_only_later(data):
+    dry, wet = midi.read(data, pedal=False), midi.read(data)
+    assert (
+        wet[["start", "pitch", "velocity", "program"]].tolist()
+        == dry[["start", "pitch", "velocity", "program"]].tolist()
+    )
+    assert (wet["end"] >= dry["end"]).all()
+
+
+def test_on_the_pedal_a_key_struck_again_while_it_is_down_begins_anew():
+    """Else two notes of one string would sound together. Without the pedal at its release a note lasts until that."""
+    strokes = [on(0, 60), on(480, 60), off(960, 60), off(960, 60)]
+    assert short(midi.read(file([pedal(0, 127), *strokes, pedal(1440, 0)]))) == [(0, 0.5, 60, 80), (0.5, 1.5, 60, 80)]
+    assert short(midi.read(file([pedal(0, 127), *strokes, pedal(900, 0)]))) == [(0, 1.0, 60, 80), (0.5, 1.0, 60, 80)]
+
+
+def test_a_reset_of_all_controllers_lifts_the_pedal():
+    data = file([pedal(0, 127), on(0, 60), off(240, 60), control(480, 121, 127), on(960, 62), off(1200, 62)])
+    assert short(midi.read(data)) == [(0, 0.5, 60, 80), (1.0, 1.25, 62, 80)]
+    assert midi.inspect(data).pedal_presses == 1
+
+
+@pytest.mark.parametrize("controller", [120, 123])
+def test_a_silence_releases_what_is_down_on_its_channel(controller):
+    data = file([on(0, 60), on(0, 64), off(240, 64), on(0, 48, channel=1), control(480, controller), off(960, 48, 1),
+                 on(960, 60), off(1200, 60)])  # fmt: skip
+    notes, warnings = midi.read_mended(data)
+    assert short(notes) == [(0, 1.0, 48, 80), (0, 0.5, 60, 80), (0, 0.25, 64, 80), (1.0, 1.25, 60, 80)]
+    assert warnings == [] and midi.inspect(data).pedal_presses == 0
+    held = file([pedal(0, 127), on(0, 60), control(240, controller), pedal(960, 0)])  # as the pedal holds what keys do
+    assert short(midi.read(held)) == [(0, 1.0, 60, 80)]
+
+
+def test_pedal_and_program_are_their_own_tracks():
+    data = file([program(0, 40), pedal(0, 127), pedal(960, 0)], [on(0, 60), off(480, 60)])
+    notes, warnings = midi.read_mended(data)
+    assert short(notes) == [(0, 0.5, 60, 80)] and notes["program"].tolist() == [0]
+    assert warnings == ["track 1, channel 1: its pedal is not heard, as the channel's notes are in other tracks"]
+    assert midi.read_mended(file([pedal(0, 127, 1)], [on(0, 60), off(480, 60)]))[1] == []  # no notes to hold
+    assert midi.read_mended(file([pedal(0, 0)], [on(0, 60), off(480, 60)]))[1] == []
+
+
+def played(events):
+    """The events of one track as a plain loop: {channel: [(start, end, pitch, velocity)]}, the pedal not folded."""
+    waiting, notes = {}, {}
+    for tick, message in sorted(events, key=lambda event: event[0]):
+        channel = message.channel
+        if message.type == "note_on":
+            waiting.setdefault((channel, message.note), []).append((tick, message.velocity))
+        elif message.type == "note_off":
+            ended = [message.note] if waiting.get((channel, message.note)) else []
+        else:
+            silence = message.control in parser.SILENCES
+            ended = [key for (where, key), all in waiting.items() for _ in all if where == channel and silence]
+        if message.type != "note_on":
+            for key in ended:
+                start, velocity = waiting[channel, key].pop(0)
+                if tick > start:
+                    notes.setdefault(channel, []).append((start, tick, key, velocity))
+    return {
+        channel: [
+            (start, min(end for _, end, key, _ in these if key == pitch and end > start), pitch, velocity)
+            for start, _, pitch, velocity in these
+        ]
+        for channel, these in notes.items()
+    }
+
+
+scrambled = st.lists(
+    st.tuples(st.sampled_from([0, 0, 1, 3, 20]), st.integers(0, 1), st.sampled_from([60, 60, 60, 61]),
+              st.sampled_from([on, on, off, off, "pedal", "silence", "reset"]), st.integers(1, 127)),
+    min_size=20, max_size=60,
+)  # fmt: skip
+
+
+@law
+@given(scrambled)
+def test_strokes_of_one_key_that_overlap_are_read_as_a_plain_loop_reads_them(drawn):
+    tick, events = 0, []
+    for wait, channel, key, kind, number in drawn:
+        tick += wait
+        if kind == "pedal":
+            events.append(pedal(tick, number, channel))
+        elif kind in ("silence", "reset"):
+            events.append(control(tick, parser.SILENCES[key % 2] if kind == "silence" else 121, number, channel))
+        else:
+            events.append(on(tick, key, number, channel) if kind is on else off(tick, key, channel))
+    dry = played(events)
+    pedals = {
+        channel: [
+            (at, message.value if message.control == parser.SUSTAIN else 0)
+            for at, message in events
+            if message.type == "control_change" and message.control in (64, 121) and message.channel == channel
+        ]
+        for channel in dry
+    }
+    wet = {channel: hold(these, pedals[channel]) for channel, these in dry.items()}
+    data = file(events)
+    for found, expected in ((midi.read(data, pedal=False), dry), (midi.read(data), wet)):
+        rows = [(start / 960, end / 960, *rest) for these in expected.values() for start, end, *rest in these]
+        assert_same(ordered(found), ordered(nt.from_tuples(rows)))
+
+
+# --- writing -----------------------------------------------------------------------------------------------------
+
+
+@law
+@given(notes(lowest=0, highest=127, unit=0.0001), st.sampled_from([0, 40, nt.DRUMS]))
+def test_what_is_written_reads_within_a_tick(music, program):
+    music["program"] = program
+    music = _without_overlaps(music)
+    heard = midi.read(midi.write(music))
+    assert np.sort(heard["velocity"]).tolist() == np.sort(music["velocity"]).tolist()
+    heard, music = heard[np.argsort(heard["velocity"])], music[np.argsort(music["velocity"])]  # a velocity is a name
+    assert heard["pitch"].tolist() == music["pitch"].tolist()
+    assert (heard["program"] == program).all()
+    assert np.abs(heard["start"] - music["start"]).max(initial=0) <= 0.0005 + 1e-9
+    longer = heard["end"] - heard["start"] > 0.001 + 1e-9  # than the shortest note there is
+    assert np.abs(heard["end"] - music["end"])[longer].max(initial=0) <= 0.0005 + 1e-9
+
+
+def _without_overlaps(music):
+    """Notes of one pitch one after another, 2 ms apart at least: MIDI itself cannot tell such overlaps apart."""
+    free, kept = {}, []
+    for k, note in enumerate(music):
+        if note["start"] >= free.get(int(note["pitch"]), 0.0):
+            kept.append(k)
+            free[int(note["pitch"])] = note["end"] + 0.002
+    return music[kept]
+
+
+def test_a_pitch_struck_again_ends_the_note_before_and_no_other():
+    """MIDI cannot tell which of two notes a release is for: written as they are, the first would end both."""
+    music = nt.from_tuples([(0, 10, 60), (1, 2, 64), (8, 20, 60), (9, 9.5, 60, 80, 40)])
+    heard = midi.read(midi.write(music))
+    expected = nt.from_tuples([(0, 8, 60), (1, 2, 64), (8, 20, 60), (9, 9.5, 60, 80, 40)])
+    assert short(heard) == short(expected)
+
+
+def test_writing_rounded_times_changes_nothing_any_more():
+    music = nt.from_tuples([(0.0, 0.25, 60), (0.25, 1.5, 64, 33), (0.25, 0.251, 67, 127, 40)])
+    once = midi.read(midi.write(music))
+    assert short(once) == short(music)
+    assert midi.write(once) == midi.write(music)
+
+
+@pytest.mark.parametrize("start", [0.0, 0.0005, 0.0015, 0.0025, 1.0005])
+def test_the_shortest_note_lasts_one_tick(start):
+    heard = midi.read(midi.write(nt.from_tuples([(start, start, 60)])))
+    assert len(heard) == 1
+    assert heard["end"] - heard["start"] == pytest.approx([0.001])
+
+
+def test_empty_music_is_a_file_without_notes():
+    assert len(midi.read(midi.write(nt.empty()))) == 0
+
+
+def test_pretty_midi_reads_what_we_write():
+    music = nt.from_tuples(
+        [(0.0, 0.25, 60), (0.25, 1.5, 64, 33), (1.0, 1.001, 67, 127, 40), (1.0, 2.0, 36, 99, nt.DRUMS)]
+    )
+    assert_same(ordered(oracle(midi.write(music))[0]), ordered(music))
+
+
+# --- what is in a file -------------------------------------------------------------------------------------------
+
+
+def test_inspect_tells_instruments_tempos_pedal_and_length():
+    data = file(
+        [tempo(0, 120), tempo(960, 60)],
+        [
+            program(0, 0),
+            pedal(0, 127),
+            pedal(10, 90),
+            on(0, 60),
+            off(480, 60),
+            pedal(480, 0),
+            pedal(600, 127),
+            pedal(960, 0),
+        ],
+        [program(0, 40, 1), on(0, 72, channel=1), off(1440, 72, channel=1)],
+    )
+    summary = midi.inspect(data)
+    assert summary.instruments == [("Acoustic Grand Piano", 1), ("Violin", 1)]
+    assert summary.tempos == [(0.0, 120.0), (1.0, 60.0)]
+    assert summary.pedal_presses == 2
+    assert summary.seconds == pytest.approx(2.0)
+    assert summary.ticks_per_quarter == 480
+    assert summary.notes.tolist() == midi.read(data).tolist()
+
+
+def test_a_file_that_sets_no_tempo_has_120():
+    assert midi.inspect(file([on(0, 60), off(480, 60)])).tempos == [(0.0, 120.0)]
+
+
+# --- what is not MIDI --------------------------------------------------------------------------------------------
+
+WHOLE = file([tempo(0, 120)], [on(tick, 60 + tick // 480) for tick in range(0, 4800, 480)], [on(0, 40), off(4800, 40)])
+HEADER = b"MThd\0\0\0\6\0\1\0\1"  # type 1, one track; the division follows
+DAY = 24 * 3600 * 960  # ticks
+END_OF_TRACK = b"MTrk\0\0\0\4\0\xff\x2f\0"
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    {
+        "nothing": (b"", "begin with b'MThd', got b''"),
+        "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(100), "got b'\\\\x89PNG'"),
+        "text": (b"Dear pianist, here is my piece.", "got b'Dear'"),
+        "RIFF around MIDI": (b"RIFF" + bytes(16) + WHOLE, "got b'RIFF'"),
+        "four bytes": (b"MThd", "header"),
+        "division 0": (HEADER + b"\0\0" + END_OF_TRACK, "positive number of ticks per quarter in bytes 12-13, got 0"),
+        "a header without a division": (
+            b"MThd\0\0\0\4\0\1\0\1" + END_OF_TRACK, "at least 6 bytes in it, got 4, which do not say how long a tick is"
+        ),
+        "an empty header": (b"MThd\0\0\0\0" + END_OF_TRACK, "at least 6 bytes in it, got 0"),
+        "7 frames a second": (HEADER + b"\xf9\x28" + END_OF_TRACK, "24, 25, 29 or 30 frames .* got 7 and 40"),
+        "no ticks a frame": (HEADER + b"\xe7\0" + END_OF_TRACK, "some ticks a frame in bytes 12-13, got 25 and 0"),
+        "a note of more than a day": (file([on(0, 60), off(DAY + 480, 60)]), "ends after 8.64e\\+04 s"),
+    }.values(),
+    ids=lambda value: f"{value!r:.25}",
+)  # fmt: skip
+def test_what_is_not_midi_is_an_error_that_says_so(data, says):
+    with pytest.raises(MidiError, match=says):
+        midi.read(data)
+    with pytest.raises(MidiError):
+        midi.inspect(data)
+
+
+def test_of_a_file_cut_short_the_notes_before_the_cut_are_read_and_the_cut_is_told():
+    whole = midi.read(WHOLE).tolist()
+    counts = []
+    for length in range(14, len(WHOLE)):
+        music, warnings = midi.read_mended(WHOLE[:length])
+        assert set(music.tolist()) <= set(whole) and warnings
+        counts.append(len(music))
+    assert counts == sorted(counts) and counts[-1] == len(whole) == 1
+    assert midi.read_mended(WHOLE)[1] == ["notes: 10 are struck and never released; they are left out"]
+
+
+@pytest.mark.parametrize("length", range(14))
+def test_a_file_cut_inside_its_header_is_an_error(length):
+    with pytest.raises(MidiError, match="header is cut" if length >= 4 else "expected it to begin"):
+        midi.read(WHOLE[:length])
+
+
+@law
+@given(st.data())
+def test_damaged_bytes_are_an_error_or_music_never_anything_else(data):
+    damaged = bytearray(data.draw(st.sampled_from([WHOLE, END_OF_TRACK, HEADER + b"\1\xe0" + END_OF_TRACK])))
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    read_or_refused(bytes(damaged))
+
+
+# --- MAESTRO -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not MAESTRO.exists(), reason=f"{MAESTRO.name} is not here; MAESTRO_ZIP can say where it is")
+def test_100_performances_of_maestro_read_as_pretty_midi_reads_them():
+    """Evenly over the archive. All that may differ is a note that the file never releases: one, in one of them."""
+    same = 0
+    for data in _performances(12):
+        ours, theirs = ordered(midi.read(data, pedal=False)), ordered(oracle(data)[0])
+        if len(ours) == len(theirs):
+            same += 1
+        else:
+            have = {(round(n["start"], 5), n["pitch"], n["velocity"]) for n in ours}
+            released = np.array([(round(n["start"], 5), n["pitch"], n["velocity"]) in have for n in theirs])
+            assert Counter(theirs["pitch"][~released].tolist()) == _never_released(data)
+            theirs = theirs[released]
+        assert_same(ours, theirs)
+    assert same >= 100
+
+
+@pytest.mark.skipif(not MAESTRO.exists(), reason=f"{MAESTRO.name} is not here; MAESTRO_ZIP can say where it is")
+def test_the_pedal_of_maestro_is_folded_as_a_plain_loop_folds_it():
+    """The shortest of the performances: the loop is slow."""
+    for data in sorted(_performances(12), key=len)[:5]:
+        assert_same(ordered(midi.read(data)), ordered(held_oracle(data)))
+
+
+def _performances(every):
+    with zipfile.ZipFile(MAESTRO) as archive:
+        names = sorted(name for name in archive.namelist() if name.endswith((".midi", ".mid")))
+        for name in names[::every]:
+            yield archive.read(name)
+
+
+def _never_released(data):
+    """How many strokes of each key have no release, one by one; a release of a key that is up releases nothing."""
+    down = Counter()
+    for message in mido.merge_tracks(mido.MidiFile(file=io.BytesIO(data)).tracks):
+        if message.type == "note_on" and message.velocity:
+            down[message.note] += 1
+        elif message.type in ("note_on", "note_off") and down[message.note]:
+            down[message.note] -= 1
+    return +down

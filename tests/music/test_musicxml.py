@@ -1,0 +1,244 @@
+"""Scores: what is written, read back by music21, and pages of it."""
+
+import subprocess
+import sys
+import warnings
+from collections import Counter
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from music import __main__ as cli
+from music import midi
+from music import notes as nt
+from music.errors import EncodingError, MissingDependency, SettingError
+from music.examples.nocturne import nocturne
+from music.notation import engraving
+from music.notation.musicxml import musicxml
+from music.notes import DRUMS
+from tests.music.test_beats import file
+
+music21 = pytest.importorskip("music21")
+ROOT = Path(__file__).parents[2]
+
+
+def read(made):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # music21's own
+        return music21.converter.parse(made, format="musicxml")
+
+
+def pitches(made):
+    """What begins to sound. (music21's stripTies loses a tie wherever a second voice moves below it.)"""
+    found = Counter()
+    for sign in read(made).flatten().notes:
+        for note in sign.notes if sign.isChord else (sign,):
+            found[note.pitch.midi] += note.tie is None or note.tie.type == "start"
+    return found
+
+
+def full_bars(made):
+    """Every voice of every bar is as long as the bar: (bar's quarters, voice's quarters) where it is not."""
+    root = ElementTree.fromstring(made)
+    wrong, bar, divisions = [], 0.0, 1
+    for measure in root.iter("measure"):
+        voices = Counter()
+        for element in measure:
+            if element.tag == "attributes":
+                divisions = int(element.findtext("divisions") or divisions)
+                if (time := element.find("time")) is not None:
+                    bar = 4 * int(time.findtext("beats")) / int(time.findtext("beat-type"))
+            elif element.tag == "note" and element.find("chord") is None:
+                voices[element.findtext("staff"), element.findtext("voice")] += int(element.findtext("duration"))
+        length = bar if measure.get("implicit") != "yes" else voices.most_common()[0][1] / divisions
+        wrong += [(length, ticks / divisions) for ticks in voices.values() if abs(ticks / divisions - length) > 1e-6]
+    return wrong
+
+
+def written(made):
+    """(offset in quarters, quarters, names) of every chord of a score, ties joined."""
+    flat = read(made).stripTies().flatten()
+    return sorted(
+        (float(flat.elementOffset(s)), float(s.quarterLength), tuple(p.nameWithOctave for p in s.pitches))
+        for s in flat.notes
+    )
+
+
+def test_a_file_on_its_own_grid_comes_back_exactly():
+    rows = [(0.5, 0.5, 61), (1, 2, 66), (1, 2, 69), (3, 2, 73), (5, 1 / 3, 74), (16 / 3, 2 / 3, 73), (6, 3, 66)]
+    rows += [(0, 3, 42), (3, 1.5, 45), (4.5, 1.5, 49), (6, 3, 42)]
+    data = file(rows, times=[(0, 3, 4)], keys=[(0, 9)])  # A major
+    made = musicxml(midi.read(data), midi.grid(data), "Study")
+    assert written(made) == [
+        (0.0, 3.0, ("F#2",)),
+        (0.5, 0.5, ("C#4",)),
+        (1.0, 2.0, ("F#4", "A4")),
+        (3.0, 1.5, ("A2",)),
+        (3.0, 2.0, ("C#5",)),
+        (4.5, 1.5, ("C#3",)),
+        (5.0, pytest.approx(1 / 3), ("D5",)),
+        (pytest.approx(16 / 3), pytest.approx(2 / 3), ("C#5",)),
+        (6.0, 3.0, ("F#2",)),
+        (6.0, 3.0, ("F#4",)),
+    ]
+    back = read(made)
+    upper = back.parts[0].getElementsByClass("Measure")
+    assert [m.number for m in upper] == [1, 2, 3]
+    assert upper[0].timeSignature.ratioString == "3/4"
+    assert upper[0].keySignature.sharps == 3
+    assert back.metadata.movementName == "Study"
+    assert full_bars(made) == []
+
+
+def test_a_note_is_tied_over_the_bar():
+    data = file([(0, 3, 60), (3, 3, 64), (6, 2, 67)], times=[(0, 4, 4)])
+    made = musicxml(midi.read(data), midi.grid(data))
+    ties = [(s.pitch.name, s.tie.type) for s in read(made).flatten().notes if s.tie]
+    assert ties == [("E", "start"), ("E", "stop")]
+    assert [row[:2] for row in written(made)] == [(0.0, 3.0), (3.0, 3.0), (6.0, 2.0)]
+
+
+def test_the_same_notes_give_the_same_bytes_and_the_nocturne_its_key():
+    made = musicxml(nocturne(), title="Nocturne")
+    assert made == musicxml(nocturne(), title="Nocturne")
+    back = read(made)
+    assert back.parts[0].recurse().getElementsByClass("KeySignature")[0].sharps == -4
+    assert pitches(made) == Counter(nocturne()["pitch"].tolist())
+    assert full_bars(made) == []
+    names = {p.name for s in back.flatten().notes for p in s.pitches}
+    assert {"F-", "E", "A-", "D-"} <= names and not names & {"G#", "C#", "D#", "A#"}
+
+
+EDGES = {
+    "one note": [(0.0, 0.5, 60)],
+    "all at the same time": [(1.0, 2.0, pitch) for pitch in range(21, 109)],
+    "one pitch many times at once": [(1.0, 2.0 + k, 60) for k in range(4)],
+    "ten minutes long": [(0.0, 600.0, 48), (1.0, 601.0, 72), (2.0, 3.0, 60)],
+    "dense": [(0.01 * k, 0.01 * k + 0.5, 40 + k % 40) for k in range(300)],
+    "an hour between": [(0.0, 1.0, 60), (3600.0, 3601.0, 64)],
+    "extremes": [(0.0, 1.0, 0), (0.0, 1.0, 127), (0.5, 1.0, 1), (1.0, 2.0, 126)],
+    "very short": [(0.1 * k, 0.1 * k + 0.001, 60 + k) for k in range(12)],
+    "late": [(5000.0, 5000.5, 60), (5000.5, 5001.0, 62)],
+    "same start and end": [(0.0, 0.0, 60), (0.5, 0.5, 61)],
+}
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_any_notes_can_be_written(name):
+    notes = nt.from_tuples(EDGES[name])
+    made = musicxml(notes)
+    assert pitches(made) == Counter(notes["pitch"].tolist())
+    assert full_bars(made) == []
+
+
+_NOTES = st.lists(
+    st.tuples(st.floats(0, 12), st.floats(0.001, 5), st.integers(0, 127), st.integers(1, 127)), min_size=1, max_size=25
+)
+
+
+@settings(max_examples=8, deadline=None)
+@given(_NOTES)
+def test_the_pitches_of_random_notes_come_back(rows):
+    notes = nt.from_tuples([(start, start + length, pitch, velocity) for start, length, pitch, velocity in rows])
+    made = musicxml(notes)
+    assert pitches(made) == Counter(notes["pitch"].tolist())
+    assert full_bars(made) == []
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 30), st.integers(30, 90)), min_size=1, max_size=25))
+def test_the_pitches_of_notes_on_a_grid_come_back(rows):
+    data = file([(at / 6, length / 6, pitch) for at, length, pitch in rows], times=[(0, 6, 8), (3, 4, 4)])
+    notes = midi.read(data)
+    made = musicxml(notes, midi.grid(data))
+    assert pitches(made) == Counter(notes["pitch"].tolist())
+    assert full_bars(made) == []
+
+
+def test_nothing_to_write_is_an_error():
+    with pytest.raises(EncodingError, match="no notes to write"):
+        musicxml(nt.empty())
+    with pytest.raises(EncodingError, match="drums"):
+        musicxml(nt.from_tuples([(0.0, 1.0, 38, 80, DRUMS)]))
+
+
+def test_a_library_that_is_missing_is_named(monkeypatch):
+    for name in ("music21", "verovio", "typst"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingDependency, match=r"music21.*pip install 'cadenza\[score\]'"):
+        musicxml(nocturne())
+    with pytest.raises(MissingDependency, match=r"verovio.*pip install 'cadenza\[score\]'"):
+        engraving.svg(b"<score-partwise/>")
+
+
+# --- pages -------------------------------------------------------------------------------------------------------
+
+
+def test_pages(tmp_path, capsys):
+    song = tmp_path / "nocturne.mid"
+    song.write_bytes(midi.write(nt.sort(np.concatenate([nt.shift(nocturne(), 34.0 * k) for k in range(4)]))))
+    for name, begins in (("a.musicxml", b"<?xml"), ("a.svg", b"<svg"), ("a.png", b"\x89PNG"), ("a.pdf", b"%PDF")):
+        assert cli.run(["score", str(song), str(tmp_path / name), "--title", "Two pages"]) == 0
+        assert (tmp_path / name).read_bytes().startswith(begins)
+    assert (tmp_path / "a-2.png").read_bytes().startswith(b"\x89PNG")
+    assert b"Two pages" in (tmp_path / "a.svg").read_bytes()
+    assert b"Two pages" not in (tmp_path / "a-2.svg").read_bytes()
+    assert str(tmp_path / "a-2.svg") in capsys.readouterr().out
+
+
+def test_pages_are_the_same_every_time_and_have_a_tempo():
+    made = musicxml(nt.excerpt(nocturne(), 0, 8), title="Again & again")
+    (page,) = engraving.svg(made)
+    assert engraving.svg(made) == [page]
+    assert "♩".encode() in page and b"Again &amp; again" in page
+    with pytest.raises(EncodingError):
+        engraving.svg(b"nothing")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.mid", "x.pdf"], "missing.mid: No such file"),
+        (["song.mid", "x.doc"], "expected a name that ends in .musicxml, .svg, .png, .pdf"),
+        (["song.mid", "x.pdf", "--start", "1000"], "no note begins in that part"),
+        (["text.mid", "x.pdf"], "not a MIDI file"),
+        (["drums.mid", "x.pdf"], "no notes to write"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    Path("song.mid").write_bytes(midi.write(nt.from_tuples([(0.0, 1.0, 60)])))
+    Path("text.mid").write_text("la la la")
+    Path("drums.mid").write_bytes(midi.write(nt.from_tuples([(0.0, 1.0, 38, 80, DRUMS)])))
+    assert cli.run(["score", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not Path("x.pdf").exists()
+
+
+def test_formats():
+    assert engraving.format_of("a.PDF") == "pdf"
+    with pytest.raises(SettingError):
+        engraving.format_of("musicxml")
+
+
+def test_music21_is_quiet_and_writes_no_settings(tmp_path):
+    program = (
+        "from music import notes as nt\nfrom music.examples.nocturne import nocturne\n"
+        "from music.notation.musicxml import musicxml\n"
+        "musicxml(nt.excerpt(nocturne(), 0, 3))\nimport sys; print('tkinter' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=ROOT,
+        env={"HOME": str(tmp_path), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("False\n", "")
+    assert list(tmp_path.iterdir()) == []

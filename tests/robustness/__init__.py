@@ -1,0 +1,1 @@
+"""Tests of damage, attacks, load and kills."""

@@ -1,0 +1,1 @@
+"""A recipe and a dataset → a run folder with checkpoints, metrics and a report."""

@@ -1,0 +1,247 @@
+"""A model as a table and as a diagram, and what it plays beside real music. For people; no run depends on it.
+
+The table finds layers by looking at a model's attributes, so that of new ones is told without a change here; the
+diagram has words of its own for the inputs, cores and heads that there are.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import keras
+import numpy as np
+
+from music.analysis import statistics
+from music.encodings.columns import FIRST
+from music.notes import Notes
+from music.plots import charts, style
+from music.plots.style import COLOURS, INK, words
+from trainer.model import EventModel
+from trainer.model.heads import ChainHeads, RegressionHeads
+from trainer.model.inputs import Embedded, OneHot, Values
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def compare(generated: Notes | Sequence[Notes], real: Notes | Sequence[Notes], path: str | os.PathLike) -> None:
+    """Draw how pitch, velocity, step and duration are distributed in generated music, beside real music.
+
+    Args:
+        generated, real: a piece each, or several. Raises MusicError where there are no notes.
+    """
+    sets = {"real": real, "generated": generated}
+    pieces = {name: [some] if isinstance(some, np.ndarray) else list(some) for name, some in sets.items()}
+    charts.distributions({name: statistics.of(some) for name, some in pieces.items()}, path)
+
+
+# --- the table ---------------------------------------------------------------------------------------------------
+
+
+def summary(model: EventModel) -> str:
+    """A table of a model's layers: name, kind, what comes out for B pieces of T rows, parameters; and their total."""
+    rows = list(_rows(model, 0))
+    wide, kind = (max(len(row[k]) for row in rows) for k in (0, 1))
+    lines = [f"{name:{wide}}  {what:{kind}}  {shape:<13} {count:>12}" for name, what, shape, count in rows]
+    head = f"{'layer':{wide}}  {'kind':{kind}}  {'output':<13} {'parameters':>12}"
+    total = model.count_params()
+    fixed = total - sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+    told = f"{total:,} parameters, {total * 4 / 1e6:.1f} MB as float32" + (f"; {fixed:,} not trained" * (fixed > 0))
+    return "\n".join([head, "-" * len(head), *lines, "-" * len(head), told]) + "\n"
+
+
+def _rows(layer, depth: int) -> Iterator[tuple[str, str, str, str]]:
+    """A line for each layer inside a layer of ours, deeper ones moved to the right; those of Keras are not opened."""
+    inside = list(_inside(layer))
+    for each in inside:
+        own = type(each).__module__.startswith("keras.")
+        yield "  " * depth + each.name, _kind(each), _shape(each), f"{each.count_params():,}" if own else ""
+        if not own:
+            yield from _rows(each, depth + 1)
+    rest = layer.count_params() - sum(each.count_params() for each in inside)
+    if rest:
+        yield "  " * depth + "(its own)", "", "", f"{rest:,}"
+
+
+def _inside(layer) -> Iterator[keras.layers.Layer]:
+    """The layers among a layer's attributes, in lists and dicts too, in the order they were made."""
+    for name, value in vars(layer).items():
+        values = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+        if not name.startswith("_"):
+            yield from (each for each in values if isinstance(each, keras.layers.Layer))
+
+
+def _kind(layer) -> str:
+    kind = type(layer).__name__
+    return f"{kind} {layer.rate:g}" if isinstance(layer, keras.layers.Dropout) else kind
+
+
+def _shape(layer) -> str:
+    """What comes out of a layer that knows its width."""
+    known = [getattr(layer, name) for name in ("units", "output_dim", "width") if hasattr(layer, name)]
+    width = known[0] if known else layer.weights[0].shape[-1] if layer.weights else None
+    return f"(B, T, {width})" if width and layer.name != "heads" else ""
+
+
+# --- the diagram -------------------------------------------------------------------------------------------------
+
+_WIDE, _GAP, _BETWEEN = 1.72, 0.5, 0.24  # inches: a box, and what is beside and below it
+_LINE, _PAD, _LOOP = 0.2, 0.12, 0.62  # inches: a line of text, around a box's text, the room for a memory's loop
+_TINTS = {"row": INK, "input": COLOURS[5], "memory": COLOURS[0], "dense": COLOURS[2], "head": COLOURS[1]}
+
+
+class _Box(NamedTuple):
+    """One thing of a diagram: what it is, a few words in lines, and what its memory holds, if it has one."""
+
+    kind: str
+    title: str
+    lines: tuple[str, ...] = ()
+    memory: str = ""
+
+    @property
+    def tall(self) -> float:
+        return _LINE * (1 + len(self.lines)) + 2 * _PAD
+
+
+def diagram(model: EventModel, card: dict, path: str | os.PathLike) -> None:
+    """Draw a model from a row of music to the next one, from left to right, with what each layer remembers.
+
+    Args:
+        card: its `recipe` and `about` are the title.
+        path: the picture to write.
+    """
+    names, sizes = model.encoding.names, model.encoding.sizes
+    row = [_Box("row", name, (f"{size - FIRST:,} values",)) for name, size in zip(names, sizes, strict=True)]
+    chained = isinstance(model.heads, ChainHeads)
+    stages = [row, [_input(model)], *([box] for box in _core(model)), _heads(model)]
+    tall = max(max(_height(stage), stage[0].tall + 2 * _LOOP if stage[0].memory else 0) for stage in stages)
+    wide = len(stages) * (_WIDE + _GAP) + _GAP
+    low = -max(map(_height, stages)) / 2 - 0.45  # where the way back runs
+    figure, axes = style.canvas((0, wide), (low - 0.35, tall / 2 + 1.0))
+    title = f"{card['recipe']}: {model.count_params():,} parameters"
+    axes.text(_GAP, tall / 2 + 0.75, words(title), fontsize=13, color=INK)
+    axes.text(_GAP, tall / 2 + 0.5, words(style.clip(card.get("about", ""), int(wide * 12))), fontsize=9, color=INK)
+    for number, stage in enumerate(stages):
+        left = _GAP + number * (_WIDE + _GAP)
+        _stage(axes, stage, left, chained and number == len(stages) - 1)
+        if number:
+            _arrow(axes, (left - _GAP + 0.1 * (number == 1), 0), (left - 0.1 * (stage is stages[-1]), 0))
+    for caption, left, stage in (("the row heard", _GAP, stages[0]), ("the next row", wide - _GAP - _WIDE, stages[-1])):
+        _frame(axes, caption, left, _height(stage))
+    _again(axes, wide, _height(stages[0]) / 2, _height(stages[-1]) / 2, low)
+    style.save(figure, path)
+
+
+def _input(model: EventModel) -> _Box:
+    """What the core hears of a row."""
+    heard = model.inputs_
+    if isinstance(heard, Embedded):
+        sounding = ("what still sounds",) if heard.tables else ()
+        each = f"{len(heard.embeddings)} × {heard.embeddings[0].output_dim}"
+        return _Box("input", "embedding", (each, *sounding, f"Dense {heard.width}", _parameters(heard)))
+    if isinstance(heard, OneHot):
+        return _Box("input", "one-hot", (f"{heard.width:,} wide",))
+    if isinstance(heard, Values):
+        return _Box("input", "values", (f"{heard.width} number{'s' * (heard.width > 1)}", "times in seconds"))
+    return _Box("input", type(heard).__name__, (_parameters(heard),))
+
+
+def _core(model: EventModel) -> list[_Box]:
+    """A box a layer."""
+    core = model.core
+    if not hasattr(core, "lstms"):
+        return [_Box("memory", type(core).__name__, (f"{core.units} wide", _parameters(core)), "state")]
+    residual = ("residual, normed",) if hasattr(core, "norms") else ()
+    dropout = (f"dropout {core.dropout.rate:g}",) if core.dropout.rate else ()
+    boxes = [
+        _Box("memory", f"LSTM {lstm.units}", (*residual, *dropout, _parameters(lstm)), f"h, c: 2 × {lstm.units}")
+        for lstm in core.lstms
+    ]
+    return boxes + [
+        _Box("dense", f"Dense {dense.units}", ("ReLU", _parameters(dense))) for dense in getattr(core, "dense", [])
+    ]
+
+
+def _heads(model: EventModel) -> list[_Box]:
+    """A box a column: how it is drawn."""
+    heads, boxes = model.heads, []
+    for k, (name, size) in enumerate(zip(model.encoding.names, model.encoding.sizes, strict=True)):
+        lines: tuple[str, ...] = (f"softmax: {size - FIRST:,}{'' if k else ' and the end'}",)
+        if isinstance(heads, RegressionHeads) and k:
+            lines = ("a number: regression",)
+        if isinstance(heads, ChainHeads) and name == "duration":
+            lines = (*lines, "or ends with one of", f"the last {heads.slots} notes")
+        boxes.append(_Box("head", name, lines))
+    boxes[-1] = boxes[-1]._replace(lines=(*boxes[-1].lines, f"heads: {_parameters(heads)}"))
+    return boxes
+
+
+def _parameters(layer) -> str:
+    count = layer.count_params()
+    return f"{count / 1e6:.1f} M parameters" if count >= 1e6 else f"{count:,} parameters"
+
+
+def _stage(axes: "Axes", boxes: list[_Box], left: float, chained: bool) -> None:
+    """Boxes below each other, their middle at 0; of a chain with arrows from each to the next."""
+    from matplotlib.patches import FancyBboxPatch
+
+    top = _height(boxes) / 2
+    for number, box in enumerate(boxes):
+        low, colour = top - box.tall, _TINTS[box.kind]
+        axes.add_patch(
+            FancyBboxPatch(
+                (left, low), _WIDE, box.tall, boxstyle="round,pad=0,rounding_size=0.08", edgecolor=colour,
+                facecolor=[*_rgb(colour), 0.18], linewidth=1.4,
+            )
+        )  # fmt: skip
+        middle = left + _WIDE / 2
+        for line, text in enumerate((box.title, *box.lines)):
+            at = top - _PAD - _LINE * (line + 0.5)
+            size, weight = (8, "normal") if line else (11, "bold")
+            axes.text(middle, at, words(text), ha="center", va="center", color=INK, fontsize=size, weight=weight)
+        if box.memory:
+            _arrow(axes, (middle + 0.45, top), (middle - 0.45, top), bend=0.8)
+            axes.text(middle, top + 0.4, box.memory, ha="center", va="bottom", fontsize=8, color=INK)
+        if chained and number:
+            _arrow(axes, (middle, top + _BETWEEN), (middle, top))
+        top = low - _BETWEEN
+
+
+def _height(boxes: list[_Box]) -> float:
+    return sum(box.tall for box in boxes) + _BETWEEN * (len(boxes) - 1)
+
+
+def _frame(axes: "Axes", caption: str, left: float, tall: float) -> None:
+    """What belongs together: the columns of a row."""
+    from matplotlib.patches import FancyBboxPatch
+
+    frame = FancyBboxPatch((left - 0.1, -tall / 2 - 0.1), _WIDE + 0.2, tall + 0.2, "round,pad=0,rounding_size=0.12")
+    frame.set(edgecolor=INK, facecolor="none", linewidth=0.8, linestyle=":")
+    axes.add_patch(frame)
+    axes.text(left + _WIDE / 2, tall / 2 + 0.14, caption, ha="center", va="bottom", fontsize=9, color=INK)
+
+
+def _again(axes: "Axes", wide: float, first: float, last: float, low: float) -> None:
+    """The way back, from the last frame's lower edge to the first one's: what is drawn is heard next."""
+    right, left = wide - _GAP - _WIDE / 2, _GAP + _WIDE / 2
+    axes.plot([right, right, left], [-last - 0.1, low, low], color=INK, linewidth=1.2)
+    _arrow(axes, (left, low), (left, -first - 0.1))
+    told = "the row that was drawn is the next one heard"
+    axes.text(wide / 2, low - 0.06, told, ha="center", va="top", fontsize=9, color=INK)
+
+
+def _arrow(axes: "Axes", start: tuple[float, float], end: tuple[float, float], bend: float = 0.0) -> None:
+    from matplotlib.patches import FancyArrowPatch
+
+    style = f"arc3,rad={bend}"
+    axes.add_patch(
+        FancyArrowPatch(
+            start, end, arrowstyle="-|>", mutation_scale=11, color=INK, connectionstyle=style, shrinkA=0, shrinkB=1
+        )
+    )
+
+
+def _rgb(colour: str) -> tuple[float, ...]:
+    from matplotlib.colors import to_rgb
+
+    return to_rgb(colour)

@@ -1,0 +1,314 @@
+"""Heads: a hidden vector → the distribution of one event, as likelihood of a given row or as a draw.
+
+p(row | h) is the product over columns of p(column | h, the columns before it): one recurrent step a note, small dense
+layers inside it. Every function works for any leading dimensions: (B, T) in training, (B,) when drawing.
+
+B batch, T time, F columns, D width, C classes of a column, S slots.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from music.encodings import Encoding, NoteRows
+from music.encodings.columns import BEGIN, CELL, END, FIRST
+from trainer import devices
+from trainer.model import held_notes
+from trainer.model.repetition import LONGEST
+from trainer.model.sampling import choose
+from trainer.model.xla import Dense
+from trainer.recipe import RecipeError
+
+_OUT = -1e9  # the logit of what can't be
+
+
+class ChainHeads(keras.layers.Layer):
+    """One head a column, in the encoding's order.
+
+    Once the step is known, what sounds is moved on by it. The duration may point: it is a mixture of a softmax over
+    its classes and of 'ends with that note', for each of the last S notes and the longest one that sound. With `recall`
+    the pitch may point, too: to what followed the last time that these pitches sounded, up to so many notes ago.
+    """
+
+    def __init__(self, encoding: NoteRows, hidden: int, slots: int, dropout: float, recall: int = 0, **kwargs):
+        super().__init__(**kwargs)
+        self.recall = recall
+        self.names, self.sizes, self.hidden, self.slots = encoding.names, encoding.sizes, hidden, slots
+        self.tables = held_notes.Tables(encoding)
+        self.grid = _log_cells(encoding)
+        self.hear = {n: Dense(hidden, name=f"{n}_hear") for n in self.names}
+        self.context = {n: Dense(hidden, use_bias=False, name=f"{n}_context") for n in self.names}
+        self.told = {
+            (n, m): keras.layers.Embedding(self.sizes[j], hidden, name=f"{n}_told_{m}")
+            for k, n in enumerate(self.names)
+            for j, m in enumerate(self.names[:k])
+        }
+        self.score = {n: Dense(size, name=f"{n}_score") for n, size in zip(self.names, self.sizes, strict=True)}
+        self.point = Dense(slots + 2, name="duration_point")
+        self.repeat = Dense(2, name="pitch_repeat") if recall else None
+        self.dropout = keras.layers.Dropout(dropout)
+        self.masks = [_mask(size, first=k == 0) for k, size in enumerate(self.sizes)]
+
+    def build(self, shape):
+        context = 2 * (self.slots + 1)
+        sizes = {"pitch": context + 4 * self.tables.pitches, "duration": context + 2}
+        for name in self.names:
+            self.hear[name].build((None, shape[-1]))
+            self.context[name].build((None, sizes.get(name, context)))
+            self.score[name].build((None, self.hidden))
+        for table in self.told.values():
+            table.build()
+        self.point.build((None, self.hidden))
+        if self.repeat:
+            self.repeat.build((None, self.hidden + LONGEST + 1))
+        self.built = True
+
+    def nll(self, h, rows, sounding, training=False):
+        """Nats of each column of given rows, on the evaluation's grid: (…, D), int32 (…, F), state → float32 (…, F).
+
+        PAD and BEGIN rows count nothing, and of an END row only the first column.
+        """
+        nats = []
+        columns = [rows[..., k] for k in range(len(self.names))]
+        heard = self._heard(sounding)
+        for k in range(len(columns)):
+            if k == self.tables.step + 1:
+                heard = self._heard(self._after_step(sounding, columns))
+            log_p, pointer = self._column(k, h, columns, heard, training)
+            target = columns[k]
+            at = ops.take_along_axis(log_p, target[..., None], axis=-1)[..., 0]
+            if pointer is not None:
+                gate, ids = pointer
+                hit = ops.where(ids == target[..., None], gate[..., 1:], _OUT)
+                at = ops.logaddexp(gate[..., 0] + at, ops.logsumexp(hit, axis=-1))
+            nats.append(_counted(ops.take(self.grid[k], target) - at, rows, k))
+        return ops.stack(nats, axis=-1)
+
+    def draw(self, h, noise, sounding, temperature, top_p, min_p):
+        """Draw one row: (B, D), float32 (B, F) in [0, 1), state, (B,) each → int32 (B, F)."""
+        drawn: list = []
+        heard = self._heard(sounding)
+        for k, size in enumerate(self.sizes):
+            if k == self.tables.step + 1:
+                heard = self._heard(self._after_step(sounding, drawn))
+            log_p, pointer = self._column(k, h, drawn, heard, False)
+            if pointer is not None:
+                gate, ids = pointer
+                share = ops.one_hot(ids, size) * ops.exp(gate[..., 1:])[..., None]  # (B, P, C)
+                log_p = ops.log(ops.exp(gate[..., :1] + log_p) + ops.sum(share, axis=-2) + 1e-30)
+                log_p = ops.where(self.masks[k] < 0, _OUT, log_p)
+            column = choose(log_p, noise[:, k], temperature, top_p, min_p)
+            drawn.append(ops.where(drawn[0] == END, END, column) if k else column)
+        return ops.stack(drawn, axis=-1)
+
+    def _after_step(self, sounding, columns):
+        """What still sounds once the step is known."""
+        return held_notes.later(sounding, self.tables.to_cells(columns[self.tables.step], self.tables.step))
+
+    def _heard(self, sounding) -> dict:
+        """What the columns are told of what sounds; the same for all of them until the step is known."""
+        told = {
+            "slot_features": held_notes.slot_features(sounding),
+            "pitch_features": held_notes.pitch_features(sounding),
+        }
+        return sounding | told | {"left": held_notes.slot_left(sounding)}
+
+    def _column(self, k: int, h, columns, heard, training):
+        """Column k's log probabilities (…, C), and where it may point to, P classes: log weights (…, 1 + P), the
+        softmax's own first, and ids (…, P). A duration may point to the ends of S notes and the longest, a pitch to
+        what followed the last time."""
+        name = self.names[k]
+        context = [heard["slot_features"]]
+        if name == "pitch":
+            context.append(heard["pitch_features"])
+        if name == "duration":  # does this pitch sound already?
+            mine = columns[self.tables.pitch][..., None] - FIRST == np.arange(self.tables.pitches, dtype="i4")
+            left = ops.sum(ops.where(mine, heard["ringing"], 0.0), axis=-1, keepdims=True)
+            context.append(ops.concatenate([ops.log1p(left), ops.cast(left > 0, "float32")], axis=-1))
+        x = self.hear[name](h) + self.context[name](ops.concatenate(context, axis=-1))
+        for j in range(k):
+            x = x + self.told[name, self.names[j]](columns[j])
+        x = self.dropout(ops.gelu(x), training=training)
+        log_p = ops.log_softmax(self.score[name](x) + self.masks[k], axis=-1)
+        if name == "pitch" and self.repeat:
+            told, run = heard["next"][..., None], ops.one_hot(heard["run"], LONGEST + 1)
+            repeat = self.repeat(ops.concatenate([x, run], axis=-1))
+            repeat = ops.concatenate([repeat[..., :1], ops.where(told > 0, repeat[..., 1:], _OUT)], axis=-1)
+            return log_p, (ops.log_softmax(repeat, axis=-1), told)
+        if name != "duration":
+            return log_p, None
+        left = heard["left"]
+        point = self.point(x)
+        point = ops.concatenate([point[..., :1], ops.where(left > 0, point[..., 1:], _OUT)], axis=-1)
+        return log_p, (ops.log_softmax(point, axis=-1), self.tables.to_ids(left))
+
+
+class IndependentHeads(keras.layers.Layer):
+    """A softmax a column, none told of the others."""
+
+    tables = None
+
+    def __init__(self, encoding: Encoding, **kwargs):
+        super().__init__(**kwargs)
+        self.grid = _log_cells(encoding)
+        self.score = [
+            Dense(size, name=f"{name}_score") for name, size in zip(encoding.names, encoding.sizes, strict=True)
+        ]
+        self.masks = [_mask(size, first=k == 0) for k, size in enumerate(encoding.sizes)]
+
+    def build(self, shape):
+        for score in self.score:
+            score.build(shape)
+        self.built = True
+
+    def nll(self, h, rows, sounding, training=False):
+        """As ChainHeads.nll."""
+        nats = []
+        for k, (score, mask) in enumerate(zip(self.score, self.masks, strict=True)):
+            nats.append(_counted(ops.take(self.grid[k], rows[..., k]) - _log_p(score(h) + mask, rows[..., k]), rows, k))
+        return ops.stack(nats, axis=-1)
+
+    def draw(self, h, noise, sounding, temperature, top_p, min_p):
+        """As ChainHeads.draw."""
+        drawn: list = []
+        for k, (score, mask) in enumerate(zip(self.score, self.masks, strict=True)):
+            column = choose(score(h) + mask, noise[:, k], temperature, top_p, min_p)
+            drawn.append(ops.where(drawn[0] == END, END, column) if k else column)
+        return ops.stack(drawn, axis=-1)
+
+
+class RegressionHeads(keras.layers.Layer):
+    """A softmax for the first column, and one number for each of the others, fitted by its mean squared error.
+
+    Its likelihood reads a number as a normal distribution around the prediction, truncated at 0, of the training
+    residuals' standard deviation: `sigma`, which follows them while it trains and is stored with the weights. It is
+    the mass over the note's cell of 10 ms. A draw is the prediction itself; temperature is for the softmax alone.
+    """
+
+    tables = None
+    follow = 0.99  # of the residuals' mean square that is kept in each batch
+
+    def __init__(self, encoding: NoteRows, weights, pressure: float, **kwargs):
+        super().__init__(**kwargs)
+        if len(weights) != len(encoding.names):
+            raise RecipeError(f"regression.weights: expected one for each of {encoding.names}, got {weights}")
+        if any(column.spacing != "linear" or not column.is_time for column in encoding.columns[1:]):
+            raise RecipeError(f"regression: expected linear times behind the first column, got {encoding.names}")
+        self.columns, self.loss_weights, self.pressure = encoding.columns, np.array(weights, "f4"), pressure
+        self.mask = _mask(encoding.sizes[0], first=True)
+        self.score = Dense(encoding.sizes[0], name=f"{encoding.names[0]}_score")
+        self.value = Dense(len(self.columns) - 1, name="value")
+
+    def build(self, shape):
+        self.score.build(shape)
+        self.value.build(shape)
+        self.sigma = self.add_weight(
+            name="sigma", shape=(len(self.columns) - 1,), initializer="ones", trainable=False, dtype="float32"
+        )
+        self.built = True
+
+    def nll(self, h, rows, sounding, training=False):
+        """As ChainHeads.nll."""
+        first = rows[..., 0]
+        nats = [_counted(-_log_p(self.score(h) + self.mask, first), rows, 0)]
+        predicted = ops.maximum(self.value(h), 0.0)
+        for k in range(1, len(self.columns)):
+            nats.append(_counted(-log_mass(self._seconds(rows, k), predicted[..., k - 1], self.sigma[k - 1]), rows, k))
+        return ops.stack(nats, axis=-1)
+
+    def loss(self, h, rows, sounding):
+        """What training makes small instead of nats, weighted: (…, D), int32 (…, F) → float32 (…, F)."""
+        first = rows[..., 0]
+        losses = [_counted(-_log_p(self.score(h) + self.mask, first), rows, 0)]
+        predicted = self.value(h)
+        notes = ops.cast(first >= FIRST, "float32")
+        for k in range(1, len(self.columns)):
+            guess = predicted[..., k - 1]
+            below = ops.maximum(-guess, 0.0)
+            losses.append(notes * ((guess - self._seconds(rows, k)) ** 2 + self.pressure * below))
+        self._follow(predicted, rows, notes)
+        return ops.stack(losses, axis=-1) * self.loss_weights
+
+    def draw(self, h, noise, sounding, temperature, top_p, min_p):
+        """As ChainHeads.draw."""
+        first = choose(self.score(h) + self.mask, noise[:, 0], temperature, top_p, min_p)
+        predicted = self.value(h)
+        drawn = [first]
+        for k, column in enumerate(self.columns[1:]):
+            place = ops.round((predicted[:, k] - column.low) / (column.high - column.low) * (column.size - 1))
+            least = 1 if column.name == "duration" and column.low == 0 else 0  # no note of no length
+            ids = ops.cast(ops.clip(place, least, column.size - 1), "int32") + FIRST
+            drawn.append(ops.where(first == END, END, ids))
+        return ops.stack(drawn, axis=-1)
+
+    def _seconds(self, rows, k: int):
+        """Column k of rows as seconds, 0 where there is no note."""
+        column = self.columns[k]
+        return ops.take(np.concatenate([np.zeros(FIRST), column.values]).astype("f4"), rows[..., k])
+
+    def _follow(self, predicted, rows, notes):
+        """Move sigma towards this batch's residuals."""
+        seconds = ops.stack([self._seconds(rows, k) for k in range(1, len(self.columns))], axis=-1)
+        squares = notes[..., None] * (ops.maximum(predicted, 0.0) - seconds) ** 2
+        axes = tuple(range(len(squares.shape) - 1))
+        mean = devices.total(ops.sum(squares, axis=axes)) / ops.maximum(devices.total(ops.sum(notes)), 1.0)
+        self.sigma.assign(ops.sqrt(self.follow * self.sigma**2 + (1 - self.follow) * ops.stop_gradient(mean)))
+
+
+_NODES, _WEIGHTS = (values.astype("f4") for values in np.polynomial.legendre.leggauss(5))
+
+
+def log_mass(seconds, mean, sigma):
+    """Log of the mass over the 10 ms cell of `seconds` of a normal distribution truncated at 0; mean >= 0.
+
+    By Gauss and Legendre's rule on logarithms, which is exact enough and finite however far away the cell lies.
+    """
+    cell = ops.round(seconds / CELL)
+    sigma = ops.maximum(sigma, CELL / 2)  # the rule is exact for what is no narrower; nor is the grid finer
+    low, high = ops.maximum(cell - 0.5, 0.0) * CELL, (cell + 0.5) * CELL
+    at = (low + high)[..., None] / 2 + (high - low)[..., None] / 2 * _NODES
+    z = (at - mean[..., None]) / sigma
+    log_density = -0.5 * z**2 - ops.log(sigma) - float(np.log(np.sqrt(2 * np.pi)))
+    above = 0.5 * (1 + ops.erf(mean / sigma * float(np.sqrt(0.5))))  # the share that truncation leaves: a half or more
+    log_cell = ops.log((high - low) / 2)
+    return ops.logsumexp(log_density + np.log(_WEIGHTS), axis=-1) + log_cell - ops.log(above)
+
+
+def _log_p(logits, target):
+    """Log probability of a class: (…, C), int32 (…) → (…)."""
+    return ops.take_along_axis(ops.log_softmax(logits, axis=-1), target[..., None], axis=-1)[..., 0]
+
+
+def _counted(nats, rows, k: int):
+    """0 where column k of a row counts nothing: of PAD and BEGIN, and of END but in the first column."""
+    return ops.where(rows[..., k] >= (FIRST if k else END), nats, 0.0)
+
+
+def _log_cells(encoding: Encoding) -> list[np.ndarray]:
+    """For each class of each column the log of its cells: a bin of n cells, each has the n-th part of its probability.
+
+    Raises RecipeError for bins finer than the grid: a softmax over them has no likelihood on it that could be summed
+    class by class.
+    """
+    if not isinstance(encoding, NoteRows):
+        return [np.zeros(size, "f4") for size in encoding.sizes]
+    for column in encoding.columns:
+        if column.is_time and np.diff(column.values).min() < 0.999 * CELL:
+            raise RecipeError(f"column {column.name}: expected bins of 10 ms or more for a softmax, got finer ones")
+    return [np.concatenate([np.zeros(FIRST), np.log(column.cells)]).astype("f4") for column in encoding.columns]
+
+
+def _mask(size: int, first: bool) -> np.ndarray:
+    """PAD and BEGIN are never drawn, END by the first column alone."""
+    mask = np.zeros(size, "f4")
+    mask[: BEGIN + 1 if first else FIRST] = _OUT
+    return mask
+
+
+def build(spec: dict, encoding: Encoding) -> keras.layers.Layer:
+    """The heads that a card describes. Raises RecipeError for those that need columns of notes, and get symbols."""
+    spec = dict(spec)
+    if spec["kind"] != "independent" and not isinstance(encoding, NoteRows):
+        raise RecipeError(f"heads {spec['kind']}: expected an encoding of notes, got {encoding.names}")
+    kinds = {"chain": ChainHeads, "independent": IndependentHeads, "regression": RegressionHeads}
+    return kinds[spec.pop("kind")](encoding, **spec, name="heads")
