@@ -28,7 +28,7 @@ check: .venv/ready
 serve: .venv/ready
 	$(BIN)/python -m serving --port $(PORT)
 
-# Made again, not to be edited: what stands in docs/examples and in the README.
+# Made again, not to be edited: docs/examples, which the README links to.
 examples: sound
 	$(BIN)/python -m infra.demo.examples --output docs/examples
 
@@ -36,7 +36,7 @@ examples: sound
 soak: sound
 	nice -n 19 $(BIN)/python -m benchmarks.soak --minutes 60
 
-# All that README.md, docs/lab-book.md and models/MODEL_CARD.md tell of a model, once more: nats on both splits, how like
+# All that docs/benchmarks.md and models/MODEL_CARD.md tell of a model, once more: nats on both splits, how like
 # real music it plays (and out/listen/index.html), whether it copies, examples.
 MODEL ?= models/performance/1
 DATA ?= data/maestro

@@ -1,7 +1,7 @@
 """Mixed load on two front ends, with a look at memory, threads and descriptors every minute; fails if one grows, if a
 piece stays in flight when nobody asks, or if none comes through in the last third.
 
-    nice -n 19 python -m benchmarks.soak --minutes 60          `make soak`: the hour of docs/RELIABILITY.md
+    nice -n 19 python -m benchmarks.soak --minutes 60          `make soak`: the hour of docs/reliability.md
     python -m benchmarks.soak --minutes 2 --every 10
 
 One has the shipped model in its process, the other asks the tests' model server, which goes away for a second every
