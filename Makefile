@@ -55,7 +55,7 @@ PIANIST ?= runs/pianist
 BACKEND ?= $(if $(shell grep -m 1 -o amx_bf16 /proc/cpuinfo),tensorflow,jax)
 PIANIST_1 = --recipe performance --set core.units=256 --set core.layers=2 --set core.dropout=0.0 --set core.ordered=True \
   --set heads.hidden=512 --set heads.dropout=0.0 --set heads.recall=1024 --set training.window=128 --set training.batch=16 \
-  --set training.steps=500 --set training.epochs=25 --set training.rate=0.005 --set training.warmup=200 \
+  --set training.steps=500 --set training.epochs=18 --set training.rate=0.005 --set training.warmup=200 \
   --set training.floor=0.1 --set training.average=0.995 --set training.validation=256 --set training.keep=5
 
 pianist: .venv/ready
