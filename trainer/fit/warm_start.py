@@ -17,6 +17,7 @@ from music.errors import RecordError
 from music.generation import Card
 from music.storage import checksums
 from trainer import model, recipe, run_folder
+from trainer.fit import widening
 from trainer.recipe import Recipe
 
 _ORDERS = (("inputs", "core", "heads"), ("core", "heads", "inputs"))  # of the parts in lists of weights
@@ -68,7 +69,8 @@ class Start:
         own = run_folder.weights(into)
         if lost := self.weights.keys() - own.keys():
             raise RecordError(f"{self.path}: {', '.join(sorted(lost))}: the model to be trained has no such weights")
-        run_folder.load_weights(into, own | self.weights, self.path)
+        wide = widening.widen(self.weights, {name: array.shape for name, array in own.items()}, seed=0)
+        run_folder.load_weights(into, own | wide, self.path)
         return sorted(own.keys() - self.weights.keys())
 
 
