@@ -20,7 +20,8 @@ UNIMPORTABLE = {"serving/server/gunicorn.conf.py", "infra/images/checks.py"}
 
 def modules() -> list[str]:
     """List the checkout's modules, as paths from its root."""
-    return sorted(file.relative_to(ROOT).as_posix() for name in PACKAGES for file in (ROOT / name).rglob("*.py"))
+    files = [ROOT / "cadenza.py", *(file for name in PACKAGES for file in (ROOT / name).rglob("*.py"))]
+    return sorted(file.relative_to(ROOT).as_posix() for file in files)
 
 
 def data() -> list[str]:
@@ -33,7 +34,7 @@ def data() -> list[str]:
 def unpacked(tmp_path_factory) -> Path:
     """Build the wheel of a copy of the checkout, without a network, and unpack it."""
     source, wheels, folder = (tmp_path_factory.mktemp(name) for name in ("source", "wheels", "unpacked"))
-    for name in ("setup.py", "pyproject.toml"):
+    for name in ("setup.py", "pyproject.toml", "cadenza.py"):
         shutil.copy(ROOT / name, source)
     for name in PACKAGES:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -49,7 +50,7 @@ def test_every_module_is_in_the_wheel(unpacked):
 
 
 def test_every_package_says_that_it_is_one():
-    folders = {(ROOT / path).parent for path in modules()}
+    folders = {(ROOT / path).parent for path in modules()} - {ROOT}
     assert [str(folder) for folder in folders if not (folder / "__init__.py").is_file()] == []
 
 
@@ -60,7 +61,7 @@ def test_the_data_is_in_the_wheel(unpacked):
 
 
 def test_nothing_else_is_in_the_wheel(unpacked):
-    assert {path.name for path in unpacked.iterdir() if path.suffix != ".dist-info"} == set(PACKAGES)
+    assert {path.name for path in unpacked.iterdir() if path.suffix != ".dist-info"} == {"cadenza.py", *PACKAGES}
 
 
 def test_every_module_can_be_imported_from_the_wheel(unpacked, tmp_path):

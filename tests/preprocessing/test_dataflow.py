@@ -53,6 +53,8 @@ def dataflow(bucket, monkeypatch):
     with serving(service) as address:
         for name in ("GCE_METADATA_HOST", "GCE_METADATA_IP", "GCE_METADATA_ROOT"):
             monkeypatch.setenv(name, address)
+        # google-auth reads the address when it is imported, so it is set there as well
+        monkeypatch.setattr("google.auth.compute_engine._metadata._GCE_METADATA_HOST", address)
         monkeypatch.chdir(ROOT)
         yield service
 
