@@ -1,11 +1,11 @@
-"""Ideas one by one: small models of one recipe, trained on equally many notes, compared with the first of them.
+"""Compare ideas: small models of one recipe, each with other settings, trained on equally many notes.
 
     python -m benchmarks.ablations QUEUE --data data/maestro --out runs/ablations [--pid FILE]  # trains what is missing
     python -m benchmarks.ablations QUEUE --out runs/ablations --table                           # prints the table
 
 QUEUE is a text file with an idea a line, its name and what it sets: `wider: core.units=192 heads.hidden=192`. A line
-may also set `order=pitch,step,velocity,duration`, and what is no part of a recipe: `pieces=48`, trained on so many
-pieces of the split; `carry=1`, windows follow each other through whole pieces, the state going from one to the next
+may also set `order=pitch,step,velocity,duration`, and what is no part of a recipe: `pieces=48` trains on so many
+pieces of the split; with `carry=1` windows follow each other through whole pieces and the state is carried along
 (benchmarks/carrying.py). The first line is the baseline, whose settings all the others have too. Each idea is trained
 with three random seeds, a seed's windows being the same for all ideas (of one length, not carried), and measured as
 `trainer evaluate` does, on the first pieces of the validation split that have at most 3,000 notes.
@@ -32,61 +32,63 @@ OUTSIDE = ("pieces", "carry")  # settings that are no part of a recipe
 
 
 def ideas(queue: Path) -> dict[str, list[str]]:
-    """Name → settings, the baseline's included, in the file's order."""
-    found: dict[str, list[str]] = {}
+    """Read the queue: name → settings, the baseline's included, in the file's order."""
+    settings_of: dict[str, list[str]] = {}
     for line in queue.read_text().splitlines():
         name, colon, settings = line.partition("#")[0].partition(":")
         if colon:
-            shared = next(iter(found.values()), [])
-            found[name.strip()] = [*shared, *settings.split()]
-    return found
+            shared = next(iter(settings_of.values()), [])
+            settings_of[name.strip()] = [*shared, *settings.split()]
+    return settings_of
 
 
 def results(out: Path) -> list[dict]:
+    """Read the lines of the runs that are done."""
     path = out / "results.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def missing(name: str, out: Path) -> list[int]:
+    """List the random seeds that an idea has no run of."""
     done = {line["seed"] for line in results(out) if line["name"] == name}
     return [seed for seed in SEEDS if seed not in done]
 
 
 def chosen(recipe_name: str, settings: list[str]):
-    """The recipe with these settings, but for those of OUTSIDE."""
+    """Load a recipe with these settings, but without those of OUTSIDE."""
     from trainer import recipe
 
-    made = recipe.load(recipe_name)
+    variant = recipe.load(recipe_name)
     for setting in settings:
         if setting.partition("=")[0] in OUTSIDE:
             continue
         if setting.startswith("order="):
-            columns = {column.name: column for column in made.encoding.columns}
-            made = replace(made, encoding=type(made.encoding)(*(columns[n] for n in setting[6:].split(","))))
+            columns = {column.name: column for column in variant.encoding.columns}
+            variant = replace(variant, encoding=type(variant.encoding)(*(columns[n] for n in setting[6:].split(","))))
         else:
-            made = recipe.override(made, setting)
-    return made
+            variant = recipe.override(variant, setting)
+    return variant
 
 
 def outside(settings: list[str]) -> dict[str, float]:
-    """What is set that is no part of a recipe; 0 where it is not."""
-    given = dict(setting.split("=", 1) for setting in settings)
-    return {name: float(given.get(name, 0)) for name in OUTSIDE}
+    """Read the settings of OUTSIDE; 0 where one is not set."""
+    values = dict(setting.split("=", 1) for setting in settings)
+    return {name: float(values.get(name, 0)) for name in OUTSIDE}
 
 
 def short(corpus):
-    """Only its pieces of up to LONGEST notes: side by side, a long one is waited for by all."""
+    """Drop the pieces of more than LONGEST notes: side by side, all wait for a long one."""
     return only(corpus, np.flatnonzero(corpus.counts <= LONGEST))
 
 
-def only(corpus, kept: np.ndarray):
-    """Only these pieces of it."""
-    corpus.index, corpus.sizes, corpus.counts = corpus.index[kept], corpus.sizes[kept], corpus.counts[kept]
+def only(corpus, pieces: np.ndarray):
+    """Drop all pieces but these."""
+    corpus.index, corpus.sizes, corpus.counts = corpus.index[pieces], corpus.sizes[pieces], corpus.counts[pieces]
     return corpus
 
 
 def train(name: str, settings: list[str], args: argparse.Namespace) -> None:
-    """An idea's missing runs, one after the other, with one compiled model."""
+    """Train an idea's missing runs, one after the other, with one compiled model."""
     import keras
 
     from benchmarks import carrying
@@ -110,17 +112,17 @@ def train(name: str, settings: list[str], args: argparse.Namespace) -> None:
         windows_of_all = len(data.cuts(corpus, spec.training.window, np.random.default_rng(0)))
     steps = round(args.notes / (np.sum(corpus.sizes + 2) / windows_of_all * spec.training.batch))
     spec = replace(spec, training=replace(spec.training, steps=steps, epochs=1))
-    made = model.build(recipe.to_card(spec))
-    made.compile(optimizer=loop.optimizer(spec, 1))
-    made.optimizer.build(made.trainable_variables)
-    nothing = [keras.ops.convert_to_numpy(variable) for variable in made.optimizer.variables]
-    card = {"schema": 1, **recipe.to_card(spec), "state": made.state_spec}
-    live = signatures.Live(made, card)
-    step = carrying.stepper(made) if extra["carry"] else made.train_on_batch
+    network = model.build(recipe.to_card(spec))
+    network.compile(optimizer=loop.optimizer(spec, 1))
+    network.optimizer.build(network.trainable_variables)
+    untrained = [keras.ops.convert_to_numpy(variable) for variable in network.optimizer.variables]
+    card = {"schema": 1, **recipe.to_card(spec), "state": network.state_spec}
+    live = signatures.Live(network, card)
+    step = carrying.stepper(network) if extra["carry"] else network.train_on_batch
     for seed in missing(name, args.out):
         keras.utils.set_random_seed(seed)
-        made.set_weights(model.build(card).get_weights())
-        for variable, value in zip(made.optimizer.variables, nothing, strict=True):
+        network.set_weights(model.build(card).get_weights())
+        for variable, value in zip(network.optimizer.variables, untrained, strict=True):
             variable.assign(value)
         numbers = replace(spec.training, seed=seed)
         windows = (carrying.Windows if extra["carry"] else data.Windows)(corpus, spec.encoding, numbers)
@@ -129,7 +131,7 @@ def train(name: str, settings: list[str], args: argparse.Namespace) -> None:
             batch = windows[number]
             notes += int((batch[0][:, :, 0] >= FIRST).sum())
             step(*batch)
-        run_folder.load_weights(made, run_folder.weights(made) | checkpoints.averages(made), "the average")
+        run_folder.load_weights(network, run_folder.weights(network) | checkpoints.averages(network), "the average")
         seconds = time.process_time() - started
         score = likelihood.evaluate(live, Card.parse(json.dumps(card)), validation, args.pieces)
         line = {
@@ -138,7 +140,7 @@ def train(name: str, settings: list[str], args: argparse.Namespace) -> None:
             "nats": round(score.nats, 4),
             **{column: round(value, 4) for column, value in score.columns.items()},
             "notes": notes,
-            "parameters": made.count_params(),
+            "parameters": network.count_params(),
             "notes_per_cpu_second": round(notes / seconds),
             "validation_notes": score.rows,
             "settings": settings,
@@ -149,7 +151,7 @@ def train(name: str, settings: list[str], args: argparse.Namespace) -> None:
 
 
 def table(names: list[str], lines: list[dict]) -> str:
-    """Markdown: each idea beside the first, whose own figures stand in the first row."""
+    """Write the table in Markdown: the first idea's figures, and each other's difference from them."""
     by_name = {name: {line["seed"]: line for line in lines if line["name"] == name} for name in names}
     columns = ("nats", "step", "pitch", "velocity", "duration")
     rows = [
@@ -157,17 +159,17 @@ def table(names: list[str], lines: list[dict]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     base = by_name[names[0]]
-    for name, mine in by_name.items():
-        common = sorted(set(mine) & set(base))
+    for name, by_seed in by_name.items():
+        common = sorted(set(by_seed) & set(base))
         if not common:
             continue
-        ours, theirs = ([[one[s][c] for c in columns] for s in common] for one in (mine, base))
-        shown = np.array(ours) if name == names[0] else np.array(ours) - np.array(theirs)
-        mean, sign = shown.mean(0), "" if name == names[0] else "+"
-        error = shown.std(0, ddof=1) / np.sqrt(len(common)) if len(common) > 1 else np.full(5, np.nan)
+        figures, baseline = ([[one[s][c] for c in columns] for s in common] for one in (by_seed, base))
+        values = np.array(figures) if name == names[0] else np.array(figures) - np.array(baseline)
+        mean, sign = values.mean(0), "" if name == names[0] else "+"
+        error = values.std(0, ddof=1) / np.sqrt(len(common)) if len(common) > 1 else np.full(5, np.nan)
         cells = [f"{m:{sign}.3f} ± {e:.3f}" for m, e in zip(mean, error, strict=True)]
-        speed = np.median([mine[s]["notes_per_cpu_second"] for s in common])
-        size = mine[common[0]]["parameters"]
+        speed = np.median([by_seed[s]["notes_per_cpu_second"] for s in common])
+        size = by_seed[common[0]]["parameters"]
         rows.append(f"| {name} | {' | '.join(cells)} | {size:,} | {speed:,.0f} |")
     return "\n".join(rows)
 
@@ -178,8 +180,8 @@ def main() -> int:
     parser.add_argument("--data", default="data/maestro")
     parser.add_argument("--out", default=Path("runs/ablations"), type=Path)
     parser.add_argument("--recipe", default="performance")
-    parser.add_argument("--notes", type=int, default=NOTES, help="that each run is trained on")
-    parser.add_argument("--pieces", type=int, default=PIECES, help="of the validation split")
+    parser.add_argument("--notes", type=int, default=NOTES, help="to train on in each run (default: %(default)s)")
+    parser.add_argument("--pieces", type=int, default=PIECES, help="of validation (default: %(default)s)")
     parser.add_argument("--backend", choices=["tensorflow", "jax"], default="tensorflow")
     parser.add_argument("--pid", type=Path, help="where to write the id of this process group")
     parser.add_argument("--table", action="store_true")
@@ -196,13 +198,13 @@ def main() -> int:
         args.pid.write_text(f"{os.getpgrp()}\n")
     one_thread = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
     quiet = {"KERAS_BACKEND": args.backend, "TF_CPP_MIN_LOG_LEVEL": "2"}
-    given_up: set[str] = set()
-    while left := [name for name in ideas(args.queue) if name not in given_up and missing(name, args.out)]:
+    failed: set[str] = set()
+    while left := [name for name in ideas(args.queue) if name not in failed and missing(name, args.out)]:
         command = [sys.executable, "-m", "benchmarks.ablations", *sys.argv[1:], "--idea", left[0]]
         if subprocess.run(command, env={**os.environ, **one_thread, **quiet}).returncode:
-            given_up.add(left[0])
+            failed.add(left[0])
     print(table(list(ideas(args.queue)), results(args.out)))
-    return 1 if given_up else 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Truncated back-propagation through whole pieces, for benchmarks/ablations.py: windows in order, the state carried.
+"""Truncated back-propagation through whole pieces, for benchmarks/ablations.py. TensorFlow only.
 
-Each row of a batch plays one piece after the other, window by window from its beginning; the state that a window ends
-with, the next one begins with. Gradients stop there. What changes the music is drawn once for a piece. TensorFlow only.
+Each row of a batch goes through one piece after the other, window by window from its beginning. A window begins with
+the state that the one before ended with. Gradients stop there. The augmentation is drawn once for a piece.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from trainer.recipe import Training
 
 
 class Windows:
-    """Batches, to be asked for in their order: int32 (B, T, F), and bool (B,), where a piece begins."""
+    """Batches, which are read in their order: int32 (B, T, F), and bool (B,), true where a piece begins."""
 
     def __init__(self, corpus: Corpus, encoding: Encoding, training: Training):
         self._corpus, self._encoding, self._training = corpus, encoding, training
@@ -38,7 +38,7 @@ class Windows:
         return music.encode(self._encoding, size), np.array(fresh)
 
     def _begin(self) -> tuple[int, int, tuple[int, float, int]]:
-        """The next piece, its first row, and how it is changed: semitones, factor, louder."""
+        """Begin the next piece. Return it, its first row, and how it is changed: semitones, factor, louder."""
         if not self._waiting:
             self._waiting = self._rng.permutation(len(self._corpus.index)).tolist()
         piece, training = self._waiting.pop(), self._training
@@ -50,27 +50,27 @@ class Windows:
         return piece, 0, (semitones, factor, int(self._rng.integers(-training.louder, training.louder + 1)))
 
 
-def stepper(made):
-    """A function of a batch of Windows that trains a model on it, remembers the state after it and returns it."""
+def stepper(model):
+    """Make a function that trains a model on a batch of Windows, remembers the state after it and returns it."""
     import tensorflow as tf
 
-    held = {}
+    carried = {}
 
     @tf.function(jit_compile=True)
     def step(rows, fresh, state):
         state = {name: tf.where(tf.reshape(fresh, (-1, *[1] * (len(value.shape) - 1))), tf.zeros_like(value), value)
                  for name, value in state.items()}  # fmt: skip
         with tf.GradientTape() as tape:
-            nats, after = made.likelihood(rows, state, training=True)
+            nats, after = model.likelihood(rows, state, training=True)
             loss = tf.reduce_sum(nats) / tf.reduce_sum(tf.cast(rows[:, :, 0] >= FIRST, "float32"))
-        made.optimizer.apply_gradients(
-            zip(tape.gradient(loss, made.trainable_variables), made.trainable_variables, strict=True)
+        model.optimizer.apply_gradients(
+            zip(tape.gradient(loss, model.trainable_variables), model.trainable_variables, strict=True)
         )
         return after
 
     def train(rows, fresh):
-        state = held or made.initial_state(len(rows))
-        held.update(step(tf.constant(rows), tf.constant(fresh), state))
-        return held
+        state = carried or model.initial_state(len(rows))
+        carried.update(step(tf.constant(rows), tf.constant(fresh), state))
+        return carried
 
     return train

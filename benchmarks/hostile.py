@@ -1,8 +1,8 @@
-"""What reading the largest hostile MIDI files costs: 5 MB each, made here, one process for each.
+"""Measure what reading the largest hostile MIDI files costs: 5 MB each, generated here, one process for each.
 
     python -m benchmarks.hostile
 
-CPU seconds of `music.midi.read`, the most memory that its process held, and what came of it.
+Prints the CPU seconds of `music.midi.read`, the most memory that its process held, and the result.
 """
 
 import resource
@@ -24,16 +24,16 @@ def main() -> None:
 
 
 def measure(name: str) -> str:
-    """One line about one file."""
+    """Measure one file. Return its line."""
     data = hostile.LARGE[name]()
     before = time.process_time()
     try:
-        notes, warnings = midi.read_mended(data)
-        came = f"{len(notes):,} notes" + (f", {len(warnings)} warnings: {warnings[0]}" if warnings else "")
+        notes, warnings = midi.read_with_warnings(data)
+        result = f"{len(notes):,} notes" + (f", {len(warnings)} warnings: {warnings[0]}" if warnings else "")
     except MidiError as error:
-        came = str(error)
+        result = str(error)
     seconds, peak = time.process_time() - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return f"{name:<44}{seconds:6.2f} s{peak:6.0f} MB  {came[:90]}"
+    return f"{name:<44}{seconds:6.2f} s{peak:6.0f} MB  {result[:90]}"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Does the model copy? The longest runs of notes that the training set has, too, of new pieces beside real ones.
+"""Does the model copy? The longest runs of notes that the training set has too, in new pieces and in real ones.
 
     python -m benchmarks.originality --data data/maestro [--model models/performance/1] [--split validation]
 
-48 pieces of 500 notes each: made from nothing; made after 63 notes of the split, which are not counted; made after 63
-notes of a training piece, as whoever wants to have it recited would; real excerpts of the split; real excerpts with
-their intervals shuffled, for what chance gives; and, as they must stand out, excerpts of the training set as the model
-could play them (on its grid of 10 ms), as they are and transposed by a fifth, a tenth faster and a quarter slower.
+48 pieces of 500 notes each. The model's: from nothing; after 63 notes of the split, which are not counted; after 63
+notes of a training piece, as a person would try who wants to hear it again. Real ones: excerpts of the split; the same
+with shuffled intervals, for the runs that chance gives. And excerpts of the training set, which must stand out, on the
+model's grid of 10 ms: as they are, up 7 semitones and a tenth faster, down 3 semitones and a quarter slower.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main() -> int:
         for notes in (PRIME_BLOCK - 1, NOTES):
             excerpts[split, notes] = [_excerpt(corpus, notes, rng) for _ in range(args.pieces)]
     real = [played(notes) for notes in excerpts[args.split, NOTES]]
-    known = excerpts["train", NOTES]
+    training = excerpts["train", NOTES]
     seconds, compared = time.perf_counter(), [memorization.longest_run(notes, index) for notes in real]
     seconds = time.perf_counter() - seconds
     print(f"{'longest runs, in notes':36} {'least':>5} {'10 %':>5} {'50 %':>5} {'90 %':>5} {'99 %':>5} {'most':>5}")
@@ -54,14 +54,15 @@ def main() -> int:
         (f"made after {args.split} notes", excerpts[args.split, PRIME_BLOCK - 1]),
         ("made after training notes", excerpts["train", PRIME_BLOCK - 1]),
     ):
-        made = [notes for notes in generate(backend, card, begin, rng) if len(notes) >= NOTES / 2]
-        report(f"{name} ({sum(map(len, made)) / len(made):.0f})", [memorization.longest_run(n, index) for n in made])
+        generated = [notes for notes in generate(backend, card, begin, rng) if len(notes) >= NOTES / 2]
+        length = sum(map(len, generated)) / len(generated)
+        report(f"{name} ({length:.0f})", [memorization.longest_run(notes, index) for notes in generated])
     for name, semitones, factor in (
         ("training, as played", 0, 1.0),
         ("training, up 7, a tenth faster", 7, 1 / 1.1),
         ("training, down 3, a quarter slower", -3, 1.25),
     ):
-        copies = [played(nt.stretch(nt.transpose(notes, semitones), factor)) for notes in known]
+        copies = [played(nt.stretch(nt.transpose(notes, semitones), factor)) for notes in training]
         report(name, [memorization.longest_run(notes, index) for notes in copies])
     print(f"{len(index.bits):,} bytes; {1e6 * seconds / sum(map(len, real)):.2f} ms for 1,000 notes")
     return 0
@@ -74,27 +75,27 @@ def report(name: str, runs: list[memorization.Run]) -> None:
 
 
 def generate(backend: Backend, card: Card, seeds: list[nt.Notes], rng: np.random.Generator) -> list[nt.Notes]:
-    """NOTES notes after each seed of up to PRIME_BLOCK - 1 notes, fewer where a piece ends; all in the same calls."""
+    """Play NOTES notes after each seed of up to PRIME_BLOCK - 1 notes, all seeds in the same calls. A piece may end."""
     batch = len(seeds)
     rows = np.zeros((batch, PRIME_BLOCK, len(card.encoding.sizes)), "i4")
     length = np.zeros(batch, "i4")
     for i, seed in enumerate(seeds):
-        heard = card.encoding.encode(seed, begin=True, end=False)
-        rows[i, : len(heard)], length[i] = heard, len(heard)
+        encoded = card.encoding.encode(seed, begin=True, end=False)
+        rows[i, : len(encoded)], length[i] = encoded, len(encoded)
     state = backend.call("prime", {"rows": rows, "length": length, **card.empty_state(batch)}).outputs
-    how = {name: np.full(batch, value, "f4") for name, value in (("temperature", 1), ("top_p", 1), ("min_p", 0))}
-    made = []
+    settings = {name: np.full(batch, value, "f4") for name, value in (("temperature", 1), ("top_p", 1), ("min_p", 0))}
+    chunks = []
     for at in range(0, NOTES, CHUNK):
         noise = rng.random((batch, CHUNK, rows.shape[-1]), "f4")
         count = np.full(batch, min(CHUNK, NOTES - at), "i4")
-        reply = backend.call("generate", {"noise": noise, "count": count, **how, **state}).outputs
-        made.append(reply["rows"][:, : count[0]])
+        reply = backend.call("generate", {"noise": noise, "count": count, **settings, **state}).outputs
+        chunks.append(reply["rows"][:, : count[0]])
         state = {name: reply[name] for name in state}
-    return [card.encoding.decode(_before_end(one)) for one in np.concatenate(made, axis=1)]
+    return [card.encoding.decode(_before_end(one)) for one in np.concatenate(chunks, axis=1)]
 
 
 def played(notes: nt.Notes) -> nt.Notes:
-    """On the model's grid of 10 ms, from the first note on."""
+    """Round onsets to the model's grid of 10 ms, from the first note on."""
     on_grid = notes.copy()
     on_grid["start"] = np.rint((notes["start"] - notes["start"][0]) * 100) / 100
     return nt.sort(on_grid)
@@ -106,7 +107,7 @@ def _before_end(rows: np.ndarray) -> np.ndarray:
 
 
 def _excerpt(corpus: Corpus, count: int, rng: np.random.Generator) -> nt.Notes:
-    """So many notes from anywhere, each place as likely as any other, on a clock that begins with them."""
+    """Cut out so many notes, each position as likely as any other. Their first onset becomes 0 s."""
     room = np.maximum(corpus.counts - count, 0)
     piece = int(rng.choice(len(room), p=room / room.sum()))
     at = int(rng.integers(0, room[piece]))
@@ -115,7 +116,7 @@ def _excerpt(corpus: Corpus, count: int, rng: np.random.Generator) -> nt.Notes:
 
 
 def _shuffled(notes: nt.Notes, rng: np.random.Generator) -> nt.Notes:
-    """The same intervals in another order, each note by itself; the pitches are no longer a piano's."""
+    """Shuffle the intervals, one note after the other; pitches may leave a piano's range."""
     music = memorization.ordered(notes)
     steps = rng.permutation(np.diff(music["pitch"].astype(int)))
     pitch = np.concatenate([[60], 60 + np.cumsum(steps)])

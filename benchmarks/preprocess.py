@@ -1,12 +1,12 @@
-"""How long preprocessing takes for all of MAESTRO, beside a plain loop over the same files with pretty_midi.
+"""Measure preprocessing of all of MAESTRO, beside a plain loop over the same files with pretty_midi.
 
     python benchmarks/preprocess.py maestro-v3.0.0-midi.zip        # or MAESTRO_ZIP=… python benchmarks/preprocess.py
 
-Ours is the whole process as a person starts it, interpreter and Beam included, from the zip to the verified dataset;
-only Python's bytecode is there already, as after any first start (compiling Beam's takes 1.5 s more).
-The loop only parses, and writes nothing: every 25th file is read and made into sorted notes, and its time is
-extrapolated by notes to the whole. Half of it runs before ours and half after, so that a machine that grows busy does
-not favour one; seconds of CPU stand beside those of the clock, as they suffer less from others.
+Preprocessing is the whole process as a person starts it, with interpreter and Beam, from the zip to the verified
+dataset. Only Python's bytecode is there already, as after any first start (compiling Beam's takes 1.5 s more).
+The loop only parses and writes nothing: every 25th file is read into sorted notes, and the time is extrapolated by
+notes to all files. Half of it runs before preprocessing and half after, so that a machine that grows busy does not
+favour one. Seconds of CPU stand beside those of the clock, as other processes change them less.
 """
 
 import io
@@ -28,7 +28,7 @@ SAMPLE = 50
 
 
 class Cost(NamedTuple):
-    """What some work took, in seconds."""
+    """The seconds that some work took."""
 
     clock: float
     cpu: float
@@ -44,29 +44,29 @@ def main() -> None:
     names = sample(path)
     with tempfile.TemporaryDirectory() as folder:
         before, notes_before = loop(path, names[::2])
-        ours, megabytes = pipeline(path, folder)
+        pipeline_cost, megabytes = pipeline(path, folder)
         after, notes_after = loop(path, names[1::2])
         dataset = Dataset.open(folder)
     notes = sum(shard["notes"] for split in SPLITS for shard in dataset.shards(split))
     files = sum(dataset.facts["pieces"].values())
     sampled = Cost(before.clock + after.clock, before.cpu + after.cpu)
-    whole = sampled.times(notes / (notes_before + notes_after))
+    extrapolated = sampled.times(notes / (notes_before + notes_after))
     print(f"{'':<34}{'files':>7}{'notes':>12}{'seconds':>10}{'CPU':>8}{'notes/s':>10}{'peak MB':>9}")
-    print(_row("python -m preprocessing", files, notes, ours) + f"{megabytes:>9,.0f}")
+    print(_row("python -m preprocessing", files, notes, pipeline_cost) + f"{megabytes:>9,.0f}")
     print(_row("pretty_midi loop, a sample", len(names), notes_before + notes_after, sampled))
-    print(_row("pretty_midi loop, extrapolated", files, notes, whole))
-    print(f"{'ratio':<53}{whole.clock / ours.clock:>10.1f}{whole.cpu / ours.cpu:>8.1f}")
+    print(_row("pretty_midi loop, extrapolated", files, notes, extrapolated))
+    print(f"{'ratio':<53}{extrapolated.clock / pipeline_cost.clock:>10.1f}{extrapolated.cpu / pipeline_cost.cpu:>8.1f}")
 
 
 def sample(path: str) -> list[str]:
-    """SAMPLE names of MIDI files, evenly spaced in the sorted list."""
+    """Choose SAMPLE names of MIDI files, evenly spaced in the sorted list."""
     with zipfile.ZipFile(path) as archive:
         names = sorted(name for name in archive.namelist() if name.endswith((".mid", ".midi")))
     return names[:: max(1, len(names) // SAMPLE)][:SAMPLE]
 
 
 def pipeline(path: str, folder: str) -> tuple[Cost, float]:
-    """Run the stage in a process of its own; returns its cost and the peak of its resident memory in MB."""
+    """Run preprocessing in a process of its own. Return its cost and the peak of its resident memory in MB."""
     with tempfile.TemporaryDirectory() as bytecode:
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         environment["PYTHONPYCACHEPREFIX"] = bytecode
@@ -84,15 +84,15 @@ def pipeline(path: str, folder: str) -> tuple[Cost, float]:
 
 
 def loop(path: str, names: list[str]) -> tuple[Cost, int]:
-    """Read files with pretty_midi; returns the cost and how many notes there were."""
+    """Read files with pretty_midi. Return the cost and the number of notes."""
     with zipfile.ZipFile(path) as archive:
         clock, cpu = time.perf_counter(), time.process_time()
-        found = 0
+        count = 0
         for name in names:
             midi = pretty_midi.PrettyMIDI(io.BytesIO(archive.read(name)))
             notes = [note for instrument in midi.instruments for note in instrument.notes]
-            found += len(sorted(notes, key=lambda note: (note.start, note.pitch)))
-        return Cost(time.perf_counter() - clock, time.process_time() - cpu), found
+            count += len(sorted(notes, key=lambda note: (note.start, note.pitch)))
+        return Cost(time.perf_counter() - clock, time.process_time() - cpu), count
 
 
 def _row(name: str, files: int, notes: int, cost: Cost) -> str:

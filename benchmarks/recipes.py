@@ -1,9 +1,9 @@
-"""The recipes side by side: size, speed of training, score beside the bigram's, speed of generating.
+"""Compare the recipes: size, speed of training, score beside the bigram's, speed of generating.
 
     python -m benchmarks.recipes --data data/maestro --runs runs [--seconds 10] [--pieces 137]
 
 For each run in the folder: its score and its recipe's bigram on the validation split; symbols/s or notes/s of a fresh
-training of a few batches; notes/s of one listener of its export, in this process. Beside `three_heads` stands the way
+training of a few batches; notes/s of its export for one client, in this process. Beside `three_heads` stands the loop
 of the tutorial that it comes from: `model.predict` on the last 25 notes for each note. Run it while nothing else runs.
 """
 
@@ -40,14 +40,14 @@ def main() -> None:
     dataset = Dataset.open(args.data)
     print(f"{'recipe':12} {'parameters':>10} {'training':>16} {'nats a':>13} {'bigram':>13} {'generating':>13}")
     for run in sorted(path.parents[1] for path in args.runs.glob("*/weights/best.npz")):
-        made, facts = run_folder.load(str(run))
+        network, facts = run_folder.load(str(run))
         card = Card.parse(json.dumps(facts))
         unit = card.encoding.unit
         corpora = [data.Corpus(dataset, split, card.encoding, facts["select"]) for split in ("train", "validation")]
-        score = likelihood.evaluate(signatures.Live(made, facts), card, corpora[1], args.pieces)
+        score = likelihood.evaluate(signatures.Live(network, facts), card, corpora[1], args.pieces)
         floors = likelihood.floors(facts, *corpora, args.pieces)
         with tempfile.TemporaryDirectory() as base:
-            saved_model.publish(made, facts, base)
+            saved_model.publish(network, facts, base)
             generating = measure(stream(Generator(Embedded(base))), args.seconds)
         trained = training_speed(facts, corpora[0], args.seconds)
         print(
@@ -63,38 +63,38 @@ def main() -> None:
 
 
 def measure(notes: Iterator[int], seconds: float) -> float:
-    """Notes per second, after a warm-up of the first one."""
+    """Measure notes per second, after a warm-up of the first one."""
     next(notes)
-    started, made = time.perf_counter(), 0
+    started, count = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
-        made += next(notes)
-    return made / (time.perf_counter() - started)
+        count += next(notes)
+    return count / (time.perf_counter() - started)
 
 
 def stream(generator: Generator) -> Iterator[int]:
-    """How many notes came, chunk after chunk, piece after piece; the seed is heard anew for each."""
+    """Yield the number of notes of each chunk, piece after piece; each piece begins with priming the seed."""
     while True:
         for chunk in generator.stream(nocturne(), Settings(notes=1024)):
             yield len(chunk.notes)
 
 
 def training_speed(facts: dict, corpus: data.Corpus, seconds: float) -> float:
-    """Rows per second of a fresh model of this card, after a warm-up of ten batches."""
-    made = model.build(facts)
-    made.compile(optimizer="adam")
-    windows = data.Windows(corpus, made.encoding, Training(**facts["training"]))
+    """Measure the training of a fresh model of this card in rows per second, after a warm-up of ten batches."""
+    network = model.build(facts)
+    network.compile(optimizer="adam")
+    windows = data.Windows(corpus, network.encoding, Training(**facts["training"]))
     for number in range(10):
-        made.train_on_batch(*windows[number])
+        network.train_on_batch(*windows[number])
     rows, number, started = 0, 10, time.perf_counter()
     while time.perf_counter() - started < seconds:
         batch = windows[number]
-        made.train_on_batch(*batch)
+        network.train_on_batch(*batch)
         rows, number = rows + int((batch[0][:, :, 0] >= FIRST).sum()), number + 1
     return rows / (time.perf_counter() - started)
 
 
 def tutorial() -> Iterator[int]:
-    """The tutorial's network and loop: three heads on an LSTM of the last 25 notes, one `predict` a note."""
+    """Run the tutorial's network and loop: three heads on an LSTM of the last 25 notes, one `predict` a note."""
     inputs = keras.Input((TUTORIAL_WINDOW, 3))
     hidden = keras.layers.LSTM(128)(inputs)
     heads = {

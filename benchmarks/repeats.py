@@ -1,4 +1,4 @@
-"""How much of a model's nats is music that repeats itself: its pitches, mixed with what followed the last time.
+"""Measure how many nats a model would save if it looked up what followed the same pitches the last time.
 
     python -m benchmarks.repeats --data data/maestro [--model models/performance/1] [--pieces 12]
 
@@ -22,11 +22,11 @@ from trainer.evaluation import likelihood
 
 RUNS = (12, 8, 6, 5, 4, 3, 2)
 BACK = (256, 512, 1024, 2048, 10**9)
-LONGEST_PIECE = 3_000  # notes: side by side, a long piece is waited for by all
+LONGEST_PIECE = 3_000  # notes: side by side, all pieces wait for a long one
 
 
 def last_time(pitches: list[int], back: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each note the length of the longest run before it that sounded up to `back` notes ago, and where that led."""
+    """Find for each note the longest run before it that sounded up to `back` notes ago: its length, and its end."""
     ended: dict[tuple, int] = {}
     run, place = np.zeros((2, len(pitches)), "i8")
     for t in range(len(pitches)):
@@ -40,27 +40,27 @@ def last_time(pitches: list[int], back: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def shares(p: np.ndarray, run: np.ndarray, hit: np.ndarray) -> dict[int, float]:
-    """By the run's length, the share of the probability that makes these notes likeliest."""
-    found = {}
+    """Fit, by the run's length, the share of the probability that makes these notes likeliest."""
+    by_length = {}
     for length in RUNS:
-        mine, share = run == length, 0.1
-        for _ in range(50 if mine.any() else 0):
-            right = share * hit[mine]
-            share = float(np.mean(right / ((1 - share) * p[mine] + right)))
-        found[length] = share
-    return found
+        of_length, share = run == length, 0.1
+        for _ in range(50 if of_length.any() else 0):
+            right = share * hit[of_length]
+            share = float(np.mean(right / ((1 - share) * p[of_length] + right)))
+        by_length[length] = share
+    return by_length
 
 
 def gain(p: np.ndarray, run: np.ndarray, hit: np.ndarray, share: dict[int, float]) -> np.ndarray:
-    """Nats of each note that the mixture saves."""
-    mine = np.array([share.get(length, 0.0) for length in range(max(RUNS) + 1)])[run]
-    return np.log((1 - mine) * p + mine * hit) - np.log(p)
+    """Compute the nats that the mixture saves at each note."""
+    weight = np.array([share.get(length, 0.0) for length in range(max(RUNS) + 1)])[run]
+    return np.log((1 - weight) * p + weight * hit) - np.log(p)
 
 
-def heard(backend: Embedded, card, rows: list[Rows], column: int) -> list[np.ndarray]:
-    """A column's probability of each row of pieces that are heard side by side."""
+def probabilities(backend: Embedded, card, rows: list[Rows], column: int) -> list[np.ndarray]:
+    """Compute a column's probability of each row of pieces, all side by side."""
     parts = [np.exp(-block[:, :, column].astype("f8")) for block in likelihood.blocks(backend, card, rows)]
-    return [piece[: len(own)] for piece, own in zip(np.concatenate(parts, axis=1), rows, strict=True)]
+    return [piece[: len(encoded)] for piece, encoded in zip(np.concatenate(parts, axis=1), rows, strict=True)]
 
 
 def main() -> int:
@@ -78,17 +78,17 @@ def main() -> int:
         few = np.flatnonzero(corpus.counts <= LONGEST_PIECE)[: args.pieces]
         rows = [likelihood.encode(card.encoding, corpus, int(piece)) for piece in few]
         notes = [piece[:, 0] >= FIRST for piece in rows]
-        probable = [p[is_note] for p, is_note in zip(heard(backend, card, rows, column), notes, strict=True)]
+        probable = [p[is_note] for p, is_note in zip(probabilities(backend, card, rows, column), notes, strict=True)]
         pitches = [piece[is_note, column] for piece, is_note in zip(rows, notes, strict=True)]
         splits[split] = probable, pitches
     for back in BACK:
-        found = {}
+        samples = {}
         for split, (probable, pitches) in splits.items():
             places = [last_time(piece.tolist(), back) for piece in pitches]
             hits = [piece[place] == piece for piece, (_, place) in zip(pitches, places, strict=True)]
-            found[split] = list(zip(probable, [run for run, _ in places], hits, strict=True))
-        share = shares(*(np.concatenate(part) for part in zip(*found["train"], strict=True)))
-        gains = [gain(*piece, share) for piece in found["validation"]]
+            samples[split] = list(zip(probable, [run for run, _ in places], hits, strict=True))
+        share = shares(*(np.concatenate(part) for part in zip(*samples["train"], strict=True)))
+        gains = [gain(*piece, share) for piece in samples["validation"]]
         means = np.array([piece.mean() for piece in gains])
         count = sum(map(len, gains))
         print(

@@ -1,11 +1,11 @@
-"""Time and memory of preprocessing at 1, 2 and 4 times a corpus: what grows with it, and how.
+"""Measure time and memory of preprocessing at 1, 2 and 4 times a corpus.
 
     python -m benchmarks.scaling maestro-v3.0.0-midi.zip [--times 1 2 4] [--repeat 2] [--shards 16 --runner …]
 
 The second, third and fourth copy of a piece are transposed by 1, -1 and 2 semitones, so that no copy is a duplicate;
-they are made into a zip in a temporary folder, which is not timed. Each run is a process of its own as a person starts
-it, interpreter and Beam included, and the dataset that it leaves is counted. Memory is the most that the process and
-all that it started held at one time, looked at ten times a second. Of repeated runs the one with the least CPU time
+they are written to a zip in a temporary folder, which is not timed. Each run is a process of its own as a person starts
+it, interpreter and Beam included, and the notes of its dataset are counted. Memory is the most that the process and
+its children held at one time, measured ten times a second. Of repeated runs the one with the least CPU time
 counts: a shared machine only ever adds. `linear` is CPU time beside that of the smallest corpus times the ratio of
 notes: 1 is linear, less is better. Flags that are not ours go to `python -m preprocessing`.
 """
@@ -30,7 +30,7 @@ SEMITONES = (0, 1, -1, 2, -2, 3, -3, 4)
 
 
 class Run(NamedTuple):
-    """What one run took and made."""
+    """The size and the cost of one run."""
 
     files: int
     notes: int
@@ -114,7 +114,7 @@ def run(path: str, folder: str, flags: list[str]) -> Run:
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that it started, and those started."""
+    """List a process, its children and theirs."""
     try:
         text = "".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children"))
     except OSError:  # it has just ended
@@ -123,7 +123,7 @@ def family(pid: int) -> list[int]:
 
 
 def resident(pid: int) -> float:
-    """The memory that a process holds, in MB."""
+    """Return the memory that a process holds, in MB; 0 where it has ended."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
     except OSError:

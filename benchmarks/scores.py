@@ -1,10 +1,10 @@
-"""How much of a written score comes back from a performance of it, and whether pages hold what was played.
+"""Measure how much of a written score comes back from a performance of it, and whether its pages hold all notes.
 
     python -m benchmarks.scores [maestro-v3.0.0-midi.zip]         # some minutes
 
 Twenty keyboard scores of music21's corpus are played: the tempo walks at random, 3 % a quarter and at most 15 % away
 from its middle, every onset and every end is moved by up to 20 ms, and each note by itself, all with one velocity, into
-a MIDI file that claims 120 quarters a minute. From that file alone a score is made again and compared:
+a MIDI file that claims 120 quarters a minute. From that file alone a score is written again and compared:
 
 - beat: a note is right if its place in quarters is the true one, plus one number that is the same for the whole piece
   (upbeats are counted from elsewhere). Nothing is stretched and nothing synchronised again: one beat too many makes
@@ -94,7 +94,7 @@ OCTAVES = (1.0, 0.5, 2.0)
 
 
 class Written(NamedTuple):
-    """A score as its notes stand in it, in the order of onset and pitch."""
+    """The notes of a score, in the order of onset and pitch."""
 
     onset: np.ndarray  # quarters
     quarters: np.ndarray  # how long
@@ -116,6 +116,7 @@ def main() -> None:
 
 
 def compare(works: dict[str, tuple[Any, float]], seed: int, most: int | None) -> None:
+    """Play all works, write them again and print a line of figures for each."""
     print(f"{'':34} notes  beat octave spelled key    music21: beat  octave  told   spelled key   seconds")
     rows = []
     for number, (name, (parts, tempo)) in enumerate(works.items()):
@@ -129,18 +130,18 @@ def compare(works: dict[str, tuple[Any, float]], seed: int, most: int | None) ->
         fifths, _ = musicxml.key(notes)
         order = np.lexsort((notes["pitch"], rhythm.onset))
         steps, alters = spelling.spell(notes["pitch"][order], fifths)
-        ours = [spelling.STEPS[s] + ("#" * a if a > 0 else "b" * -a) for s, a in zip(steps, alters, strict=True)]
+        names = [spelling.STEPS[s] + ("#" * a if a > 0 else "b" * -a) for s, a in zip(steps, alters, strict=True)]
         true_names = [written.names[k] for k in truth[order]]
         place, onset = rhythm.onset / bt.QUARTER, written.onset[truth]
-        told, sharps = music21_beats(notes, written, tempo), music21_key(notes)
-        theirs = [music21_name(int(p)) for p in notes["pitch"][order]]
+        music21_rhythm, sharps = music21_beats(notes, written, tempo), music21_key(notes)
+        music21_names = [music21_name(int(p)) for p in notes["pitch"][order]]
         row = [
             agree(place, onset, (1.0,)),
             agree(place, onset, OCTAVES),
-            np.mean([a == b for a, b in zip(ours, true_names, strict=True)]),
+            np.mean([a == b for a, b in zip(names, true_names, strict=True)]),
             float(fifths == written.sharps),
-            *told,
-            np.mean([a == b for a, b in zip(theirs, true_names, strict=True)]),
+            *music21_rhythm,
+            np.mean([a == b for a, b in zip(music21_names, true_names, strict=True)]),
             float(sharps == written.sharps),
         ]
         rows.append((len(notes), row))
@@ -157,11 +158,11 @@ def compare(works: dict[str, tuple[Any, float]], seed: int, most: int | None) ->
 
 
 def corpus_score(name: str, parts: Any, most: int | None) -> Written:
-    """The notes of a score as one keyboard plays them: ties joined, unisons once, no grace notes."""
+    """Read the notes of a score as one keyboard plays them: ties joined, unisons once, no grace notes."""
     from music21 import corpus, key
 
-    whole = corpus.parse(name)
-    chosen = list(whole.parts)
+    score = corpus.parse(name)
+    chosen = list(score.parts)
     if isinstance(parts, str):
         chosen = [part for part in chosen if part.partName == parts]
     elif parts is not None:
@@ -177,21 +178,21 @@ def corpus_score(name: str, parts: Any, most: int | None) -> Written:
     marks = {
         float(s.getOffsetInHierarchy(chosen[0])): s.sharps for s in chosen[0].recurse(classFilter=key.KeySignature)
     }
-    end = float(whole.duration.quarterLength)
-    held: Counter = Counter()
+    end = float(score.duration.quarterLength)
+    lengths: Counter = Counter()
     for at, until in zip(sorted(marks), [*sorted(marks)[1:], end], strict=True):
-        held[marks[at]] += until - at
+        lengths[marks[at]] += until - at
     return Written(
         np.array([onset for (onset, _), _ in rows]),
         np.array([quarters for _, (quarters, _) in rows]),
         np.array([pitch for (_, pitch), _ in rows]),
         [called for _, (_, called) in rows],
-        held.most_common(1)[0][0],
+        lengths.most_common(1)[0][0],
     )
 
 
 def joined(part) -> list[tuple[float, float, Any]]:
-    """Onset, length and pitch of the notes of a part, tied ones joined.
+    """List onset, length and pitch of the notes of a part, tied ones joined.
 
     music21's own `stripTies` joins only neighbours, and so loses a tie wherever a second voice moves below it.
     """
@@ -218,7 +219,7 @@ def joined(part) -> list[tuple[float, float, Any]]:
 
 
 def play(written: Written, tempo: float, rng: np.random.Generator) -> tuple[bytes, np.ndarray]:
-    """A MIDI file of a performance, and which written note each of its notes is, in the order of the file."""
+    """Write a performance as MIDI. Return the file, and for each of its notes which written note it is."""
     quarters = int((written.onset + written.quarters).max()) + 2
     walk = np.zeros(quarters)
     for k in range(1, quarters):
@@ -240,7 +241,7 @@ def play(written: Written, tempo: float, rng: np.random.Generator) -> tuple[byte
 
 
 def agree(place: np.ndarray, truth: np.ndarray, factors: tuple[float, ...]) -> float:
-    """The share of notes at the true place, plus one constant, for the best of the factors, to 1/96 of a quarter."""
+    """Compute the share of notes at the true place, plus one constant, for the best factor, to 1/96 of a quarter."""
     best = 0.0
     for factor in factors:
         off = np.rint((place * factor - truth) * 48).astype(int)
@@ -249,8 +250,8 @@ def agree(place: np.ndarray, truth: np.ndarray, factors: tuple[float, ...]) -> f
 
 
 def music21_beats(notes, written: Written, tempo: float) -> tuple[float, float, float]:
-    """What music21's quantisation gets: strict, with octaves, and with octaves in a file that claims the mean tempo."""
-    found = []
+    """Measure music21's quantisation: strict, with octaves, and with octaves in a file that claims the mean tempo."""
+    shares = []
     length = float((written.onset + written.quarters).max())
     for claimed in (120.0, 60 * length / (nt.length(notes) - 0.5)):
         from music21 import converter
@@ -262,30 +263,30 @@ def music21_beats(notes, written: Written, tempo: float) -> tuple[float, float, 
         rows = sorted((float(s.offset), p.midi) for s in read.flatten().notes for p in s.pitches)
         if len(rows) != len(notes):
             rows = rows[: len(notes)] + [(-1e6, 0)] * (len(notes) - len(rows))  # lost notes are wrong ones
-        found.append(_matched(rows, written))
-    return found[0][0], found[0][1], found[1][1]
+        shares.append(_matched(rows, written))
+    return shares[0][0], shares[0][1], shares[1][1]
 
 
 def _matched(rows: list[tuple[float, int]], written: Written) -> tuple[float, float]:
-    """As `agree`, where notes are told apart by their pitch and their order among those of it only."""
+    """Compute what `agree` does where notes are matched only by their pitch and the order among equal pitches."""
     place, truth = [], []
     for pitch in set(written.pitch.tolist()):
-        theirs = sorted(at for at, p in rows if p == pitch)
-        ours = sorted(written.onset[written.pitch == pitch].tolist())
-        theirs = [*theirs, *[-1e6] * len(ours)][: len(ours)]
-        place += theirs
-        truth += ours
+        onsets = sorted(at for at, p in rows if p == pitch)
+        true_onsets = sorted(written.onset[written.pitch == pitch].tolist())
+        onsets = [*onsets, *[-1e6] * len(true_onsets)][: len(true_onsets)]
+        place += onsets
+        truth += true_onsets
     return agree(np.array(place), np.array(truth), (1.0,)), agree(np.array(place), np.array(truth), OCTAVES)
 
 
 def music21_key(notes) -> int:
     from music21 import note, stream
 
-    heard = stream.Stream()
+    music = stream.Stream()
     for row in notes:
-        heard.coreAppend(note.Note(int(row["pitch"]), quarterLength=max(float(row["end"] - row["start"]), 0.05)))
-    heard.coreElementsChanged()
-    return heard.analyze("key").sharps
+        music.coreAppend(note.Note(int(row["pitch"]), quarterLength=max(float(row["end"] - row["start"]), 0.05)))
+    music.coreElementsChanged()
+    return music.analyze("key").sharps
 
 
 def music21_name(midi_number: int) -> str:
@@ -295,7 +296,7 @@ def music21_name(midi_number: int) -> str:
 
 
 def read_back(zip_path: str, count: int = 5) -> None:
-    """Whole pieces, spread evenly over the archive's names."""
+    """Compare the pitches of whole pieces with their MusicXML; the pieces are spread evenly over the archive."""
     from music21 import converter
 
     with zipfile.ZipFile(zip_path) as archive:
@@ -304,9 +305,9 @@ def read_back(zip_path: str, count: int = 5) -> None:
             data = archive.read(name)
             notes = midi.read(data, pedal=False)
             began = time.process_time()
-            made = musicxml.musicxml(notes, midi.grid(data))
+            xml = musicxml.musicxml(notes, midi.grid(data))
             seconds = time.process_time() - began
-            read = converter.parse(made, format="musicxml")
+            read = converter.parse(xml, format="musicxml")
             pitches = Counter(pitch.midi for part in read.parts for *_, pitch in joined(part))
             same = pitches == Counter(notes["pitch"].tolist())
             verdict = "the same" if same else "differ"

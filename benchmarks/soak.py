@@ -1,12 +1,12 @@
-"""Mixed load on two front ends, with a look at memory, threads and descriptors every minute; fails if one grows, if a
-piece stays in flight when nobody asks, or if none comes through in the last third.
+"""Put mixed load on two front ends and look at memory, threads and descriptors every minute. Fail if one of them grows,
+if a piece stays in flight when no client asks, or if no piece comes through in the last third.
 
     nice -n 19 python -m benchmarks.soak --minutes 60          `make soak`: the hour of docs/reliability.md
     python -m benchmarks.soak --minutes 2 --every 10
 
-One has the shipped model in its process, the other asks the tests' model server, which goes away for a second every
-other minute and comes back with the next version of the model. Before each look the visitors pause, so that what is
-counted is what is left behind.
+One front end has the shipped model in its process. The other calls the tests' model server, which stops for a second
+every other minute and starts with the next version of the model. Before each look the clients pause, so that only
+what they left behind is counted.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from benchmarks.serving.processes import ROOT, FrontEnd, front_end
 from benchmarks.visitors import KINDS, Counts, Visitors, crowd
 
 MODEL = ROOT / "models" / "performance" / "1"
-_WEIGHTS = {  # how often who comes
+_WEIGHTS = {  # how often each kind of client comes
     "whole": 8, "long": 1, "file": 2, "looks": 6, "uploads": 3, "errs": 4,
     "leaves": 4, "reads_slowly": 2, "is_half_open": 2, "never_ends": 2,
 }  # fmt: skip
@@ -40,7 +40,7 @@ MOST_PERCENT, MOST_MEGABYTES = 3.0, 8.0  # that memory may differ between the fi
 
 
 class Look(NamedTuple):
-    """What a front end's processes have, all together."""
+    """What a front end's processes hold, all together."""
 
     megabytes: float
     threads: int
@@ -54,17 +54,17 @@ class Look(NamedTuple):
 
 
 def look(front: FrontEnd, seconds: float = 0) -> Look:
-    """At the master and its workers. So many seconds they may have to end what nobody listens to any more."""
+    """Look at the master and its workers. They get so many seconds to end pieces whose clients have left."""
     until = time.monotonic() + seconds
     while True:
-        found = [_look(Path("/proc", pid)) for pid in (str(front.pid), *front.workers())]
+        processes = [_look(Path("/proc", pid)) for pid in (str(front.pid), *front.workers())]
         with urllib.request.urlopen(f"{front.address}/metrics", timeout=60) as response:
-            said = response.read().decode()
-        in_flight = sum(float(number) for number in re.findall(r"^cadenza_pieces_in_flight (\S+)$", said, re.M))
-        counted = re.findall(r"^cadenza_requests_total(\{.*\}) (\S+)$", said, re.M)
+            metrics = response.read().decode()
+        in_flight = sum(float(number) for number in re.findall(r"^cadenza_pieces_in_flight (\S+)$", metrics, re.M))
+        counted = re.findall(r"^cadenza_requests_total(\{.*\}) (\S+)$", metrics, re.M)
         pieces = sum(float(number) for labels, number in counted if 'route="/generate",status="200"' in labels)
         if not in_flight or time.monotonic() >= until:
-            return Look(*(sum(column) for column in zip(*found, strict=True)), int(in_flight), int(pieces))
+            return Look(*(sum(column) for column in zip(*processes, strict=True)), int(in_flight), int(pieces))
         time.sleep(1)
 
 
@@ -75,7 +75,7 @@ def _look(process: Path) -> tuple[float, int, int]:
 
 
 def growth(looks: Sequence[Look], megabytes: float = MOST_MEGABYTES) -> list[str]:
-    """What grew between the first and the last third of some looks; the first sixth is for warming up."""
+    """List what grew between the first and the last third of the looks; the first sixth is for warming up."""
     warm = looks[len(looks) // 6 :]
     third = max(1, len(warm) // 3)
     first, last = warm[:third], warm[-third:]
@@ -91,16 +91,16 @@ def growth(looks: Sequence[Look], megabytes: float = MOST_MEGABYTES) -> list[str
 
 
 def stuck(looks: Sequence[Look]) -> list[str]:
-    """What stays taken when nobody asks, or came to a halt: a server that says 429 to everybody does not grow."""
-    found = [f"{each.in_flight} pieces stayed in flight" for each in looks if each.in_flight]
+    """List what stays in flight when no client asks, or came to a halt: a server that only says 429 does not grow."""
+    faults = [f"{each.in_flight} pieces stayed in flight" for each in looks if each.in_flight]
     before, last = looks[-1 - max(1, len(looks) // 3)], looks[-1]
     if last.pieces <= before.pieces:
-        found.append(f"no piece came through in the last third: {last.pieces} before and after")
-    return found[-1:]
+        faults.append(f"no piece came through in the last third: {last.pieces} before and after")
+    return faults[-1:]
 
 
 class Load:
-    """Some visitors who come and go until they are told to pause, or to stop."""
+    """Clients that come and go until they are asked to pause, or to stop."""
 
     def __init__(self, everybody: Sequence[Visitors], clients: int, pause: float, counts: Counts):
         self._everybody, self._pause, self._counts = everybody, pause, counts
@@ -123,7 +123,7 @@ class Load:
             time.sleep(rng.uniform(0, 2 * self._pause))
 
     def run(self, seconds: float) -> None:
-        """Let them come for so long, and wait until all have gone."""
+        """Let clients come for so many seconds, and wait until all have gone."""
         self._go.set()
         time.sleep(seconds)
         self._go.clear()
@@ -132,7 +132,7 @@ class Load:
                 raise SystemExit("soak: a visitor has waited for ten minutes")
 
     def stop(self) -> None:
-        """Let them go home."""
+        """End all clients."""
         self._over = True
         self._go.set()
         for thread in self._threads:
@@ -140,7 +140,7 @@ class Load:
 
 
 class Unsteady:
-    """The tests' model server, which goes away every other time it is told to, and changes its version."""
+    """The tests' model server, which stops every other minute and starts with another version."""
 
     def __init__(self, folder: Path):
         from tests.support.fakes import ModelServer
@@ -151,7 +151,7 @@ class Unsteady:
         self.address = self._server.address
 
     def disturb(self, number: int) -> None:
-        """What becomes of it in minute `number`."""
+        """Restart the server with the other version, in every other minute."""
         if number % 2 == 0:
             self._server.stop().wait(5)
             time.sleep(1)
@@ -161,16 +161,16 @@ class Unsteady:
             self._server.start()
 
     def stop(self) -> None:
-        """For good."""
+        """Stop the server for good."""
         self._server.stop().wait(5)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Exits with 1 if something grew, or a reply was wrong."""
+    """Run the load. Exit with 1 if something grew, or a reply was wrong."""
     parser = argparse.ArgumentParser("python -m benchmarks.soak", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--every", type=float, default=60, help="seconds between two looks; default: %(default)g")
-    parser.add_argument("--clients", type=int, default=6, help="visitors at once; default: %(default)s")
+    parser.add_argument("--clients", type=int, default=6, help="clients at once; default: %(default)s")
     parser.add_argument("--pause", type=float, default=1.0, help="seconds between a client's visits, on average")
     parser.add_argument(
         "--megabytes", type=float, default=MOST_MEGABYTES,
@@ -219,8 +219,8 @@ def _looks(fronts: dict[str, FrontEnd], server: Unsteady, args, counts: Counts) 
         time.sleep(max(_SETTLED, began + args.every - time.monotonic()))
         for name, front in fronts.items():
             looks[name].append(look(front, _CALL + 30))
-        said = "; ".join(f"{name} {found[-1]}" for name, found in looks.items())
-        print(f"{time.strftime('%H:%M:%S')} {said}; {sum(counts.visits.values())} visits: {counts}", flush=True)
+        line = "; ".join(f"{name} {latest[-1]}" for name, latest in looks.items())
+        print(f"{time.strftime('%H:%M:%S')} {line}; {sum(counts.visits.values())} visits: {counts}", flush=True)
         if number >= 2 and time.monotonic() + args.every / 2 > until:  # three looks are the fewest to compare
             break
     load.stop()

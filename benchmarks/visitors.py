@@ -1,9 +1,9 @@
-"""Visitors of a front end, good and bad ones: each makes one visit and says what came of it.
+"""Clients of a front end, good and bad ones: each sends one request and returns the status of its reply.
 
     Visitors(port).visit("leaves", random.Random(7))
 
-A piece that comes through has to be the one that was heard alone. What a visitor may be answered is in KINDS; anything
-else is wrong. Knows HTTP and sockets; the servers are `soak`'s and the tests' business.
+A piece must be the same as without other clients. The statuses that a client may get are in KINDS; any other one is
+wrong. Knows HTTP and sockets; `soak` and the tests start the servers.
 """
 
 import http.client
@@ -21,10 +21,10 @@ from music import midi
 from music.examples.nocturne import nocturne
 
 SEED = midi.write(nocturne())
-PIECES = 6  # that are asked for again and again
+PIECES = 6  # that are requested again and again
 _HEAD = b"POST /generate?format=ndjson&notes=%d&random_seed=%d HTTP/1.1\r\nHost: here\r\n"
 _MIDI = b"Content-Type: audio/midi\r\nContent-Length: %d\r\n\r\n"
-BUSY = (429, 503, 504)  # what a server may say that has too much to do, or no model
+BUSY = (429, 503, 504)  # statuses of a server that has too much to do, or no model
 
 
 class Wrong(Exception):
@@ -32,13 +32,13 @@ class Wrong(Exception):
 
 
 class Visitors:
-    """Those of one front end.
+    """The clients of one front end.
 
     Args:
         port: where it listens, on loopback.
         long: notes of a long piece.
-        pause: seconds that the slow ones take their time for.
-        excused: what a server may say that has trouble of its own.
+        pause: seconds that the slow ones take.
+        excused: statuses that a server with trouble of its own may send.
     """
 
     def __init__(self, port: int, *, long: int = 4096, pause: float = 2.0, excused: tuple[int, ...] = BUSY):
@@ -46,7 +46,7 @@ class Visitors:
         self._alone: dict[tuple[int, int], list] = {}  # notes and random seed → the piece as it is alone
 
     def hear_alone(self) -> None:
-        """Ask for each piece by itself, to compare with later."""
+        """Request each piece while no other client is there, to compare with later."""
         for random_seed in range(PIECES):
             for notes in (_notes(random_seed), *([self.long] if random_seed == 0 else [])):
                 for _ in range(5):
@@ -58,7 +58,7 @@ class Visitors:
                 self._alone[notes, random_seed] = json.loads(body)["notes"]
 
     def visit(self, kind: str, rng: random.Random) -> int:
-        """Make one visit; the status of its reply, 0 where the visitor did not wait for one. Raises Wrong, OSError."""
+        """Send one request. Return the status, 0 where the client did not wait for it. Raises Wrong, OSError."""
         make, expected = KINDS[kind]
         status = make(self, rng)
         if status not in (*expected, *self.excused, 0):
@@ -66,7 +66,7 @@ class Visitors:
         return status
 
     def whole(self, rng: random.Random, notes: int | None = None) -> int:
-        """A piece, in a format that shows its notes."""
+        """Request a piece in a format that shows its notes, and compare them."""
         random_seed = 0 if notes else rng.randrange(PIECES)
         notes = notes or _notes(random_seed)
         format = rng.choice(["json", "ndjson"])
@@ -77,13 +77,13 @@ class Visitors:
                 return lines[-1]["status"]
             if format == "ndjson" and "error" in lines[-1]:
                 raise Wrong(f"a stream: {lines[-1]}")
-            heard = lines[0]["notes"] if format == "json" else [line for line in lines if "pitch" in line]
-            if heard != self._alone[notes, random_seed]:
+            piece = lines[0]["notes"] if format == "json" else [line for line in lines if "pitch" in line]
+            if piece != self._alone[notes, random_seed]:
                 raise Wrong(f"piece {random_seed} of {notes} notes is not the one that was heard alone")
         return status
 
     def file(self, rng: random.Random) -> int:
-        """A piece, as a file."""
+        """Request a piece as a file."""
         format = rng.choice(["mid", "mid", "mid", "wav", "mp3", "png", "musicxml"])
         status, body = self._ask(32, rng.randrange(PIECES), format)
         if status == 200 and not body:
@@ -91,19 +91,19 @@ class Visitors:
         return status
 
     def looks(self, rng: random.Random) -> int:
-        """What is not about making music."""
+        """Request one of the pages and files that need no model."""
         path = rng.choice(["/", "/healthz", "/metrics", "/model", "/openapi.json", "/static/app.js", "/piano.pcm"])
         return self._request("GET", path)[0]
 
     def uploads(self, rng: random.Random) -> int:
-        """A file, to see what is in it."""
+        """Upload a file to see its notes."""
         status, body = self._request("POST", "/notes", SEED, {"Content-Type": "audio/midi"})
         if status == 200 and len(json.loads(body)["notes"]) != len(nocturne()):
             raise Wrong("/notes has lost some")
         return status
 
     def errs(self, rng: random.Random) -> int:
-        """What is refused."""
+        """Send a request that is refused."""
         path, body, headers, expected = rng.choice([
             ("/generate?notes=-1", None, {}, 422),
             ("/generate", b"no MIDI", {"Content-Type": "audio/midi"}, 400),
@@ -117,7 +117,7 @@ class Visitors:
         return status
 
     def leaves(self, rng: random.Random) -> int:
-        """Asks for much, and is gone after a few lines; some say good-bye, others hang up."""
+        """Request a long piece, and close the connection after a few lines, or reset it."""
         with self._raw(_HEAD % (self.long, rng.randrange(9)) + b"\r\n") as connection:
             for _ in range(rng.randrange(4)):
                 if not connection.recv(2000):
@@ -127,7 +127,7 @@ class Visitors:
         return 0
 
     def reads_slowly(self, rng: random.Random) -> int:
-        """One byte, and a long while, and one byte."""
+        """Read a long piece one byte at a time, with long pauses."""
         with self._raw(_HEAD % (self.long, rng.randrange(9)) + b"\r\n", window=2048) as connection:
             for _ in range(3):
                 if not connection.recv(1):
@@ -136,13 +136,13 @@ class Visitors:
         return 0
 
     def is_half_open(self, rng: random.Random) -> int:
-        """Connects, and says nothing, or half a word."""
+        """Connect, and send nothing, or half a request."""
         with self._raw(rng.choice([b"", b"P", b"POST /generate HTTP/1.1\r\nHost:", b"\x16\x03\x01\x02\x00\x01"])):
             time.sleep(self.pause)
         return 0
 
     def never_ends(self, rng: random.Random) -> int:
-        """A body of which some is always missing, in one piece or in chunks."""
+        """Send a body that never ends, with a length or in chunks."""
         head = _HEAD % (9, 1)
         chunked = head + b"Content-Type: audio/midi\r\nTransfer-Encoding: chunked\r\n\r\n"
         first = head + _MIDI % 10_000 if rng.random() < 0.5 else chunked
@@ -154,7 +154,7 @@ class Visitors:
         return 0
 
     def hear_at_once(self, count: int) -> None:
-        """So many who want sound, so that the server starts all the threads that it makes with."""
+        """Request sound so many times at once, so that the server starts all the threads that render it."""
         with futures.ThreadPoolExecutor(count) as pool:
             list(pool.map(lambda number: self._ask(300, number, "wav"), range(count)))
 
@@ -182,7 +182,7 @@ class Visitors:
 
 
 def _notes(random_seed: int) -> int:
-    """How long a piece is, so that they are of several lengths."""
+    """Choose a piece's number of notes, so that the pieces have several lengths."""
     return 40 + 30 * random_seed
 
 
@@ -202,7 +202,7 @@ GOOD = ("whole", "long", "file", "looks", "uploads", "errs")
 
 
 def crowd(port: int, count: int, seconds: float) -> None:
-    """So many at once whose bodies do not end for a while, so that the server starts all the threads that it may."""
+    """Open so many requests at once whose bodies do not end, so that the server starts all the threads that it may."""
     connections = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(count)]
     for connection in connections:
         connection.sendall(_HEAD % (9, 1) + _MIDI % 10_000)
@@ -212,7 +212,7 @@ def crowd(port: int, count: int, seconds: float) -> None:
 
 
 class Counts:
-    """What came of visits: how many of each kind and status, and what was wrong. Threads share it."""
+    """Counts of requests by kind and by status, and what was wrong. Threads share it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -221,7 +221,7 @@ class Counts:
         self.wrong: list[str] = []
 
     def visit(self, visitors: Visitors, kind: str, rng: random.Random) -> None:
-        """Make a visit, and note it. A connection that breaks off counts as wrong for those who behave."""
+        """Send a request and count it. For a good client a broken connection counts as wrong."""
         status, fault = 0, None
         try:
             status = visitors.visit(kind, rng)

@@ -1,4 +1,4 @@
-"""MIDI files for a person: what is in one, and how it looks. Knows no model and no dataset.
+"""Look into MIDI files, draw them, play them, write them as scores. Knows nothing of models and datasets.
 
 python -m music inspect song.mid                 # instruments, tempo, pedal, length, and the first 30 notes
 python -m music inspect song.mid --csv > song.csv
@@ -25,17 +25,17 @@ from music.notes import Notes
 from music.plots import figures
 
 _COLUMNS = ("name", "start", "end", "pitch", "velocity", "step", "duration", "instrument")
-_ROWS = 30  # notes in the table, unless told otherwise
-_TEMPOS = 6  # tempos in the text; a file may have thousands
+_ROWS = 30  # notes in the table by default
+_TEMPOS = 6  # tempos in the text at most; a file may have thousands
 _PLACES = 6  # decimals of a second: microseconds, as datasets store them
 
 
 def run(argv: list[str] | None = None) -> int:
-    """Do what the command line says; the exit status. What a user can get wrong is one line on stderr and 2."""
+    """Run the command line and return the exit status. A mistake of the user's is one line on stderr and 2."""
     args = _parser().parse_args(figures.with_kind(sys.argv[1:] if argv is None else argv))
     try:
         args.command(args)
-    except BrokenPipeError:  # whoever reads has seen enough; no mistake
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough; no mistake
         raise
     except OSError as error:
         print(f"music {args.verb}: {error.filename}: {error.strerror}", file=sys.stderr)
@@ -45,14 +45,14 @@ def run(argv: list[str] | None = None) -> int:
         print(f"music {args.verb}: {file}{error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        print(f"music {args.verb}: needs {error.name}, which `pip install 'cadenza[plots]'` brings", file=sys.stderr)
+        print(f"music {args.verb}: needs {error.name}, which `pip install '.[plots]'` brings", file=sys.stderr)
         return 2
     return 0
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """One line, as for every other mistake; --help says the rest."""
+        """Print one line and exit with 2, as for every other mistake; --help explains the rest."""
         self.exit(2, f"{self.prog}: {message}; --help tells more\n")
 
 
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     form = inspect.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="everything, as one JSON object")
     form.add_argument("--csv", action="store_true", help="all the notes, as CSV")
-    inspect.add_argument("--notes", type=flags.count, default=_ROWS, metavar="N", help=f"rows of the table ({_ROWS})")
+    inspect.add_argument("--notes", type=flags.count, default=_ROWS, metavar="N", help=f"table rows (default {_ROWS})")
     flags.add_part(inspect)
     inspect.set_defaults(command=_inspect)
 
@@ -73,19 +73,19 @@ def _parser() -> argparse.ArgumentParser:
 
     render = verbs.add_parser("render", help="play a MIDI file into a sound file")
     render.add_argument("file", metavar="IN.mid")
-    render.add_argument("out", metavar="OUT", help=f"its ending says what it becomes: {', '.join(audio.FORMATS)}")
+    render.add_argument("out", metavar="OUT", help=f"its ending is the format: {', '.join(audio.FORMATS)}")
     flags.add_part(render)
     render.add_argument(
-        "--program", type=flags.program, metavar="N", help="all but drums on this instrument: 0-127, or a name"
+        "--program", type=flags.program, metavar="N", help="instrument of all but drums: 0 to 127, or a name"
     )
-    render.add_argument("--sound-font", metavar="FILE", help="what the instruments sound like (TimGM6mb)")
+    render.add_argument("--sound-font", metavar="FILE", help="a .sf2 or .sf3 file (default TimGM6mb)")
     render.set_defaults(command=_render)
 
     sheet = verbs.add_parser("score", help="write a MIDI file as a piano score")
     sheet.add_argument("file", metavar="IN.mid")
-    sheet.add_argument("out", metavar="OUT", help=f"its ending says what it becomes: {', '.join(engraving.FORMATS)}")
+    sheet.add_argument("out", metavar="OUT", help=f"its ending is the format: {', '.join(engraving.FORMATS)}")
     flags.add_part(sheet)
-    sheet.add_argument("--title", metavar="TEXT", help="what stands above the first line (the file's name)")
+    sheet.add_argument("--title", metavar="TEXT", help="printed above the first line (default: the file's name)")
     sheet.set_defaults(command=_score)
     return parser
 
@@ -137,7 +137,7 @@ def _facts(summary: Summary) -> dict:
 
 
 def _rows(notes: Notes) -> list[dict]:
-    """One dict a note, as _COLUMNS say; `step` is the time since the onset before."""
+    """Make one dict a note with the keys _COLUMNS; `step` is the time since the onset before, in seconds."""
     return [
         {
             "name": nt.name(int(note["pitch"])),
@@ -154,17 +154,18 @@ def _rows(notes: Notes) -> list[dict]:
 
 
 def _print(summary: Summary, rows: list[dict], limit: int, out: TextIO) -> None:
-    notes, players = summary.notes, summary.instruments
+    notes, instruments = summary.notes, summary.instruments
     tempos = [f"{tempo:.4g}" + (f" from {at:.1f} s" if at else "") for at, tempo in summary.tempos]
     more = f", and {len(tempos) - _TEMPOS} more" if len(tempos) > _TEMPOS else ""
-    print(f"instruments  {len(players)}: " + ", ".join(f"{name} ({_counted(n)})" for name, n in players), file=out)
-    print(f"length       {_clock(summary.seconds)}, {_counted(len(notes))}", file=out)
+    names = ", ".join(f"{name} ({_count(n)})" for name, n in instruments)
+    print(f"instruments  {len(instruments)}: {names}", file=out)
+    print(f"length       {_clock(summary.seconds)}, {_count(len(notes))}", file=out)
     print(f"tempo        {', '.join(tempos[:_TEMPOS])}{more} quarters a minute", file=out)
     print(f"pedal        {summary.pedal_presses:,} presses, folded into the ends of the notes", file=out)
     for warning in summary.warnings:
         print(f"damaged      {warning}", file=out)
     if len(rows) < len(notes):
-        print(f"this part    {_counted(len(rows))}", file=out)
+        print(f"this part    {_count(len(rows))}", file=out)
     if not rows or not limit:
         return
     print(
@@ -178,7 +179,7 @@ def _print(summary: Summary, rows: list[dict], limit: int, out: TextIO) -> None:
         print(f"… and {len(rows) - limit:,} more; --notes N shows N of them, --csv and --json all", file=out)
 
 
-def _counted(notes: int) -> str:
+def _count(notes: int) -> str:
     return f"{notes:,} note{'' if notes == 1 else 's'}"
 
 
@@ -190,5 +191,5 @@ def _clock(seconds: float) -> str:
 if __name__ == "__main__":
     try:
         sys.exit(run())
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough; nothing is left to flush into
+    except BrokenPipeError:  # the reader has closed the pipe, so Python must not flush into it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

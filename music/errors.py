@@ -4,16 +4,16 @@ MusicError
 ├─ MidiError            bytes that are not MIDI                                 → 400
 ├─ EncodingError        music or a config that an encoding cannot express       → 422
 ├─ SettingError         a setting outside its range                             → 422
-├─ RecordError          a TFRecord, dataset or card that we do not understand
+├─ RecordError          a TFRecord, dataset or card that is damaged, missing or too new
 ├─ SoundFontError       a sound font: missing, damaged, or silent for the notes → 422
-├─ MissingDependency    a library is not installed; says what brings it         → 406
-├─ StorageError         a bucket that does not do as asked; says what to do
-│  ├─ Conflict          somebody else has written what we were to write
-│  └─ Unreachable       it gave no good answer for some minutes; later it may
+├─ MissingDependency    a library is not installed; says how to install it      → 406
+├─ StorageError         a bucket refused a request; says what to do
+│  ├─ Conflict          another writer has changed the file that we write
+│  └─ Unreachable       the bucket gave no good answer for some minutes
 └─ BackendError
    ├─ Unavailable       no server, or the model's version is gone               → 503
-   ├─ Overloaded        too many at once                                        → 429
-   └─ DeadlineExceeded  out of time                                             → 504
+   ├─ Overloaded        too many requests at once                               → 429
+   └─ DeadlineExceeded  no answer in time                                       → 504
 """
 
 
@@ -26,11 +26,11 @@ class MidiError(MusicError):
 
 
 class EncodingError(MusicError):
-    """The music, or the configuration, is beyond what an encoding can express."""
+    """An encoding cannot express the music, or its configuration makes no encoding."""
 
 
 class SettingError(MusicError):
-    """A setting of a generation, or a number of a recipe, outside its range."""
+    """A setting of a generation, or a number of a recipe, is outside its range."""
 
 
 class RecordError(MusicError):
@@ -42,19 +42,19 @@ class SoundFontError(MusicError):
 
 
 class MissingDependency(MusicError):
-    """A library is not there: one of our extras, or one of the system. The message names the command that brings it."""
+    """A library of one of our extras, or of the system, is missing. The message has the command that installs it."""
 
 
 class StorageError(MusicError):
-    """A bucket, or what is asked of it, is not as it should be. The message says what to do."""
+    """A bucket, or a request to it, is not as it should be. The message says what to do."""
 
 
 class Conflict(StorageError):
-    """A file is not as we last saw it: somebody else writes it too."""
+    """A file has changed since we last read or wrote it: another writer writes it, too."""
 
 
 class Unreachable(StorageError):
-    """A bucket did not answer, or not well, for as long as we try."""
+    """A bucket gave no good answer in all the time that we try."""
 
 
 class BackendError(MusicError):
@@ -66,7 +66,7 @@ class Unavailable(BackendError):
 
 
 class Overloaded(BackendError):
-    """The model has too much to do; try again later."""
+    """The model has too many requests at once; try again later."""
 
 
 class DeadlineExceeded(BackendError):

@@ -1,4 +1,4 @@
-"""What the commands of `python -m music` share: numbers on the command line, and reading the part of a file they name.
+"""Flags that the commands of `python -m music` share: text → numbers, a path and flags → the Notes of that part.
 
 Knows nothing of what is done with the notes.
 """
@@ -13,14 +13,14 @@ from music.notes import Notes
 
 
 def count(text: str) -> int:
-    """An argparse type: a whole number, 0 or more."""
+    """Parse a flag's value as a whole number, 0 or more (an argparse type)."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a number of notes, got {text!r}")
     return int(text)
 
 
 def seconds(text: str) -> float:
-    """An argparse type: seconds, 0 or more."""
+    """Parse a flag's value as seconds, 0 or more (an argparse type)."""
     try:
         number = float(text)
     except ValueError:
@@ -31,7 +31,7 @@ def seconds(text: str) -> float:
 
 
 def program(text: str) -> int:
-    """An argparse type: a General MIDI program, by number or by name."""
+    """Parse a flag's value as a General MIDI program, by number or by name (an argparse type)."""
     try:
         return midi.find_program(text)
     except MusicError as error:
@@ -39,21 +39,24 @@ def program(text: str) -> int:
 
 
 def add_part(parser: argparse.ArgumentParser) -> None:
-    """Give a command --start and --seconds, as `args.start` and `args.seconds`."""
-    parser.add_argument("--start", type=seconds, default=0.0, metavar="S", help="from this second on (0)")
+    """Add the flags --start and --seconds to a command, as `args.start` and `args.seconds`."""
+    parser.add_argument("--start", type=seconds, default=0.0, metavar="S", help="first second of the part (default: 0)")
     parser.add_argument(
-        "--seconds", type=seconds, default=math.inf, metavar="S", help="for so many seconds (to the end)"
+        "--seconds", type=seconds, default=math.inf, metavar="S", help="length of the part (default: to the end)"
     )
 
 
 def read_part(path: str, start: float = 0.0, seconds: float = math.inf, *, pedal: bool = True) -> Notes:
     """Read the notes of a MIDI file that begin in [start, start + seconds), cut at its end, on the file's own clock.
 
-    `pedal` lets notes sound as long as the pedal is down, as `midi.read` has it.
+    Args:
+        path: a file's path or URL.
+        start, seconds: the part; by default all of the file.
+        pedal: let notes sound as long as the pedal is down, as in `midi.read`.
 
     Raises:
         MidiError: the file is no MIDI.
-        MusicError: no note begins there; it tells how many there are and where the last one ends.
+        MusicError: no note begins there; the message says how many notes there are and where the last one ends.
     """
     notes = midi.read(storage.read(path), pedal=pedal)
     part = nt.shift(nt.excerpt(notes, start, seconds), start)

@@ -1,7 +1,7 @@
 """A seed's Notes → a stream of Notes, through a Backend. Knows nothing of HTTP, gRPC, TensorFlow or MIDI.
 
-The model's state is opaque: whatever tensors `state_*` a reply holds go into the next call. All randomness is drawn
-here, from one numpy Generator a piece, so a piece does not depend on how its notes were cut into calls.
+The model's state is opaque: the tensors `state_*` of a reply go into the next call as they are. All random numbers are
+drawn here, from one numpy Generator a piece. So a piece does not depend on how its notes were cut into calls.
 """
 
 import math
@@ -22,16 +22,18 @@ from music.notes import Notes
 from music.storage import checksums
 
 CARD_SCHEMA = 1
-PRIME_BLOCK = 64  # rows in one `prime` call: constant, so that calls of all listeners can be merged
-CHUNK = 32  # rows in one `generate` call, likewise
+PRIME_BLOCK = 64  # rows in one `prime` call: constant, so that the calls of several clients can be batched
+CHUNK = 32  # rows in one `generate` call: constant for the same reason
 _MOST_STATE = 100_000_000  # numbers in one state; a cache of 2,048 notes, 12 layers and 1,024 units has half of them
-_DETAIL = 2  # the first notes come one `step` at a time, for a quick first one
-_TRIES = 2  # of one version: the second one after describing and priming again
+_FIRST_STEPS = 2  # so many notes come one `step` at a time, so that the first one comes soon
+_TRIES = 2  # of one version, one after the other: the second one after describing and priming again
+_FAILURES = 8  # of all versions together, with no note in between; a roll forward and back is two
 _NEVER = float("inf")
-_MOVES = 8  # how many versions may go, or servers break, without a note between; a roll forward and back is two
 
 
 class Reply(NamedTuple):
+    """What a signature of the model answered."""
+
     outputs: dict[str, np.ndarray]
     version: int  # of the model that answered
 
@@ -49,14 +51,21 @@ class Backend(Protocol):
     ) -> Reply:
         """Call one signature; `timeout` in seconds. Raises BackendError.
 
-        `version` None leaves the choice to the backend: the latest one, or the one that a label stands at just now.
+        `version` None leaves the choice to the backend: the latest version, or the one that a label points at now.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to draw: `notes` at most, temperature 0 = the likeliest; top_p in (0, 1]; min_p in [0, 1).
+    """How to draw a continuation.
+
+    Args:
+        notes: the most notes that are drawn, 1 or more.
+        temperature: 0 or more; 0 draws the likeliest value.
+        top_p: in (0, 1]; 1 leaves nothing out.
+        min_p: in [0, 1); 0 leaves nothing out.
+        random_seed: 0 to 2**32 - 1; None: another piece each time.
 
     Raises:
         SettingError: one of them is outside its range.
@@ -82,16 +91,23 @@ class Settings:
 
 @dataclass(frozen=True)
 class Card:
-    """All that one must know to use a model; `facts` is the JSON as written by the trainer's export."""
+    """All that one must know to use a model; `facts` is the JSON that the trainer's export wrote."""
 
     facts: dict
     encoding: Encoding
 
     @classmethod
     def parse(cls, text: str | bytes, name: str = "a model's card") -> "Card":
-        """Raises RecordError for a card that is damaged or newer than this code; unknown keys are ignored."""
+        """Parse a card's JSON; keys that we do not know are ignored.
+
+        Args:
+            name: of the card, for the error.
+
+        Raises:
+            RecordError: the card is damaged, or newer than this code.
+        """
         try:
-            facts = checksums.unseal(text, name)
+            facts = checksums.checked(text, name)
             if facts["schema"] > CARD_SCHEMA:
                 raise RecordError(f"{name} has schema {facts['schema']}; this version reads up to {CARD_SCHEMA}")
             if not isinstance(facts["recipe"], str):
@@ -104,10 +120,11 @@ class Card:
 
     @property
     def name(self) -> str:
+        """Give the name of the recipe."""
         return self.facts["recipe"]
 
     def empty_state(self, batch: int = 1) -> dict[str, np.ndarray]:
-        """The state before the first row: zeros (PAD) of the shapes and types that the card lists."""
+        """Make the state before the first row: zeros (PAD), shapes [batch, …] and types as the card lists them."""
         return {
             f"state_{name}": np.zeros((batch, *spec["shape"]), spec["dtype"])
             for name, spec in self.facts["state"].items()
@@ -115,7 +132,11 @@ class Card:
 
 
 def _check_state(name: str, shape: list, dtype: str) -> None:
-    """Raises ValueError or TypeError for a state that no model has: it would be made before the first note."""
+    """Refuse a state that no model has, as memory is taken for it before the first note.
+
+    Raises:
+        ValueError, TypeError: its type is no type of a state, its shape is no shape, or it is too large.
+    """
     if dtype not in ("int32", "float32"):
         raise ValueError(f"state {name!r:.50}: expected int32 or float32, got {dtype!r:.50}")
     if not all(isinstance(size, int) and size >= 0 for size in shape) or math.prod(shape) > _MOST_STATE:
@@ -126,58 +147,59 @@ class Chunk(NamedTuple):
     """Some notes of a stream."""
 
     notes: Notes  # on the seed's clock
-    model: str  # "name/version" that made them
+    model: str  # "name/version" of the model that drew them
     ended: str | None  # in the last chunk: "final" (the piece ended by itself) or "length"; else None
-    longest_run: Run | None = None  # in the last chunk, where `compared` has looked for it
+    longest_run: Run | None = None  # in the last chunk, where `with_longest_run` has looked for it
 
 
 @dataclass
-class _Voice:
-    """One piece in the making: which model, its state, and its clock."""
+class _PieceState:
+    """How far one piece is: its model, the model's state, the clock and the rows."""
 
     card: Card
     version: int
     state: dict[str, np.ndarray]
-    clock: float  # from where the next row counts its time
-    heard: Rows  # all rows so far, int32 [n, F]
+    clock: float  # seconds; the next row counts its time from here
+    rows_so_far: Rows  # int32 [n, F], the seed's included
 
     @property
     def model(self) -> str:
+        """Give the model's name and version, as "name/version"."""
         return f"{self.card.name}/{self.version}"
 
 
-class _Patience:
-    """How long to try: a version that fails is tried twice running, but another one may take its place."""
+class _RetryBudget:
+    """Counts the failures of one call: _TRIES of one version in a row, and _FAILURES of all versions."""
 
     def __init__(self):
-        self._last: int | None = -1  # no version is below 0
-        self._failures = self._moves = 0
+        self._last_version: int | None = -1  # no version is below 0
+        self._in_a_row = self._failures = 0
 
     def spend(self, version: int | None, error: Unavailable) -> None:
-        """`version` failed (None: there was none to be found); raises the error where that is enough."""
-        self._failures = self._failures + 1 if version == self._last else 1
-        self._moves += 1
-        self._last = version
-        if self._failures == _TRIES or self._moves == _MOVES:
+        """Count a failure of `version` (None: there was no version); raise its error if the budget is spent."""
+        self._in_a_row = self._in_a_row + 1 if version == self._last_version else 1
+        self._failures += 1
+        self._last_version = version
+        if self._in_a_row == _TRIES or self._failures == _FAILURES:
             raise error
 
 
-def compared(chunks: Iterable[Chunk], index: Index) -> Iterator[Chunk]:
-    """The same chunks, the last one with the longest run of all their notes that a training set has, too."""
-    made = []
+def with_longest_run(chunks: Iterable[Chunk], index: Index) -> Iterator[Chunk]:
+    """Pass the chunks on, and add to the last one the longest run of all their notes that the training set has, too."""
+    parts = []
     for chunk in chunks:
-        made.append(chunk.notes)
-        yield chunk if chunk.ended is None else chunk._replace(longest_run=longest_run(np.concatenate(made), index))
+        parts.append(chunk.notes)
+        yield chunk if chunk.ended is None else chunk._replace(longest_run=longest_run(np.concatenate(parts), index))
 
 
 class Generator:
-    """Plays one Backend.
+    """Draws continuations from the model of one Backend.
 
     Args:
-        backend: what answers.
-        chunk: notes per `generate` call, 1 to CHUNK; 1 means strictly one `step` a note. The piece is the same.
+        backend: what answers the calls.
+        chunk: notes in one `generate` call, 1 to CHUNK; 1 means one `step` call for every note. The piece is the same.
         timeout: seconds for each call; None waits for ever.
-        piece_timeout: seconds for each piece, its listener's pauses included; None: as long as it takes.
+        piece_timeout: seconds for each piece, the pauses of who reads it included; None: as long as it takes.
     """
 
     def __init__(
@@ -197,9 +219,9 @@ class Generator:
         self._cards: dict[bytes, Card] = {}
 
     def describe(self, until: float = _NEVER) -> tuple[Card, int]:
-        """The card and the version of the model that new pieces are made with. Raises BackendError."""
+        """Ask for the card and the version of the model that new pieces are drawn from. Raises BackendError."""
         reply = self._call("describe", {"batch": np.zeros(1, "i4")}, until)
-        text = _output(reply, "card", (1,))[0]  # by its text: a restarted server may have another model of that number
+        text = _output(reply, "card", (1,))[0]  # the key, as a restarted server may have another model of that version
         card = self._cards.get(text)
         if card is None:
             card = self._cards[text] = Card.parse(text)
@@ -209,8 +231,8 @@ class Generator:
         """Continue `seed` (empty: a new piece from its beginning), chunk by chunk.
 
         Where a call fails because the server or the model's version went away, the model is described again, the
-        notes so far are encoded anew, and the stream goes on: nothing is lost. What a new version cannot express of
-        the notes so far, it does not hear.
+        notes so far are encoded anew, and the stream goes on: nothing is lost. Notes so far that a new version cannot
+        express are left out of what it reads.
 
         Raises:
             EncodingError: the model cannot express the seed.
@@ -219,126 +241,135 @@ class Generator:
         until = time.monotonic() + self._piece_timeout
         rng = np.random.default_rng(settings.random_seed)
         began = float(seed["start"].min()) if len(seed) else 0.0
-        voice = self._prime(seed, began, until)
-        made, left, ended = seed, settings.notes, None
+        piece = self._prime(seed, began, until)
+        notes_so_far, left, ended = seed, settings.notes, None
         while ended is None:
-            count = 1 if settings.notes - left < _DETAIL or self._chunk == 1 else min(self._chunk, left)
-            noise = rng.random((count, len(voice.card.encoding.names)), "f4")
-            patience = _Patience()
+            count = 1 if settings.notes - left < _FIRST_STEPS or self._chunk == 1 else min(self._chunk, left)
+            noise = rng.random((count, len(piece.card.encoding.names)), "f4")
+            budget = _RetryBudget()
             while True:
                 try:
-                    rows = self._advance(voice, noise, settings, until)
+                    rows = self._advance(piece, noise, settings, until)
                     break
                 except Unavailable as error:
-                    patience.spend(voice.version, error)
-                voice = self._prime(made, began, until, strict=len(made) == len(seed), before=voice)
-                if len(voice.card.encoding.names) != noise.shape[1]:  # the new version has another encoding
-                    noise = rng.random((count, len(voice.card.encoding.names)), "f4")
+                    budget.spend(piece.version, error)
+                nothing_drawn = len(notes_so_far) == len(seed)
+                piece = self._prime(notes_so_far, began, until, strict=nothing_drawn, before=piece)
+                if len(piece.card.encoding.names) != noise.shape[1]:  # the new version has another encoding
+                    noise = rng.random((count, len(piece.card.encoding.names)), "f4")
             final = rows[:, 0] == END
             rows = rows[~final]
-            voice.heard = np.concatenate([voice.heard, rows])
-            notes = voice.card.encoding.decode(rows, after=voice.clock)[:left]  # a row may be several notes
-            voice.clock = voice.card.encoding.clock(notes, voice.clock)
-            made = np.concatenate([made, notes])
+            piece.rows_so_far = np.concatenate([piece.rows_so_far, rows])
+            notes = piece.card.encoding.decode(rows, after=piece.clock)[:left]  # a row may be several notes
+            piece.clock = piece.card.encoding.clock(notes, piece.clock)
+            notes_so_far = np.concatenate([notes_so_far, notes])
             left -= len(notes)
             ended = "final" if final.any() else "length" if left <= 0 else None
-            yield Chunk(notes, voice.model, ended)
+            yield Chunk(notes, piece.model, ended)
 
     def _prime(
-        self, notes: Notes, began: float, until: float, *, strict: bool = True, before: _Voice | None = None
-    ) -> _Voice:
-        """Describe the model and let it hear `notes` of a piece that began at the second `began`.
+        self, notes: Notes, began: float, until: float, *, strict: bool = True, before: _PieceState | None = None
+    ) -> _PieceState:
+        """Describe the model and let it read the notes of a piece so far.
 
         Args:
-            strict: refuse notes that it cannot express; else they are left out.
-            before: who has played so far. Where the encoding is the same, the very rows are heard again: notes encoded
-                anew may be a class beside, and the piece would go on as another one.
+            notes: the seed and what was drawn.
+            began: when the piece began, seconds.
+            strict: refuse notes that the model cannot express; else they are left out.
+            before: the piece as it was, if any. Where the encoding is the same, the very same rows are read again:
+                notes encoded anew may fall into a neighbouring class, and the piece would go on as another one.
+
+        Raises:
+            EncodingError: `strict`, and the model cannot express all notes; or it can express none of them.
+            BackendError: as `stream` does.
         """
-        patience = _Patience()
+        budget = _RetryBudget()
         while True:
             version = None
             try:
                 card, version = self.describe(until)
                 if before and before.card.encoding.config() == card.encoding.config():
-                    rows, clock = before.heard, before.clock
+                    rows, clock = before.rows_so_far, before.clock
                 else:
-                    heard, clock = _heard(card.encoding, nt.sort(notes), began, strict)
-                    rows = card.encoding.encode(heard, begin=True, end=False, after=began)
+                    supported, clock = _supported_notes(card.encoding, nt.sort(notes), began, strict)
+                    rows = card.encoding.encode(supported, begin=True, end=False, after=began)
                 state = card.empty_state()
                 for at in range(0, len(rows), PRIME_BLOCK):
                     block, length = _padded(rows[at : at + PRIME_BLOCK], PRIME_BLOCK)
                     reply = self._call("prime", {"rows": block, "length": length, **state}, until, version)
                     state = _state(reply, state)
-                return _Voice(card, version, state, clock, rows)
+                return _PieceState(card, version, state, clock, rows)
             except Unavailable as error:
-                patience.spend(version, error)
+                budget.spend(version, error)
 
-    def _advance(self, voice: _Voice, noise: np.ndarray, settings: Settings, until: float) -> Rows:
-        """The next len(noise) rows, int32 [n, F]; moves the voice's state on."""
-        how = {name: np.full(1, getattr(settings, name), "f4") for name in ("temperature", "top_p", "min_p")}
+    def _advance(self, piece: _PieceState, noise: np.ndarray, settings: Settings, until: float) -> Rows:
+        """Draw the next len(noise) rows, int32 [n, F], and move the piece's state on."""
+        sampling = {name: np.full(1, getattr(settings, name), "f4") for name in ("temperature", "top_p", "min_p")}
         if len(noise) == 1:
-            reply = self._call("step", {"noise": noise, **how, **voice.state}, until, voice.version)
+            reply = self._call("step", {"noise": noise, **sampling, **piece.state}, until, piece.version)
             rows = _output(reply, "row", noise.shape)
         else:
             block, count = _padded(noise, CHUNK)
-            given = {"noise": block, "count": count, **how, **voice.state}
-            reply = self._call("generate", given, until, voice.version)
+            inputs = {"noise": block, "count": count, **sampling, **piece.state}
+            reply = self._call("generate", inputs, until, piece.version)
             rows = _output(reply, "rows", block.shape)[0, : len(noise)]
-        sizes = voice.card.encoding.sizes
+        sizes = piece.card.encoding.sizes
         if rows.dtype.kind != "i":
             raise BackendError(f"the model's reply: expected classes as whole numbers, got {rows.dtype}")
         if (rows < END).any() or (rows >= sizes).any():
             raise BackendError(f"the model's reply: expected classes {END} to below {sizes}, got {rows.tolist()}")
-        voice.state = _state(reply, voice.state)
+        piece.state = _state(reply, piece.state)
         return rows
 
     def _call(
         self, signature: str, inputs: Mapping[str, np.ndarray], until: float, version: int | None = None
     ) -> Reply:
+        """Call a signature in the time that the call and the piece have left. Raises BackendError."""
         left = until - time.monotonic()
-        late = DeadlineExceeded(f"the piece was not finished within {self._piece_timeout:g} seconds")
+        too_late = DeadlineExceeded(f"the piece was not finished within {self._piece_timeout:g} seconds")
         if left <= 0:
-            raise late
+            raise too_late
         timeout = min(left, self._timeout)
         try:
             reply = self._backend.call(
                 signature, inputs, version=version, timeout=None if timeout == _NEVER else timeout
             )
-            if version not in (None, reply.version):  # another model's state would be music, but not this piece's
+            if version not in (None, reply.version):  # with another model's state the piece would go on as another one
                 raise BackendError(f"the model's reply: asked version {version}, version {reply.version} answered")
             return reply
         except DeadlineExceeded as error:
             if left < self._timeout:
-                raise late from error
+                raise too_late from error
             raise
 
 
-def _heard(encoding: Encoding, notes: Notes, began: float, strict: bool) -> tuple[Notes, float]:
-    """What of the notes the encoding can express, and from where the next row counts its time.
+def _supported_notes(encoding: Encoding, notes: Notes, began: float, strict: bool) -> tuple[Notes, float]:
+    """Choose the notes that the encoding can express, and say from which second the next row counts its time.
 
     Raises:
-        EncodingError: it is strict, and there are notes that it cannot express; or nothing is left.
+        EncodingError: `strict`, and there are notes that it cannot express; or nothing is left.
     """
     try:
-        heard = encoding.heard(notes)
-        return heard, encoding.clock(heard, began)
+        supported = encoding.supported_notes(notes)
+        return supported, encoding.clock(supported, began)
     except EncodingError:
         if strict:
             raise
     low, high = encoding.pitches
-    heard = encoding.heard(notes[(low <= notes["pitch"]) & (notes["pitch"] <= high)])
-    return heard, max(encoding.clock(heard, began), float(notes["start"][-1]))  # time went on with what is left out
+    supported = encoding.supported_notes(notes[(low <= notes["pitch"]) & (notes["pitch"] <= high)])
+    # Time went on during the notes that are left out.
+    return supported, max(encoding.clock(supported, began), float(notes["start"][-1]))
 
 
 def _padded(block: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """[n, F] → [1, size, F] with zeros behind, and the length [1]."""
+    """Pad [n, F] to [1, size, F] with zeros behind; return it and the length n, int32 [1]."""
     padded = np.zeros((1, size, block.shape[1]), block.dtype)
     padded[0, : len(block)] = block
     return padded, np.array([len(block)], "i4")
 
 
 def _output(reply: Reply, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """One tensor of the reply, checked to be there and of the shape that we rely on."""
+    """Take one tensor out of the reply. Raises BackendError if it is missing or has another shape."""
     if name not in reply.outputs:
         raise BackendError(f"the model's reply lacks {name!r}; it has {sorted(reply.outputs)}")
     if reply.outputs[name].shape != shape:
@@ -347,11 +378,11 @@ def _output(reply: Reply, name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _state(reply: Reply, before: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The reply's state, checked to be of the kind that was sent, and of numbers."""
+    """Take the state out of the reply. Raises BackendError if its shapes or types changed, or it is not finite."""
     state = {name: _output(reply, name, array.shape) for name, array in before.items()}
     for name, array in state.items():
         if array.dtype != before[name].dtype:
             raise BackendError(f"the model's reply: expected {name} of {before[name].dtype}, got {array.dtype}")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise BackendError(f"the model's reply: expected numbers in {name}, got some that are none")
+            raise BackendError(f"the model's reply: expected finite numbers in {name}, got others")
     return state

@@ -27,12 +27,12 @@ _NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
 
 def from_tuples(rows: Iterable[tuple]) -> Notes:
-    """Make Notes of (start, end, pitch[, velocity[, program]]) tuples; velocity 80 and program 0 if absent."""
+    """Make Notes from (start, end, pitch[, velocity[, program]]) tuples; velocity 80 and program 0 if absent."""
     return sort(np.array([(*row, *(80, 0)[len(row) - 3 :]) for row in rows], NOTE))
 
 
 def from_columns(start, end, pitch, velocity, program=0) -> Notes:
-    """Make Notes of equally long columns (or single values)."""
+    """Make Notes from columns of one length, or single values; they are not sorted."""
     notes = np.empty(len(start), NOTE)
     for name, column in zip(FIELDS, (start, end, pitch, velocity, program), strict=True):
         notes[name] = column
@@ -40,6 +40,7 @@ def from_columns(start, end, pitch, velocity, program=0) -> Notes:
 
 
 def empty() -> Notes:
+    """Make Notes of length 0."""
     return np.empty(0, NOTE)
 
 
@@ -50,14 +51,14 @@ def sort(notes: Notes) -> Notes:
 
 def pitched(notes: Notes) -> Notes:
     """Leave out the drums. Raises EncodingError if there are notes and all of them are drums."""
-    kept = notes[notes["program"] != DRUMS]
-    if len(notes) and not len(kept):
+    without_drums = notes[notes["program"] != DRUMS]
+    if len(notes) and not len(without_drums):
         raise EncodingError(f"all {len(notes)} notes are drums: expected some that have a pitch")
-    return kept
+    return without_drums
 
 
 def transpose(notes: Notes, semitones: int) -> Notes:
-    """Move every pitch by `semitones`; drums stay. The caller sees to it that 0-127 is not left."""
+    """Move every pitch by `semitones`; drums stay. The caller must keep pitches within 0-127."""
     moved = notes.copy()
     moved["pitch"] += np.where(notes["program"] == DRUMS, 0, semitones).astype("i2")
     return moved
@@ -73,13 +74,13 @@ def stretch(notes: Notes, factor: float) -> Notes:
 
 def with_program(notes: Notes, program: int) -> Notes:
     """Play every note on the instrument of this General MIDI program, 0-127; drums stay drums."""
-    played = notes.copy()
-    played["program"] = np.where(notes["program"] == DRUMS, DRUMS, program)
-    return played
+    changed = notes.copy()
+    changed["program"] = np.where(notes["program"] == DRUMS, DRUMS, program)
+    return changed
 
 
 def shift(notes: Notes, seconds: float) -> Notes:
-    """Move the music by `seconds`."""
+    """Move the music later by `seconds`."""
     moved = notes.copy()
     moved["start"] += seconds
     moved["end"] += seconds
@@ -95,12 +96,12 @@ def excerpt(notes: Notes, start: float = 0.0, seconds: float = float("inf")) -> 
 
 
 def steps(notes: Notes) -> np.ndarray:
-    """Seconds from the onset before to each onset, float64 [n]; the first is 0."""
+    """Compute the seconds from the onset before to each onset, float64 [n]; the first is 0."""
     return np.diff(notes["start"], prepend=notes["start"][:1])
 
 
 def length(notes: Notes) -> float:
-    """Seconds until the last note ends."""
+    """Find the second at which the last note ends; 0 without notes."""
     return float(notes["end"].max()) if len(notes) else 0.0
 
 

@@ -1,7 +1,7 @@
 """Piece ⇄ tf.Example bytes, and the dataset folder that preprocessing writes and the trainer reads.
 
-A dataset folder holds TFRecord shards and `dataset.json`, written last: readers open the shards that it lists, never
-a glob, and a folder without it is not complete. Times are stored as int64 microseconds: float32 seconds would be
+A dataset folder holds TFRecord shards and `dataset.json`, which is written last. Readers open the shards that it lists,
+never a glob; a folder without it is not complete. Times are stored as int64 microseconds, as float32 seconds would be
 off by 0.1 ms after twenty minutes. Knows nothing of encodings, Beam or TensorFlow.
 """
 
@@ -28,7 +28,7 @@ _FACTS = ("id", "composer", "title", "year", "split")
 
 @dataclass(frozen=True)
 class Piece:
-    """Notes and what is known of them. `year` 0 and empty strings mean unknown; `id` is its path below the input."""
+    """Notes and their metadata. `year` 0 and empty strings mean unknown; `id` is the path below the input folder."""
 
     notes: Notes
     id: str
@@ -39,7 +39,7 @@ class Piece:
 
 
 def to_example(piece: Piece) -> bytes:
-    """Piece → tf.Example: start and end in microseconds, pitch, velocity and program as int64 [n], facts as bytes."""
+    """Write a Piece as a tf.Example: start and end (µs), pitch, velocity, program as int64 [n]; texts as bytes."""
     example = wire.Example()
     feature = example.features.feature
     for fact in _FACTS:
@@ -57,7 +57,7 @@ def to_example(piece: Piece) -> bytes:
 
 
 def from_example(data: bytes) -> Piece:
-    """tf.Example → Piece. Raises RecordError where the bytes are not what `to_example` writes."""
+    """Read a tf.Example as a Piece. Raises RecordError if the bytes are not what `to_example` writes."""
     example = wire.PackedExample()
     try:
         example.ParseFromString(data)
@@ -66,7 +66,7 @@ def from_example(data: bytes) -> Piece:
         if missing:
             raise RecordError(f"a tf.Example lacks the features {sorted(missing)}; it has {sorted(feature)}")
         columns = {name: wire.unpack(b"".join(feature[name].int64_list.value)) for name in (*nt.FIELDS, "year")}
-        if not all(map(len, columns.values())):  # no notes, or numbers that a foreign writer did not pack
+        if not all(map(len, columns.values())):  # no notes, or another writer did not pack its numbers
             plain = wire.Example.FromString(data).features.feature
             columns = {name: np.array(plain[name].int64_list.value, "i8") for name in columns}
         notes = nt.from_columns(
@@ -81,7 +81,7 @@ def from_example(data: bytes) -> Piece:
 
 
 def checksum(data: bytes) -> str:
-    """crc32c in hexadecimal, as object stores report it."""
+    """Compute the crc32c in hexadecimal, as object stores report it."""
     return f"{google_crc32c.value(data):08x}"
 
 
@@ -94,10 +94,10 @@ class Dataset:
 
     @classmethod
     def open(cls, folder: str) -> "Dataset":
-        """Read `dataset.json`. Raises RecordError: it is missing (the run did not finish), damaged or newer."""
+        """Read `dataset.json`. Raises RecordError if it is missing (the run did not finish), damaged or too new."""
         path = storage.join(folder, DATASET)
         try:
-            facts = checksums.unseal(storage.read(path), path)
+            facts = checksums.checked(storage.read(path), path)
             if facts["schema"] > SCHEMA:
                 raise RecordError(f"{path} has schema {facts['schema']}; this version reads up to {SCHEMA}")
             facts["digest"], facts["pieces"], [[shard[key] for key in _SHARD] for shard in facts["shards"]]
@@ -113,19 +113,19 @@ class Dataset:
         return cls(folder, facts)
 
     def shards(self, split: str) -> list[dict]:
-        """The shards of one split, dicts as in `dataset.json`. Raises RecordError if none of them has a piece."""
-        found = [shard for shard in self.facts["shards"] if shard["split"] == split and shard["records"]]
-        if not found:
+        """List the shards of one split, dicts as in `dataset.json`. Raises RecordError if none of them has a piece."""
+        shards = [shard for shard in self.facts["shards"] if shard["split"] == split and shard["records"]]
+        if not shards:
             raise RecordError(f"{self.folder} has no {split} pieces; its shards: {self.facts['pieces']}")
-        return found
+        return shards
 
     def pieces(self, split: str) -> Iterator[Piece]:
-        """The pieces of one split, one at a time. Raises RecordError: a shard is missing, cut or another one."""
+        """Read the pieces of one split, one at a time. Raises RecordError if a shard is missing or damaged."""
         for shard in self.shards(split):
             yield from self.read_shard(shard)
 
     def read_shard(self, shard: dict) -> Iterator[Piece]:
-        """The pieces of one shard, its size and checksum verified first."""
+        """Check a shard's size and checksum, then read its pieces, one at a time. Raises RecordError."""
         path = storage.join(self.folder, shard["path"])
         try:
             data = storage.read(path)

@@ -1,8 +1,8 @@
-"""The dozen protobuf messages that we speak, as a table; TFRecord framing. Knows nothing of music.
+"""Protobuf messages and TFRecord files ⇄ Python objects, without TensorFlow. Knows nothing of music.
 
-Message names never travel in protobuf, only field numbers. So a table, built into descriptors at run time, speaks
-tf.Example and `/tensorflow.serving.PredictionService/Predict` without importing TensorFlow (0.3 s and 52 MB instead
-of 2-7 s and 600 MB). The official packages are the oracle in the tests.
+Protobuf sends field numbers, never message names. So a table of fields, built into descriptors at run time, is enough
+for tf.Example and `/tensorflow.serving.PredictionService/Predict`. Importing TensorFlow instead takes 2-7 s and 600 MB;
+this takes 0.3 s and 52 MB. The official packages are the oracle in the tests.
 Source: tensorflow/core/example/*.proto, tensorflow/core/framework/{tensor,summary}.proto,
 tensorflow/core/util/event.proto, tensorflow_serving/apis/*.proto.
 """
@@ -22,8 +22,8 @@ PREDICT = "/tensorflow.serving.PredictionService/Predict"
 GET_MODEL_STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
 
 # message: field: (number, type). "[]" marks repeated, "{}" a map from string, "|" the members of a oneof. "[packed]" is
-# a repeated number that travels as one run of its bytes, and is read as such: as a list, the 3,000 numbers of a state
-# that TF Serving sends as `float_val` would take longer to read than all the rest of a call.
+# a repeated number, read as the bytes in which it is sent. TF Serving sends the 3,000 numbers of a state as
+# `float_val`; reading them as a list would take longer than all the rest of a call.
 _MESSAGES = {
     "BytesList": {"value": (1, "bytes[]")},
     "FloatList": {"value": (1, "float[]")},
@@ -31,7 +31,7 @@ _MESSAGES = {
     "Feature": {"bytes_list": (1, "BytesList|"), "float_list": (2, "FloatList|"), "int64_list": (3, "Int64List|")},
     "Features": {"feature": (1, "Feature{}")},
     "Example": {"features": (1, "Features")},
-    # The same bytes as Example's, but its numbers left as they are packed, for `unpack`.
+    # Reads the same bytes as Example, but leaves the numbers packed, for `unpack`.
     "PackedList": {"value": (1, "bytes[]")},
     "PackedFeature": {"bytes_list": (1, "BytesList|"), "int64_list": (3, "PackedList|")},
     "PackedFeatures": {"feature": (1, "PackedFeature{}")},
@@ -81,7 +81,7 @@ def _field(message, name: str, number: int, kind: str) -> None:
     """Add one field of the table to a DescriptorProto."""
     field = message.field.add(name=name, number=number, label=descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL)
     if kind.endswith("[packed]"):
-        kind = "bytes[]"  # one item, unless a sender cuts the run
+        kind = "bytes[]"  # one item, unless a sender splits it
     base = kind.rstrip("[]{}|")
     if kind.endswith("{}"):
         entry = message.nested_type.add(name="".join(part.title() for part in name.split("_")) + "Entry")
@@ -103,6 +103,7 @@ def _field(message, name: str, number: int, kind: str) -> None:
 
 
 def _build() -> dict:
+    """Build the classes of all messages, by name."""
     file = descriptor_pb2.FileDescriptorProto(name="cadenza/wire.proto", package=_PACKAGE, syntax="proto3")
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
@@ -133,17 +134,17 @@ _DTYPES: dict[int, tuple[np.dtype, str]] = {
     9: (np.dtype("i8"), "int64_val"),
     10: (np.dtype("?"), "bool_val"),
 }
-_MOST_SIZES, _MOST_VALUES = 32, 2**28  # of a tensor; the largest state we know of has 2**26 values
+_MOST_SIZES, _MOST_VALUES = 32, 2**28  # of a tensor; the largest known state has 2**26 values
 _PACKED = {"float_val", "double_val"}
 _STRING = 7
 _ENUMS = {dtype: enum for enum, (dtype, _) in _DTYPES.items()}
 
 
 def to_tensor(array: np.ndarray, tensor=None):
-    """A numpy array as a TensorProto; bytes objects make a string tensor. Raises RecordError for other types.
+    """Write a numpy array as a TensorProto; bytes objects make a string tensor. Raises RecordError for other types.
 
     Args:
-        tensor: an empty one to be filled, such as a request's own; None: a new one.
+        tensor: an empty TensorProto to fill, such as one inside a request; None: a new one.
     """
     array = np.asarray(array)
     tensor = Tensor() if tensor is None else tensor
@@ -161,17 +162,17 @@ def to_tensor(array: np.ndarray, tensor=None):
 
 
 def from_tensor(tensor) -> np.ndarray:
-    """A TensorProto as a numpy array: its content, a typed list, or one value repeated.
+    """Read a TensorProto as a numpy array: its content, a typed list, or one value repeated.
 
     Raises:
-        RecordError: a type that we do not speak, or values that do not fill the shape.
+        RecordError: its type is not in our table, or its values do not fill its shape.
     """
     shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
     if min(shape, default=0) < 0:
         raise RecordError(f"a tensor of shape {shape}: expected no size below 0")
     count = math.prod(shape)
     least = math.prod(size or 1 for size in shape)  # numpy measures an empty array by its other sizes
-    if len(shape) > _MOST_SIZES or least > _MOST_VALUES:  # a few bytes may ask for all memory: one value repeats
+    if len(shape) > _MOST_SIZES or least > _MOST_VALUES:  # as one value may repeat, a few bytes could claim all memory
         raise RecordError(
             f"a tensor of shape {str(shape)[:50]}: expected at most {_MOST_SIZES} sizes and {_MOST_VALUES:,} values"
         )
@@ -187,10 +188,11 @@ def from_tensor(tensor) -> np.ndarray:
         if not content and field in _PACKED:
             content = b"".join(getattr(tensor, field))
             if len(content) % dtype.itemsize:
-                raise RecordError(f"a tensor of {dtype}: expected whole numbers of it, got {len(content)} bytes")
+                size = dtype.itemsize
+                raise RecordError(f"a tensor of {dtype}: expected a multiple of {size} bytes, got {len(content)}")
         packed = content or field in _PACKED
         values = np.frombuffer(content, dtype) if packed else np.array(getattr(tensor, field), dtype)
-    if len(values) == 1 and count:  # protobuf's short form: the last value repeats, here without taking any memory
+    if len(values) == 1 and count:  # protobuf's short form: the last value repeats; a view needs no memory
         return np.broadcast_to(values.reshape(()), shape)
     if 0 < len(values) < count:
         values = np.append(values, np.repeat(values[-1:], count - len(values)))
@@ -200,7 +202,7 @@ def from_tensor(tensor) -> np.ndarray:
 
 
 def unpack(packed: bytes) -> np.ndarray:
-    """Packed varints as int64 [n], 30 times as fast as through protobuf's own list. Raises RecordError if cut."""
+    """Read packed varints as int64 [n], 30 times as fast as protobuf's own list. Raises RecordError if cut."""
     data = np.frombuffer(packed, "u1")
     if not len(data) or data.max() < 128:
         return data.astype("i8")
@@ -222,23 +224,27 @@ def unpack(packed: bytes) -> np.ndarray:
 
 
 def _masked_crc(data: bytes) -> int:
+    """Compute the crc32c as TFRecord files store it: rotated, plus a constant."""
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def frame(record: bytes) -> bytes:
-    """One record as it stands in a TFRecord file: length, checksum, data, checksum."""
+    """Frame one record as in a TFRecord file: length, checksum, data, checksum."""
     head = struct.pack("<Q", len(record))
     return head + struct.pack("<I", _masked_crc(head)) + record + struct.pack("<I", _masked_crc(record))
 
 
 def write_records(records: Iterable[bytes]) -> bytes:
-    """A whole TFRecord file."""
+    """Write records as the bytes of a TFRecord file."""
     return b"".join(map(frame, records))
 
 
 def read_records(file: BinaryIO, name: str = "TFRecord file") -> Iterator[bytes]:
-    """The records of an open TFRecord file, one at a time.
+    """Read the records of an open TFRecord file, one at a time.
+
+    Args:
+        name: of the file, for the errors.
 
     Raises:
         RecordError: the file is cut, or a checksum does not match.

@@ -4,23 +4,23 @@ On this machine (MAESTRO: 11 s on two cores):
 
     python -m preprocessing --input maestro-v3.0.0-midi.zip --output data/maestro
 
-On Dataflow (both paths in a bucket; setup.py carries our code along; infra/dataflow.md says more):
+On Dataflow (both paths in a bucket; setup.py sends our code to the workers; infra/dataflow.md explains it):
 
     python -m preprocessing --input gs://BUCKET/midi --output gs://BUCKET/datasets/NAME \\
         --runner DataflowRunner --project PROJECT --region REGION --temp_location gs://BUCKET/temp \\
         --setup_file ./setup.py
 
-It waits until the job is done; if it was stopped before, the same command with --complete does what is left.
+The command waits until the job is done. If the command was stopped, run it again with --complete after the job.
 
-Flags that are not ours go to Beam untouched. Without --runner it is FnApiRunner, the engine in this process that
-DirectRunner falls back to: `--runner DirectRunner` writes the same bytes, but first tries Prism, a runner that it has
-to download, and goes on without it when it cannot. `--direct_running_mode multi_threading` loses records in Beam 2.77
-without a word, so we refuse it; `--direct_running_mode multi_processing --direct_num_workers 8` is fine.
+Flags that are not ours go to Beam unchanged. The default --runner is FnApiRunner, which runs in this process.
+`--runner DirectRunner` writes the same bytes, but first tries to download a runner named Prism.
+`--direct_running_mode multi_threading` silently loses records in Beam 2.77, so it is refused;
+`--direct_running_mode multi_processing --direct_num_workers 8` works.
 
 The folder then holds, for each split, up to --shards files (only those with a piece in them), `stats.json`,
 `errors.jsonl` (files that are no music, and why), `warnings.jsonl` (files that are damaged but were read, and what is
-damaged), `duplicates.jsonl` (the same music under another path) and, last, `dataset.json`. Exit code 0: complete.
-1: the pipeline failed, so there is no `dataset.json`. 2: nothing was done, the command makes no sense.
+damaged), `duplicates.jsonl` (the same music under another path) and, written last, `dataset.json`.
+Exit code 0: complete. 1: the pipeline failed, and there is no `dataset.json`. 2: a wrong command, nothing done.
 """
 
 import argparse
@@ -48,7 +48,7 @@ from preprocessing.sources import Source
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """Run the stage; returns the exit code."""
+    """Run preprocessing and return the exit code."""
     args, rest = _parser().parse_known_args(argv)
     began = time.monotonic()
     try:
@@ -57,10 +57,10 @@ def run(argv: Sequence[str] | None = None) -> int:
         files = len(source.ids())
         if not files:
             raise MusicError(f"--input {args.input}: no .mid or .midi file in it")
-        pipeline = None if args.complete else _prepared(options, args, source)
+        pipeline = None if args.complete else _prepare(options, args, source)
     except (MusicError, OSError) as error:
         return _fail(error, 2)
-    logging.getLogger("apache_beam.runners.common").addFilter(_unexpected)
+    logging.getLogger("apache_beam.runners.common").addFilter(_is_unexpected)
     try:
         if pipeline is not None:
             with _progress(files):
@@ -76,9 +76,9 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def _options(flags: Sequence[str], args: argparse.Namespace) -> PipelineOptions:
-    """Beam's options; whatever is wrong with a flag is found here, or in `_prepared`, before anything is touched."""
+    """Read Beam's flags. A wrong flag raises MusicError here or in `_prepare`, before anything is written."""
     if stray := [flag for flag in flags if flag.lower().endswith(sources.MIDI)]:
-        raise MusicError(f"--input takes one thing, {stray[0]} is another; quote a glob, lest the shell unfolds it")
+        raise MusicError(f"--input takes one path, {stray[0]} is another; quote a glob, or the shell expands it")
     options = runners.options(flags)
     if runners.on_dataflow(options):
         for name in ("input", "output"):
@@ -87,8 +87,8 @@ def _options(flags: Sequence[str], args: argparse.Namespace) -> PipelineOptions:
     return options
 
 
-def _prepared(options: PipelineOptions, args: argparse.Namespace, source: Source) -> beam.Pipeline:
-    """The pipeline, built; and, if it is going to run, room in --output."""
+def _prepare(options: PipelineOptions, args: argparse.Namespace, source: Source) -> beam.Pipeline:
+    """Build the pipeline; if it is going to run, also prepare --output."""
     pipeline = runners.pipeline(options)
     build(pipeline, source, maestro.read_tables(source.tables()), args.output, args.shards, args.split or "")
     output.check(args.output, args.overwrite)
@@ -100,7 +100,7 @@ def _prepared(options: PipelineOptions, args: argparse.Namespace, source: Source
 def build(
     pipeline: beam.Pipeline, source: Source, facts: dict[str, Facts], folder: str, shards: int, split: str = ""
 ) -> None:
-    """Put the whole stage, but for `dataset.json`, into a pipeline."""
+    """Add to a pipeline the transforms that write everything but `dataset.json`."""
     pieces, errors, damages = pipeline | "ReadPieces" >> ReadPieces(source, facts, split)
     duplicates = pieces | "Duplicates" >> Duplicates()
     statistics = pieces | "Statistics" >> Statistics(duplicates)
@@ -111,39 +111,39 @@ def build(
         duplicates | "WriteDuplicates" >> WriteLines(storage.join(folder, output.DUPLICATES), ("path", "same_as")),
         damages | "WriteWarnings" >> WriteLines(storage.join(folder, output.WARNINGS), ("path", "damage")),
     )
-    written | "Written" >> beam.Flatten()  # one end for all: Dask's runner does only what leads to the last transform
+    written | "Written" >> beam.Flatten()  # Dask's runner runs only what leads to the last transform
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m preprocessing",
         description="MIDI files to a dataset folder of TFRecord shards. Other flags go to Beam.",
-        allow_abbrev=False,  # --run must not be taken for ours
+        allow_abbrev=False,  # Beam's --run must not be read as one of our flags
     )
     parser.add_argument(
-        "--input", required=True, help="a folder, a glob (quoted), a .zip or a MIDI file, here or gs://"
+        "--input", required=True, help="a folder, a glob (quoted), a .zip or a MIDI file, local or gs://"
     )
-    parser.add_argument("--output", required=True, help="a folder, empty or not there yet, here or gs://")
-    parser.add_argument("--shards", type=_positive, default=16, help="files a split is cut into (default %(default)s)")
-    parser.add_argument("--split", choices=SPLITS, help="where all pieces go, to evaluate a model on them, say")
+    parser.add_argument("--output", required=True, help="a folder, empty or not there yet, local or gs://")
+    parser.add_argument("--shards", type=_positive, default=16, help="files a split, 1 to 99999 (default %(default)s)")
+    parser.add_argument("--split", choices=SPLITS, help="put all pieces into this split (default: each into its own)")
     parser.add_argument("--overwrite", action="store_true", help="replace the dataset in --output")
     parser.add_argument(
         "--complete",
         action="store_true",
-        help="only count and declare what a job has written: one whose launcher was stopped, or started of a template",
+        help="only count what a job has written and write dataset.json: after a stopped launcher, or for a template",
     )
     return parser
 
 
 def _positive(text: str) -> int:
-    if not 1 <= int(text) <= 99_999:  # five digits in the name
+    if not 1 <= int(text) <= 99_999:  # a shard's name has five digits
         raise argparse.ArgumentTypeError(f"expected 1 to 99999, got {text}")
     return int(text)
 
 
 @contextmanager
 def _progress(files: int) -> Iterator[None]:
-    """Say every now and then how many files are done; silent where workers are other processes or machines."""
+    """Print now and then how many files are done; nothing where workers are other processes or machines."""
     done = threading.Event()
     live = sys.stderr.isatty()
     before = Tally.files
@@ -182,17 +182,17 @@ def _summary(outcome: Outcome, folder: str, seconds: float) -> str:
     return "\n".join(lines)
 
 
-def _unexpected(record: logging.LogRecord) -> bool:
-    """Whether Beam's log has something to say that our last line will not."""
+def _is_unexpected(record: logging.LogRecord) -> bool:
+    """Tell whether a record of Beam's log says something that our last line will not say."""
     return not (record.exc_info and isinstance(record.exc_info[1], MusicError | OSError))
 
 
 def _cause(error: Exception) -> str:
-    """What went wrong in a worker. Beam adds where; from another process comes a traceback with our error in it."""
-    ours = re.findall(r"^(?:music\.errors\.\w+|\w*Error): (.*)", str(error), re.MULTILINE)
-    if isinstance(error, RuntimeError) and not ours:
+    """Cut our own message out of a worker's error: Beam adds a place, and another process a traceback."""
+    messages = re.findall(r"^(?:music\.errors\.\w+|\w*Error): (.*)", str(error), re.MULTILINE)
+    if isinstance(error, RuntimeError) and not messages:
         raise error  # no mistake of the user's
-    return (ours[-1] if ours else str(error)).partition(" [while running")[0]
+    return (messages[-1] if messages else str(error)).partition(" [while running")[0]
 
 
 def _fail(why: object, code: int) -> int:
@@ -201,7 +201,7 @@ def _fail(why: object, code: int) -> int:
 
 
 def _interrupted(*_) -> None:
-    """End at once: Beam would make some sixty lines of traceback of Ctrl-C, and there is nothing to tidy up."""
+    """End at once: Beam would print a traceback of sixty lines for Ctrl-C, and there is nothing to clean up."""
     os._exit(
         _fail(
             "interrupted; the dataset is not complete. Run again with --overwrite; or, where a Dataflow job goes on, "

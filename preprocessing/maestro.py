@@ -1,6 +1,6 @@
-"""maestro-v*.csv → {path: facts}, and a stable split for music that no table knows. Knows nothing of Beam or MIDI.
+"""maestro-v*.csv → {path: facts}, and a stable split for music that is in no table. Knows nothing of Beam or MIDI.
 
-The tables of MAESTRO v1, v2 and v3 have the same columns and differ in what they list; columns are found by name.
+The tables of MAESTRO v1, v2 and v3 have the same columns, in any order, and list different files.
 """
 
 import csv
@@ -20,7 +20,7 @@ _COLUMNS = ("midi_filename", "canonical_composer", "canonical_title", "year", "s
 
 
 class Facts(NamedTuple):
-    """What is known of a piece besides its notes; "" and 0 mean unknown."""
+    """A piece's composer, title, year and split; "" and 0 mean unknown."""
 
     composer: str = ""
     title: str = ""
@@ -29,7 +29,7 @@ class Facts(NamedTuple):
 
 
 def read_tables(tables: Iterable[tuple[str, bytes]]) -> dict[str, Facts]:
-    """Read tables, as (id, content); of two rows for one file the later table's counts.
+    """Read tables, as (id, content); of two rows for one file the one in the later table counts.
 
     Returns:
         The facts by the id of the MIDI file: its name in the table, below the table's own folder.
@@ -61,10 +61,10 @@ def _row(row: dict[str, str]) -> tuple[str, Facts]:
 
 
 def complete(facts: Facts, id: str, folder: str, notes: Notes) -> Facts:
-    """Fill in what the table does not say.
+    """Fill in the composer and the split where the table does not give them.
 
     Args:
-        facts: of the table, or Facts().
+        facts: from the table, or Facts().
         id: the piece's path below the input; the folder it is in names the composer.
         folder: the input's own name, for a piece that is in no folder below it.
         notes: the music.
@@ -75,14 +75,14 @@ def complete(facts: Facts, id: str, folder: str, notes: Notes) -> Facts:
 
 
 def composition(composer: str, title: str, notes: Notes) -> str:
-    """What two performances of one work have in common: composer and title where known, else the music itself."""
+    """Identify the work that a piece performs: by composer and title, or where unknown by the notes."""
     if composer and title:
         return "\n".join(" ".join(words.casefold().split()) for words in (composer, title))
     return content(notes)
 
 
 def content(notes: Notes) -> str:
-    """sha256 of the notes as they are stored, in whole microseconds: equal for identical music."""
+    """Compute the SHA-256 of the notes as they are stored, in whole microseconds: equal for identical music."""
     digest = hashlib.sha256()
     for name in ("start", "end"):
         digest.update(np.rint(notes[name] * 1e6).astype("<i8").tobytes())
@@ -92,6 +92,6 @@ def content(notes: Notes) -> str:
 
 
 def split_of(composition: str) -> str:
-    """train, validation or test, 80 : 10 : 10; the same on every machine, and all performances of a work together."""
+    """Choose train, validation or test, 80 : 10 : 10; the same on every machine, and for all performances of a work."""
     tenth = int.from_bytes(hashlib.sha256(composition.encode()).digest()[:8]) % 10
     return "train" if tenth < 8 else SPLITS[tenth - 7]

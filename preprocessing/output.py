@@ -1,7 +1,7 @@
-"""The dataset folder before and after the pipeline: room is made, then what stands there is counted and declared.
+"""The dataset folder: empty it before the pipeline; after it, count the files and write `dataset.json`.
 
-`dataset.json` comes last and holds what the files say, never what the pipeline believes; so an interrupted run, or a
-runner that loses records, is never taken for whole. Knows nothing of Beam, nor how pieces came here.
+`dataset.json` is written last, from the files themselves. So an interrupted run, or a runner that loses records, is
+never taken for a complete dataset. Knows nothing of Beam.
 """
 
 import hashlib
@@ -18,14 +18,14 @@ from music.storage import checksums
 
 STATISTICS, ERRORS, DUPLICATES, WARNINGS = "stats.json", "errors.jsonl", "duplicates.jsonl", "warnings.jsonl"
 _SHARD = re.compile(rf"(?:{'|'.join(SPLITS)})-\d{{5}}-of-\d{{5}}\.tfrecord")
-_OURS = re.compile(
+_DATASET_FILES = re.compile(
     rf"\.?(?:{_SHARD.pattern}|{'|'.join(map(re.escape, (STATISTICS, ERRORS, DUPLICATES, WARNINGS, DATASET)))})"
     r"(?:\.\w+\.tmp)?"
 )
 
 
 class Outcome(NamedTuple):
-    """What a run made of its files."""
+    """How many files became what, and the dataset."""
 
     dataset: dict  # as in dataset.json
     errors: int
@@ -34,49 +34,53 @@ class Outcome(NamedTuple):
 
 
 def shard_name(split: str, number: int, shards: int) -> str:
-    """A shard's file name: train-00003-of-00016.tfrecord."""
+    """Make a shard's file name, such as train-00003-of-00016.tfrecord."""
     return f"{split}-{number:05d}-of-{shards:05d}.tfrecord"
 
 
 def check(folder: str, overwrite: bool) -> None:
-    """Refuse a folder that is not empty, unless `overwrite` is set, or has no name for Beam, with a MusicError."""
-    if folder != (told := folder.encode(errors="backslashreplace").decode()):
-        raise MusicError(f"--output {told}: expected a name in UTF-8")
-    there = storage.entries(folder)
-    if there and not overwrite:
-        raise MusicError(f"--output {folder} is not empty, it holds {there[0]}; --overwrite replaces a dataset in it")
+    """Check that --output can be used.
+
+    Raises:
+        MusicError: the folder is not empty and `overwrite` is not set, or its name is not UTF-8, as Beam needs it.
+    """
+    if folder != (printable := folder.encode(errors="backslashreplace").decode()):
+        raise MusicError(f"--output {printable}: expected a name in UTF-8")
+    names = storage.entries(folder)
+    if names and not overwrite:
+        raise MusicError(f"--output {folder} is not empty, it holds {names[0]}; --overwrite replaces a dataset in it")
 
 
 def prepare(folder: str) -> None:
-    """Make the folder, and room in it: `dataset.json` goes first, then the other files of a dataset, nothing else.
+    """Make the folder and remove an older dataset from it: `dataset.json` first, then its other files, nothing else.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the folder cannot be written.
     """
     storage.remove(storage.join(folder, DATASET))
-    ours = [storage.join(folder, name) for name in filter(_OURS.fullmatch, storage.entries(folder))]
-    for _ in storage.together(storage.remove, ours):
+    paths = [storage.join(folder, name) for name in filter(_DATASET_FILES.fullmatch, storage.entries(folder))]
+    for _ in storage.together(storage.remove, paths):
         pass
     storage.write(storage.join(folder, ERRORS), b"")  # better to fail here than after an hour's work
 
 
 def complete(folder: str, source: str, files: int) -> Outcome:
-    """Read what the pipeline wrote and declare it complete.
+    """Count what the pipeline wrote and write `dataset.json`.
 
     Args:
-        source: what to call the origin of the music.
-        files: how many files there were; each must have become a piece, an error or a duplicate.
+        source: the name of the input, for `dataset.json`.
+        files: how many files the input holds; each must have become a piece, an error or a duplicate.
 
     Raises:
         RecordError: files are missing, a shard is damaged, or there is no piece at all.
     """
-    there = storage.entries(folder)
-    if DATASET in there:  # a run removes it first: this is an older one's, or another's of the same time
+    names = storage.entries(folder)
+    if DATASET in names:  # a run removes it first: so it is an older one's, or that of a run at the same time
         raise RecordError(f"{folder} holds a complete dataset already ({DATASET}); nothing is left to declare")
-    if missing := sorted({STATISTICS, ERRORS, DUPLICATES, WARNINGS} - set(there)):
+    if missing := sorted({STATISTICS, ERRORS, DUPLICATES, WARNINGS} - set(names)):
         raise RecordError(f"{folder} is not complete: {', '.join(missing)} not there; the job is not done, or failed")
     in_turn = storage.together if storage.remote(folder) else map
-    shards = list(in_turn(partial(_describe, folder), filter(_SHARD.fullmatch, there)))
+    shards = list(in_turn(partial(_describe, folder), filter(_SHARD.fullmatch, names)))
     errors, duplicates, warnings = (_lines(storage.join(folder, name)) for name in (ERRORS, DUPLICATES, WARNINGS))
     pieces: Counter[str] = Counter()
     for shard in shards:
@@ -95,12 +99,12 @@ def complete(folder: str, source: str, files: int) -> Outcome:
         "pieces": {split: pieces[split] for split in SPLITS},
         "shards": shards,
     }
-    storage.write(storage.join(folder, DATASET), checksums.seal(dataset) + b"\n", expected=0)
+    storage.write(storage.join(folder, DATASET), checksums.with_checksum(dataset) + b"\n", expected=0)
     return Outcome(dataset, errors, duplicates, warnings)
 
 
 def _digest(shards: list[dict]) -> str:
-    """The same for the same shards under the same names; a shard's name says its split."""
+    """Compute the SHA-256 of the shards' names and checksums; a shard's name says its split."""
     return hashlib.sha256("\n".join(sorted(f"{each['path']} {each['crc32c']}" for each in shards)).encode()).hexdigest()
 
 

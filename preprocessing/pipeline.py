@@ -1,4 +1,4 @@
-"""The three transforms of preprocessing: MIDI → Pieces → shards, and what there is to count about them.
+"""The three transforms of preprocessing: MIDI → Pieces → shards, and their statistics.
 
 Knows nothing of flags and runners, nor where bytes come from. Every file written here has the same bytes on every
 runner and in every run: a piece's shard follows from its id, a shard is sorted by id, sums are sums of integers.
@@ -30,7 +30,7 @@ DAMAGED = "damaged"  # the output that holds (id, damage)
 
 
 class Tally:
-    """Files that workers in this process are done with: for the progress line only, never for results."""
+    """Count the files that workers in this process have read: for the progress line only, never for results."""
 
     files = 0
 
@@ -39,13 +39,13 @@ class ReadPieces(beam.PTransform):
     """Read every MIDI file of a source.
 
     Args:
-        source: what --input names.
-        facts: what a table knows, by id.
-        split: the one that every piece belongs to, whatever a table says; "": each to its own.
+        source: the files.
+        facts: what the tables say, by id.
+        split: put every piece into this split, whatever a table says; "": each into its own.
 
     Returns:
-        Three PCollections: Piece; (id, reason) of the files that are no music; (id, damage) of those that are damaged,
-        a line for each kind, but were read.
+        Three PCollections: Piece; (id, reason) of the files that are no music; (id, damage) of those that are damaged
+        but were read, a line for each kind of damage.
     """
 
     def __init__(self, source: Source, facts: dict[str, Facts], split: str = ""):
@@ -68,12 +68,12 @@ class ReadPieces(beam.PTransform):
 
 
 def _is_damage(element: Any) -> bool:
-    """Whether this is (id, damage); as with failures."""
+    """Tell whether this is (id, damage); for the same reason as `_is_failure`."""
     return type(element) is tuple and isinstance(element[1], list)
 
 
 def _is_failure(element: Any) -> bool:
-    """Whether this is (id, reason). The tag says so already, but Dask's runner gives every output all elements."""
+    """Tell whether this is (id, reason). The tag says so, but Dask's runner puts all elements into every output."""
     return type(element) is tuple and isinstance(element[1], str)
 
 
@@ -84,17 +84,17 @@ def _is_good(element: Any) -> bool:
 def _parse(file: tuple[str, bytes], folder: str, facts: dict[str, Facts], split: str) -> Iterator:
     id, data = file
     damage: list[str] = []
-    known = facts.get(id, Facts())
-    known = known._replace(split=split or known.split)
-    yield from attempt(id, lambda: _piece(id, data, folder, known, damage))
+    row = facts.get(id, Facts())
+    row = row._replace(split=split or row.split)
+    yield from attempt(id, lambda: _piece(id, data, folder, row, damage))
     if damage:
         yield TaggedOutput(DAMAGED, (id, damage))
     Tally.files += 1
 
 
 def _piece(id: str, data: bytes, folder: str, facts: Facts, damage: list[str]) -> Piece:
-    """A file's piece; what is damaged in it goes into `damage`."""
-    notes, warnings = midi.read_mended(data)
+    """Read a file's piece; append a line to `damage` for each kind of damage in it."""
+    notes, warnings = midi.read_with_warnings(data)
     if not len(notes):
         raise MidiError("; ".join(["no notes", *warnings]))
     damage += warnings
@@ -102,7 +102,10 @@ def _piece(id: str, data: bytes, folder: str, facts: Facts, damage: list[str]) -
 
 
 class Duplicates(beam.PTransform):
-    """Pieces → (id, id of the same music that is kept): the smallest id stays. Groups no music, only hashes and ids."""
+    """Find the pieces of the same music, as (id, id of the piece that stays): the smallest id stays.
+
+    Only hashes and ids are grouped, no music.
+    """
 
     def expand(self, pieces):
         return (
@@ -119,14 +122,14 @@ def _all_but_the_first(group: tuple[str, Iterable[str]]) -> Iterator[tuple[str, 
 
 
 class WriteShards(beam.PTransform):
-    """Write Pieces, but for the duplicates, as TFRecord shards; those without a piece are not written.
+    """Write Pieces without the duplicates as TFRecord shards; a shard without a piece is not written.
 
-    A shard is sorted in memory, so choose as many as make them small (MAESTRO in 16: 5 MB each).
+    A shard is sorted in memory, so choose enough of them (MAESTRO in 16: 5 MB each).
 
     Args:
-        folder: where to.
-        shards: how many a split is cut into.
-        duplicates: PCollection of (id, id that is kept).
+        folder: the dataset's folder.
+        shards: shards of each split.
+        duplicates: PCollection of (id, id that stays).
 
     Returns:
         PCollection of the names of the files.
@@ -152,24 +155,24 @@ def _record(piece: Piece, shards: int) -> tuple[tuple[str, int], tuple[str, byte
 
 
 def shard_of(id: str, shards: int) -> int:
-    """The number of a piece's shard, 0 … shards - 1."""
+    """Choose a piece's shard by its id: 0 … shards - 1."""
     return int.from_bytes(hashlib.sha256(id.encode()).digest()[:8]) % shards
 
 
 def _write_shard(group, folder: str, shards: int, duplicates: dict[str, str]) -> Iterator[str]:
     (split, number), records = group
-    kept = sorted(record for record in records if record[0] not in duplicates)
-    if kept:
+    unique = sorted(record for record in records if record[0] not in duplicates)
+    if unique:
         name = shard_name(split, number, shards)
-        storage.write(storage.join(folder, name), wire.write_records(example for _, example in kept))
+        storage.write(storage.join(folder, name), wire.write_records(example for _, example in unique))
         yield name
 
 
 class Statistics(beam.PTransform):
-    """Count what is in Pieces, but for the duplicates, for pictures: one dict, see `describe`.
+    """Count what is in Pieces without the duplicates, as one dict: see `describe`.
 
     Args:
-        duplicates: PCollection of (id, id that is kept).
+        duplicates: PCollection of (id, id that stays).
     """
 
     def __init__(self, duplicates: beam.PCollection):
@@ -188,19 +191,19 @@ class Statistics(beam.PTransform):
 
 
 class Counts(NamedTuple):
-    """What there is to count in some pieces. All integers, so no order of sums matters."""
+    """Counts of some pieces. All are integers, so the order of summing does not matter."""
 
-    facts: dict[tuple[str, str], int]  # (what, which) → how many
-    places: np.ndarray  # of _TABLE where something was counted: of one piece a few hundred, so few bytes travel
-    numbers: np.ndarray  # how many, at each of these places
+    facts: dict[tuple[str, str], int]  # (kind, name) → how many
+    bins: np.ndarray  # the bins of _TABLE that are not empty: in one piece a few hundred, so few bytes are sent
+    numbers: np.ndarray  # how many are in each of these bins
 
 
 _SIZES = {name: len(edges) - 1 for name, edges in statistics.EDGES.items()} | {"chords": chords.CODES}
-_TABLE = sum(_SIZES.values())  # all histograms, one behind the other
+_TABLE = sum(_SIZES.values())  # bins of all histograms, one after the other
 
 
 def counts(piece: Piece) -> Counts:
-    """What one piece adds to the statistics."""
+    """Count one piece."""
     notes = piece.notes
     facts = {
         ("composers", piece.composer or "unknown"): 1,
@@ -209,27 +212,27 @@ def counts(piece: Piece) -> Counts:
         ("microseconds", piece.split): round(nt.length(notes) * 1e6),
     }
     table = np.concatenate([*statistics.histograms(notes).values(), statistics.chord_codes(notes)])
-    places = np.flatnonzero(table)
-    return Counts(facts, places.astype("i2"), table[places].astype("i4"))
+    bins = np.flatnonzero(table)
+    return Counts(facts, bins.astype("i2"), table[bins].astype("i4"))
 
 
-def _total(some: Iterable[Counts]) -> Counts:
+def _total(parts: Iterable[Counts]) -> Counts:
     facts: Counter = Counter()
     table = np.zeros(_TABLE, "i8")
-    for counted in some:
-        facts.update(counted.facts)
-        table[counted.places] += counted.numbers
+    for part in parts:
+        facts.update(part.facts)
+        table[part.bins] += part.numbers
     return Counts(dict(facts), np.arange(_TABLE), table)
 
 
 def describe(total: Counts) -> dict:
-    """Counts → JSON: pieces, notes and seconds of each split, pieces of each composer, histograms with their edges,
-    and how often each chord symbol occurs."""
+    """Make the content of `stats.json`: pieces, notes and seconds of each split, pieces of each composer, histograms
+    with their edges, and how often each chord symbol occurs."""
     facts = Counter(total.facts)
     table = np.zeros(_TABLE, "i8")
-    table[total.places] = total.numbers
+    table[total.bins] = total.numbers
     parts = np.split(table, np.cumsum(list(_SIZES.values()))[:-1])
-    found = {name: part.tolist() for name, part in zip(_SIZES, parts, strict=True)}
+    histograms = {name: part.tolist() for name, part in zip(_SIZES, parts, strict=True)}
     return {
         "splits": {
             split: {
@@ -239,14 +242,14 @@ def describe(total: Counts) -> dict:
             }
             for split in SPLITS
         },
-        "composers": {name: facts["composers", name] for name in sorted(n for what, n in facts if what == "composers")},
-        **{name: {"edges": edges, "counts": found[name]} for name, edges in statistics.EDGES.items()},
-        "chords": statistics.by_symbol(dict(enumerate(found["chords"]))),
+        "composers": {name: facts["composers", name] for name in sorted(n for kind, n in facts if kind == "composers")},
+        **{name: {"edges": edges, "counts": histograms[name]} for name, edges in statistics.EDGES.items()},
+        "chords": statistics.by_symbol(dict(enumerate(histograms["chords"]))),
     }
 
 
 class WriteJson(beam.PTransform):
-    """Write the one dict there is as sealed JSON, a line for each key. Returns a PCollection of the file's path."""
+    """Write the only element, a dict, as JSON with a checksum, a line for each key; return the path's PCollection."""
 
     def __init__(self, path: str):
         super().__init__()
@@ -257,14 +260,14 @@ class WriteJson(beam.PTransform):
 
 
 def _write_json(element: dict, path: str) -> str:
-    sealed = {**element, checksums.KEY: checksums.digest(element)}
-    lines = (f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in sealed.items())
+    facts = {**element, checksums.KEY: checksums.digest(element)}
+    lines = (f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in facts.items())
     storage.write(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
     return path
 
 
 class WriteLines(beam.PTransform):
-    """Write tuples as lines of JSON, sorted; no tuple makes an empty file. Returns a PCollection of the file's path."""
+    """Write tuples as sorted lines of JSON, none as an empty file; return a PCollection of the file's path."""
 
     def __init__(self, path: str, names: tuple[str, ...]):
         super().__init__()

@@ -1,7 +1,7 @@
-"""Beam's own flags → options that make sense, and a pipeline that has run. Knows nothing of music and files.
+"""Beam's own flags → checked options, and a pipeline that has run. Knows nothing of music and files.
 
-Every runner gets the same pipeline. Here stands only what differs: what must be said before it is started, and how its
-errors become one line. Beam itself would lose records, create a bucket of its own or try for minutes instead.
+Every runner gets the same pipeline. Runners differ in the flags that they need and in their errors, which become one
+line here. With wrong flags Beam itself would lose records, create a bucket or try for minutes.
 """
 
 import logging
@@ -29,10 +29,10 @@ _FULL_NAMES = {"DaskRunner": "apache_beam.runners.dask.dask_runner.DaskRunner"} 
 
 
 def options(flags: Sequence[str]) -> PipelineOptions:
-    """Read Beam's flags. Without --runner it is FnApiRunner.
+    """Read Beam's flags; the default runner is FnApiRunner.
 
     Raises:
-        MusicError: together they lose records, or Beam would make up what is missing.
+        MusicError: with these flags records would be lost, or Beam would invent what is missing.
     """
     options = PipelineOptions(list(flags))
     standard = options.view_as(StandardOptions)
@@ -45,59 +45,60 @@ def options(flags: Sequence[str]) -> PipelineOptions:
     if setup.setup_file and not os.path.isfile(setup.setup_file):
         raise MusicError(f"--setup_file {setup.setup_file}: there is no such file")
     if setup.save_main_session is None:
-        setup.save_main_session = False  # our code travels as a package: nothing of `__main__` is needed there
+        setup.save_main_session = False  # workers install our code as a package and need nothing of `__main__`
     if options.view_as(TestOptions).dry_run and not on_dataflow(options):
         raise MusicError(f"--dry_run is only for --runner {DATAFLOW}; {standard.runner} would run all the same")
     cloud = options.view_as(GoogleCloudOptions)
     if on_dataflow(options) and not (cloud.temp_location or cloud.staging_location or "").startswith("gs://"):
-        raise MusicError(  # Beam would make a bucket, and name none in what it says
+        raise MusicError(  # Beam would create a bucket, and not name it
             f"--runner {DATAFLOW} needs --temp_location gs://BUCKET/temp, got {cloud.temp_location or 'none'}"
         )
     return options
 
 
 def _full_name(runner: str) -> str:
-    """As Beam itself takes it: in any case, and without its last syllables."""
-    known = {path.rpartition(".")[2].lower(): path.rpartition(".")[2] for path in StandardOptions.ALL_KNOWN_RUNNERS}
-    known |= {name.lower(): name for name in _FULL_NAMES}
-    found = known.get(runner.lower()) or known.get(f"{runner.lower()}runner") or runner
-    return _FULL_NAMES.get(found, found)
+    """Complete a runner's name as Beam does: in any case, and with or without "Runner" at its end."""
+    names = {path.rpartition(".")[2].lower(): path.rpartition(".")[2] for path in StandardOptions.ALL_KNOWN_RUNNERS}
+    names |= {name.lower(): name for name in _FULL_NAMES}
+    name = names.get(runner.lower()) or names.get(f"{runner.lower()}runner") or runner
+    return _FULL_NAMES.get(name, name)
 
 
 def on_dataflow(options: PipelineOptions) -> bool:
+    """Tell whether the runner is Dataflow's."""
     return options.view_as(StandardOptions).runner == DATAFLOW
 
 
 def only_built(options: PipelineOptions) -> bool:
-    """Whether nothing is going to run: --dry_run=true, or a template is made to be started later."""
+    """Tell whether the pipeline is built but not run: --dry_run=true, or a template that is started later."""
     template = options.view_as(GoogleCloudOptions).template_location
     return on_dataflow(options) and bool(options.view_as(TestOptions).dry_run or template)
 
 
 def pipeline(options: PipelineOptions) -> beam.Pipeline:
-    """An empty pipeline.
+    """Make an empty pipeline.
 
     Raises:
-        MusicError: a runner that is none, or a flag that it lacks.
+        MusicError: there is no such runner, or it needs another flag.
     """
     try:
-        made = beam.Pipeline(options=options)
+        empty = beam.Pipeline(options=options)
     except ValueError as error:
         raise MusicError(" ".join(str(error).split())) from error
-    for name in ("distributed", "apache_beam.runners.dask"):  # some fifty lines about its own comings and goings
+    for name in ("distributed", "apache_beam.runners.dask"):  # it logs some fifty lines about starting and stopping
         logging.getLogger(name).setLevel(logging.ERROR)
-    return made
+    return empty
 
 
 def run(pipeline: beam.Pipeline) -> None:
-    """Run a pipeline to its end, or, if it is only to be built, as far as that.
+    """Run a pipeline to its end; with --dry_run or for a template, only build it.
 
     Raises:
         MusicError: Google's services refused it, or it failed there.
     """
     options = pipeline.options
     if not on_dataflow(options):
-        with _finished(pipeline.run()) as result:
+        with _closed(pipeline.run()) as result:
             result.wait_until_finish()
         return
     from apache_beam.runners.dataflow.dataflow_runner import DataflowRuntimeException
@@ -105,18 +106,18 @@ def run(pipeline: beam.Pipeline) -> None:
     from google.auth.exceptions import GoogleAuthError
 
     try:
-        with _telling():
+        with _job_log():
             job: Any = pipeline.run()
             if not only_built(options):
-                _tell_where_it_runs(job.job_id(), options.view_as(GoogleCloudOptions))
+                _print_job(job.job_id(), options.view_as(GoogleCloudOptions))
                 job.wait_until_finish()
     except (GoogleAPICallError, RetryError, GoogleAuthError, DataflowRuntimeException) as error:
         raise MusicError(f"Dataflow: {' '.join(str(error).split())}") from error
 
 
 @contextmanager
-def _finished(result: PipelineResult) -> Iterator[PipelineResult]:
-    """Dask's runner starts a cluster and forgets it."""
+def _closed(result: PipelineResult) -> Iterator[PipelineResult]:
+    """Close the cluster of Dask's runner at the end: the runner starts one and does not stop it."""
     try:
         yield result
     finally:
@@ -125,9 +126,9 @@ def _finished(result: PipelineResult) -> Iterator[PipelineResult]:
 
 
 @contextmanager
-def _telling() -> Iterator[None]:
-    """Say the states of a job, and what goes wrong in its workers: Beam has a log of them, silent by default. Another
-    log of its tells a refusal, which we tell ourselves."""
+def _job_log() -> Iterator[None]:
+    """Print Beam's log of a job's states and its workers' errors, which is silent by default. Silence Beam's log of
+    refused requests, as `run` raises them."""
     log = logging.getLogger("apache_beam.runners.dataflow.dataflow_runner")
     refusals = logging.getLogger("apache_beam.runners.dataflow.internal.apiclient")
     handler = logging.StreamHandler()
@@ -143,7 +144,7 @@ def _telling() -> Iterator[None]:
         log.level, log.propagate, refusals.disabled = before
 
 
-def _tell_where_it_runs(job: str, cloud: GoogleCloudOptions) -> None:
+def _print_job(job: str, cloud: GoogleCloudOptions) -> None:
     page = f"https://console.cloud.google.com/dataflow/jobs/{cloud.region}/{job}?project={cloud.project}"
     print(
         f"Dataflow job {job} is submitted: {page}\n"

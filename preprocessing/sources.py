@@ -1,9 +1,9 @@
-"""What --input names → (id, bytes) of every MIDI file in it. Knows nothing of music, shards or what becomes of bytes.
+"""--input → (id, bytes) of every MIDI file in it. Knows nothing of music and shards.
 
-A source is a folder (searched to the bottom), a glob, a single file or a .zip, on a disk or in a bucket. It is asked
-twice: on the launching machine for the names, before anything is touched, and in the workers for the bytes, some files
-at a time. An id is the path below the folder, below what stands before a glob's first wildcard, or below the single
-top folder of a zip; so an id says nothing of the machine. Hidden files, and what a Mac adds to a zip, are not music.
+A source is a folder with its subfolders, a glob, a single file or a .zip, on a disk or in a bucket. The launching
+machine lists its names before anything is written; the workers read its bytes, some files at a time. An id is the path
+below the folder, below the folder before a glob's first wildcard, or below the single top folder of a zip; so it does
+not depend on the machine. Hidden files, and what macOS adds to a zip, are ignored.
 """
 
 import os
@@ -27,42 +27,42 @@ from music.midi import parser
 MIDI = (".mid", ".midi")  # in any case
 FAILED = "failed"  # the output that holds (id, reason)
 _TABLE = re.compile(r"maestro-v[^/]*\.csv", re.IGNORECASE)
-# Of a file, unpacked; a larger one is no music. One in a bucket is fetched all the same.
+# Of a file, unpacked; a larger one is no music. A large file in a bucket is fetched nevertheless.
 _MOST_BYTES = parser.MOST_BYTES
 _MOST_TABLE = 2**26  # bytes of a table; MAESTRO's has 0.3 million
-_FILES = 16  # read by a worker in one go, from a bucket some at once
-_BYTES = 2**20  # of a zip, about, that are read in one go
+_FILES = 16  # files of a group; those in a bucket are read concurrently
+_BYTES = 2**20  # bytes of a zip, about, that make a group
 
-Group: TypeAlias = list[tuple[str, bytes]]  # id and path of some files, whose reading is one piece of work
+Group: TypeAlias = list[tuple[str, bytes]]  # id and path of some files, which a worker reads together
 
 
 @dataclass(frozen=True)
 class Files:
-    """MIDI files whose paths match a pattern of storage's."""
+    """MIDI files whose paths match a pattern of `storage.glob`."""
 
-    name: str  # what the dataset calls its source
-    folder: str  # the name of the folder that `base` is, "" where it says nothing
+    name: str  # of the source, for dataset.json
+    folder: str  # the name of the folder `base`, a composer where there is no other; "" where it means nothing
     base: str  # ids are the paths below it
     pattern: str
     tables_pattern: str
 
     def ids(self) -> list[str]:
-        """The ids of all MIDI files, sorted."""
+        """List the ids of all MIDI files, sorted."""
         return sorted(filter(is_midi, self._paths(self.pattern)))
 
     def tables(self) -> list[tuple[str, bytes]]:
-        """Every maestro-v*.csv, as (id, content), sorted by id."""
+        """Read every maestro-v*.csv, as (id, content), sorted by id."""
         paths = self._paths(self.tables_pattern)
         return [(id, storage.read(paths[id])) for id in sorted(filter(is_table, paths))]
 
     def groups(self) -> Iterator[Group]:
-        """All MIDI files, some at a time."""
-        found = [(id, os.fsencode(path)) for id, path in self._paths(self.pattern).items() if is_midi(id)]
-        return (found[at : at + _FILES] for at in range(0, len(found), _FILES))  # bytes, as not all are UTF-8
+        """Yield all MIDI files, 16 at a time."""
+        files = [(id, os.fsencode(path)) for id, path in self._paths(self.pattern).items() if is_midi(id)]
+        return (files[at : at + _FILES] for at in range(0, len(files), _FILES))  # bytes, as not all are UTF-8
 
     @contextmanager
     def reading(self) -> Iterator[Callable[[Group], Iterable]]:
-        """What makes (id, bytes), or (id, reason) under FAILED, of each file of a group."""
+        """Give a function that reads a group: it yields (id, bytes), or (id, reason) under FAILED, for each file."""
         in_turn = storage.together if storage.remote(self.base) else map
 
         def read(file: tuple[str, bytes]) -> list:
@@ -72,10 +72,10 @@ class Files:
         yield lambda group: chain.from_iterable(in_turn(read, group))
 
     def _paths(self, pattern: str) -> dict[str, str]:
-        """The path of every file that matches, by id."""
+        """List the paths of all files that match, by id."""
         below = len(storage.join(self.base, ""))
         paths = [file.path for file in storage.glob(pattern)]
-        return {_told(path[below:]): path for path in paths}
+        return {_printable(path[below:]): path for path in paths}
 
 
 @dataclass(frozen=True)
@@ -85,22 +85,22 @@ class Zip:
     name: str
     folder: str
     path: str
-    top: str  # the one folder that everything stands in, with its slash, or ""
+    top: str  # the one folder that holds everything, with a slash; or ""
 
     def ids(self) -> list[str]:
-        """The ids of all MIDI files, sorted."""
+        """List the ids of all MIDI files, sorted."""
         with _open_zip(self.path) as archive:
             return sorted(filter(is_midi, self._members(archive)))
 
     def tables(self) -> list[tuple[str, bytes]]:
-        """Every maestro-v*.csv, as (id, content), sorted by id."""
+        """Read every maestro-v*.csv, as (id, content), sorted by id."""
         with _open_zip(self.path) as archive:
             return [
                 (id, self._read(archive, id, _MOST_TABLE)) for id in sorted(filter(is_table, self._members(archive)))
             ]
 
     def groups(self) -> Iterator[Group]:
-        """All MIDI files; neighbours in the zip together, as to read them is one request to a bucket."""
+        """Yield all MIDI files, neighbours in the zip together: reading them is one request to a bucket."""
         with _open_zip(self.path) as archive:
             members = [each for each in self._members(archive).items() if is_midi(each[0])]
         members.sort(key=lambda each: each[1].header_offset)
@@ -109,7 +109,7 @@ class Zip:
 
     @contextmanager
     def reading(self) -> Iterator[Callable[[Group], Iterable]]:
-        """What makes (id, bytes), or (id, reason) under FAILED, of each member of a group."""
+        """Give a function that reads a group: it yields (id, bytes), or (id, reason) under FAILED, for each member."""
         with _open_zip(self.path) as archive:
 
             def read(member: tuple[str, bytes]) -> Iterable:
@@ -119,7 +119,7 @@ class Zip:
             yield lambda group: chain.from_iterable(map(read, group))
 
     def _read(self, archive: zipfile.ZipFile, id: str, most: int = _MOST_BYTES) -> bytes:
-        size = archive.getinfo(self.top + id).file_size  # zipfile unpacks no more than that, whatever it is told
+        size = archive.getinfo(self.top + id).file_size  # zipfile unpacks no more than this
         if size > most:
             raise MusicError(f"{id}: expected at most {most:,} bytes, unpacked, got {size:,}")
         try:
@@ -127,7 +127,7 @@ class Zip:
         except (zipfile.BadZipFile, zlib.error):
             if not storage.remote(self.path):
                 raise
-            with _open_zip(self.path) as again:  # no checksum comes with a part, so it may be its way that damaged it
+            with _open_zip(self.path) as again:  # a part has no checksum, so the network may have damaged it
                 return again.read(self.top + id)
 
     def _members(self, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
@@ -135,7 +135,7 @@ class Zip:
 
 
 def _read(path: str) -> bytes:
-    """The bytes of a file, if it is one and is not too large; of a device, or of a pipe, there is no end."""
+    """Read a regular file that is not too large; a device or a pipe may have no end."""
     if storage.remote(path):
         return storage.read(path)
     if not os.path.isfile(path):
@@ -154,38 +154,38 @@ def find(text: str) -> Source:
     """Make the source that --input names.
 
     Raises:
-        MusicError: there is nothing of that name, or it is no zip although it is called one.
+        MusicError: there is nothing of that name, or a .zip is no zip.
     """
     exists = storage.exists(text)
     path = text.rstrip("/") if storage.remote(text) else os.path.abspath(text)
     if exists and storage.is_folder(path):
         pattern = storage.join(storage.literally(path), "**")
-        name = _told(os.path.basename(path))
+        name = _printable(os.path.basename(path))
         return Files(name, name, path, pattern, pattern)
     if exists and path.lower().endswith(".zip"):
         return _find_zip(path)
     if exists:
         base = os.path.dirname(path)
-        return Files(_told(os.path.basename(path)), "", base, storage.literally(path), _tables_in(base))
+        return Files(_printable(os.path.basename(path)), "", base, storage.literally(path), _tables_in(base))
     if wildcard := storage.WILDCARD.search(path):
         base = os.path.dirname(path[: wildcard.start()])
         name = posixpath.join(os.path.basename(base), path[len(storage.join(base, "")) :])
-        return Files(_told(name), _told(os.path.basename(base)), base, path, _tables_in(base))
+        return Files(_printable(name), _printable(os.path.basename(base)), base, path, _tables_in(base))
     raise MusicError(f"--input {text}: there is no such folder, file, zip or glob")
 
 
 def is_midi(id: str) -> bool:
-    """Whether an id is a MIDI file's, by its name."""
+    """Tell by its ending whether an id is a MIDI file's."""
     return id.lower().endswith(MIDI) and _visible(id)
 
 
 def is_table(id: str) -> bool:
-    """Whether an id is that of a table of facts, maestro-v*.csv."""
+    """Tell whether an id is that of a table of facts, maestro-v*.csv."""
     return bool(_TABLE.fullmatch(posixpath.basename(id))) and _visible(id)
 
 
-def _told(path: str) -> str:
-    """A path as a word that can be written: bytes in it that are no UTF-8 stand as \\xe9."""
+def _printable(path: str) -> str:
+    """Make a path printable: bytes in it that are no UTF-8 become \\xe9."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
@@ -198,7 +198,7 @@ def _tables_in(folder: str) -> str:
 
 
 def _find_zip(path: str) -> Zip:
-    name = _told(os.path.basename(path))
+    name = _printable(os.path.basename(path))
     try:
         with _open_zip(path) as archive:
             members = [member for member in archive.namelist() if _visible(member)]
@@ -220,18 +220,18 @@ def _open_zip(path: str) -> Iterator[zipfile.ZipFile]:
 
 
 def attempt(id: str, make: Callable[[], Any]) -> Iterable:
-    """Yield make(), or (id, reason) under FAILED: one bad file must not stop a million good ones, but a bucket that
-    does not answer, or a worker that cannot ask it, must."""
+    """Yield make(), or (id, reason) under FAILED: one bad file must not stop a million good ones. But a bucket that
+    does not answer, or a worker that lacks its library, must stop the job."""
     try:
         yield make()
     except (StorageError, MissingDependency):
         raise
-    except Exception as error:  # whatever a damaged file makes of zlib, zipfile or numpy
-        yield TaggedOutput(FAILED, (id, _told(str(error)) or type(error).__name__))
+    except Exception as error:  # whatever zlib, zipfile or numpy raise for a damaged file
+        yield TaggedOutput(FAILED, (id, _printable(str(error)) or type(error).__name__))
 
 
 class ReadFiles(beam.PTransform):
-    """From a pipeline to (id, bytes) of every MIDI file of a source, and to (id, reason) under FAILED."""
+    """Read every MIDI file of a source: (id, bytes), and (id, reason) under FAILED."""
 
     def __init__(self, source: Source):
         super().__init__()
@@ -242,19 +242,19 @@ class ReadFiles(beam.PTransform):
             pipeline
             | beam.Create([self.source])
             | "List" >> beam.FlatMap(lambda source: source.groups())
-            | beam.Reshuffle()  # else one worker reads all that one listing found
+            | beam.Reshuffle()  # otherwise one worker reads all files of the listing
             | "Read" >> beam.ParDo(_ReadGroup(self.source)).with_outputs(FAILED, main="bytes")
         )
 
 
 class _ReadGroup(beam.DoFn):
-    """Reads a group of files; a zip's directory is read once for each instance."""
+    """Read a group of files; a zip's directory is read once for each instance."""
 
     def __init__(self, source: Source):
         self.source = source
 
     def __getstate__(self):
-        return {"source": self.source}  # Dask's runner sends on one that is set up, and an open file does not travel
+        return {"source": self.source}  # Dask's runner pickles an instance after setup(), but not its open file
 
     def setup(self):
         self.stack = ExitStack()

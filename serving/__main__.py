@@ -30,12 +30,13 @@ from serving.backends.embedded import find_model
 from serving.middleware import access_log, api_keys, cors, metrics, rate_limit
 
 _ABOUT_SERVERS = ("model_name", "label", "xla", "tls", "ca", "identity_token", "token_file", "token_env")
+_WITHOUT_TLS = ("model_name", "label", "xla", "tls")  # of these the ones that plain text may have
 
 
 class Gunicorn(Application):
     """gunicorn, configured by our file and flags instead of its own command line.
 
-    `failure` is an open file in which a worker that cannot serve says why: one line.
+    `failure` is an open file. A worker that cannot serve writes one line to it that says why.
     """
 
     def __init__(self, bind: str, workers: int | None, config: dict, failure: BinaryIO):
@@ -50,7 +51,11 @@ class Gunicorn(Application):
             self.cfg.set("workers", self._workers)
 
     def load(self) -> flask.Flask:
-        """Runs in each worker, after the fork. An AppImportError is one line without a traceback, and stops us all."""
+        """Make the application; each worker does so after the fork.
+
+        Raises:
+            AppImportError: the worker cannot serve. gunicorn logs it as one line without a traceback, and stops all.
+        """
         access_log.open_logs()
         try:
             return create_app(self._config)
@@ -61,78 +66,130 @@ class Gunicorn(Application):
 
 
 def arguments() -> argparse.ArgumentParser:
-    """The command line."""
+    """Make the parser of the command line."""
     usage, _, _ = __doc__.partition("\n\n")
     parser = argparse.ArgumentParser("python -m serving", description=usage)
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--model", metavar="DIR", help="a SavedModel: version, model or base folder; default: models/")
-    parser.add_argument(
-        "--warm", action="store_true",
-        help="compile that model for 32 listeners before the first one comes, not once they come",
-    )  # fmt: skip
-    where.add_argument("--server", metavar="HOST:PORT", help="a TF Serving's gRPC address")
-    parser.add_argument("--model-name", metavar="NAME", help="what that server calls the model")
-    parser.add_argument(
-        "--label", metavar="LABEL", help="the version that new pieces begin with, such as stable; default: the latest"
-    )
-    parser.add_argument(
-        "--xla", action="store_true",
-        help="ask for compiled signatures: a server started with --xla_cpu_compilation_enabled and an export --xla",
-    )  # fmt: skip
-    parser.add_argument("--tls", action="store_true", help="speak TLS with that server")
-    parser.add_argument("--ca", metavar="FILE", help="who may vouch for it, as PEM; default: the public authorities")
-    token = parser.add_mutually_exclusive_group()
-    token.add_argument(
-        "--identity-token", nargs="?", const=True, metavar="AUDIENCE",
-        help="send it ID tokens of Google's, as Cloud Run wants them; default: for https:// and the server's host",
-    )  # fmt: skip
-    token.add_argument("--token-file", metavar="FILE", help="or the token in this file, read anew for each call")
-    token.add_argument("--token-env", metavar="NAME", help="or the one in this variable of the environment")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=os.environ.get("PORT", 8080), help="default: $PORT, or 8080")
-    parser.add_argument(
-        "--originality", metavar="FILE",
-        help="an index of the training set, for /generate?originality=true; default: the one inside the model's folder",
-    )  # fmt: skip
-    parser.add_argument("--chunk", type=int, default=CHUNK, help=f"notes a call, 1 to {CHUNK}; 1: one `step` a note")
-    parser.add_argument("--timeout", type=float, default=DEFAULTS["TIMEOUT"], help="seconds for one call of the model")
-    parser.add_argument(
-        "--piece-timeout", type=float, default=DEFAULTS["PIECE_TIMEOUT"], metavar="SECONDS",
-        help="for a whole piece, its listener's pauses included; default: %(default)g; inf: as long as it takes",
-    )  # fmt: skip
-    parser.add_argument(
-        "--rate", type=float, metavar="N",
-        help="requests a minute that each process takes of one key, or of one address; default: as many as come",
-    )  # fmt: skip
-    parser.add_argument(
-        "--proxies", type=int, default=DEFAULTS["PROXIES"], metavar="N",
-        help="of yours in front, which add to X-Forwarded-For: whose address --rate counts; default: none is believed",
-    )  # fmt: skip
-    parser.add_argument("--api-keys-file", metavar="FILE", help="answer only who shows one of these keys, one a line")
-    parser.add_argument("--api-keys-env", metavar="NAME", help="or one of those in this variable of the environment")
-    parser.add_argument(
-        "--cors-origin", action="append", default=[], metavar="ORIGIN",
-        help="whose scripts may ask from a browser, as https://music.example, or '*'; may be given several times",
-    )  # fmt: skip
+    for add in (_add_model, _add_model_server, _add_address, _add_pieces, _add_clients):
+        add(parser)
     return parser
 
 
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the model, in this process or behind a TF Serving")
+    where = group.add_mutually_exclusive_group()
+    where.add_argument("--model", metavar="DIR", help="a SavedModel: version, model or base folder; default: models/")
+    where.add_argument("--server", metavar="HOST:PORT", help="a TF Serving's gRPC address")
+    group.add_argument(
+        "--warm", action="store_true", help="compile --model for 32 clients at start, not when they come; default: off"
+    )
+
+
+def _add_model_server(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("with --server")
+    group.add_argument("--model-name", metavar="NAME", help="what that server calls the model")
+    group.add_argument(
+        "--label", metavar="LABEL", help="the version that new pieces begin with, such as stable; default: the latest"
+    )
+    group.add_argument(
+        "--xla", action="store_true",
+        help="ask for compiled signatures: a server started with --xla_cpu_compilation_enabled and an export --xla",
+    )  # fmt: skip
+    group.add_argument("--tls", action="store_true", help="speak TLS with that server; default: plain text")
+    group.add_argument(
+        "--ca", metavar="FILE", help="PEM file of the authorities that certify it; default: the public authorities"
+    )
+    token = group.add_mutually_exclusive_group()
+    token.add_argument(
+        "--identity-token", nargs="?", const=True, metavar="AUDIENCE",
+        help="send Google's ID tokens, as Cloud Run wants them; default audience: https:// and the server's host",
+    )  # fmt: skip
+    token.add_argument("--token-file", metavar="FILE", help="send the token in this file, read anew for each call")
+    token.add_argument("--token-env", metavar="NAME", help="send the token in this environment variable")
+
+
+def _add_address(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("where it listens")
+    group.add_argument("--host", default="127.0.0.1", help="name or IP address; default: %(default)s")
+    group.add_argument("--port", type=int, default=os.environ.get("PORT", 8080), help="default: $PORT, or 8080")
+
+
+def _add_pieces(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("pieces")
+    group.add_argument(
+        "--originality", metavar="FILE",
+        help="an index of the training set, for /generate?originality=true; default: the one inside the model's folder",
+    )  # fmt: skip
+    group.add_argument(
+        "--chunk", type=int, default=CHUNK,
+        help=f"notes that one call of the model draws, 1 to {CHUNK}; 1: one `step` a note; default: %(default)s",
+    )  # fmt: skip
+    group.add_argument(
+        "--timeout",
+        type=float,
+        default=DEFAULTS["TIMEOUT"],
+        help="seconds for one model call; default: %(default)g",
+    )
+    group.add_argument(
+        "--piece-timeout", type=float, default=DEFAULTS["PIECE_TIMEOUT"], metavar="SECONDS",
+        help="seconds for a whole piece, its client's pauses included; default: %(default)g; inf: no limit",
+    )  # fmt: skip
+
+
+def _add_clients(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("clients")
+    group.add_argument(
+        "--rate", type=float, metavar="N",
+        help="requests a minute that each process accepts for one key, or for one address; default: no limit",
+    )  # fmt: skip
+    group.add_argument(
+        "--proxies", type=int, default=DEFAULTS["PROXIES"], metavar="N",
+        help="number of your proxies in front, which add to X-Forwarded-For: so --rate finds the client's address; "
+        "default: %(default)s, the header is ignored",
+    )  # fmt: skip
+    group.add_argument(
+        "--api-keys-file", metavar="FILE",
+        help="answer only requests with one of the keys in this file, one a line; default: all requests",
+    )  # fmt: skip
+    group.add_argument("--api-keys-env", metavar="NAME", help="or with one of the keys in this environment variable")
+    group.add_argument(
+        "--cors-origin", action="append", default=[], metavar="ORIGIN",
+        help="an origin whose scripts may call the API from a browser, as https://music.example, or '*' for all; "
+        "may be given several times; default: none",
+    )  # fmt: skip
+
+
 def run(argv: Sequence[str] | None = None) -> None:
-    """Serve until told to stop; exits with 2 where the command line is at fault, with 4 if no model can be loaded."""
+    """Serve until stopped; exit with 2 where the command line is at fault, with 4 if no model can be loaded."""
     parser = arguments()
     args = parser.parse_args(argv)
+    _check_server_flags(parser, args)
+    _check_numbers(parser, args)
+    try:
+        config = _config(args)
+    except (MusicError, OSError) as error:
+        print(f"python -m serving: {error}", file=sys.stderr)
+        sys.exit(2)
+    _serve(_bind(args.host, args.port), _workers(args.server), config)
+
+
+def _check_server_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Exit with 2 where flags do not fit together."""
     if bool(args.server) != bool(args.model_name):
         parser.error("--server and --model-name belong together")
     for flag in _ABOUT_SERVERS:
-        name, given = f"--{flag.replace('_', '-')}", getattr(args, flag)
-        if given == "":
+        name, value = f"--{flag.replace('_', '-')}", getattr(args, flag)
+        if value == "":
             parser.error(f"{name}: expected a value, got an empty one")
-        if given and not args.server:
+        if value and not args.server:
             parser.error(f"{name} is about a --server")
-        if given and flag not in ("model_name", "label", "xla", "tls") and not args.tls:
+        if value and flag not in _WITHOUT_TLS and not args.tls:
             parser.error(f"{name} needs --tls: certificates and tokens are not for plain text")
     if args.warm and args.server:
         parser.error("--warm is about a model in this process, not about a --server")
+
+
+def _check_numbers(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Exit with 2 where a number is out of its range."""
     if not 0 <= args.port <= 65535:
         parser.error(f"--port: expected 0 to 65535, got {args.port}")
     if not 1 <= args.chunk <= CHUNK:
@@ -142,50 +199,71 @@ def run(argv: Sequence[str] | None = None) -> None:
             parser.error(f"{name}: expected more than 0 seconds, got {seconds:g}")
     if args.proxies < 0:
         parser.error(f"--proxies: expected 0 or more, got {args.proxies}")
+
+
+def _config(args: argparse.Namespace) -> dict:
+    """Translate the flags into the application's configuration, and check what can be checked before the fork.
+
+    Raises:
+        MusicError, OSError: a value is wrong, a file is missing or damaged, or there is no model or no token.
+    """
     config = {"CHUNK": args.chunk, "TIMEOUT": args.timeout, "PIECE_TIMEOUT": args.piece_timeout}
     config |= {"ORIGINALITY": args.originality, "CORS_ORIGINS": args.cors_origin}
     config |= {"RATE": args.rate, "PROXIES": args.proxies}
     config |= {"API_KEYS_FILE": args.api_keys_file, "API_KEYS_ENV": args.api_keys_env}
-    try:
-        cors.check(args.cors_origin)
-        api_keys.read(DEFAULTS | config)
-        if args.rate is not None:
-            rate_limit.Rate(args.rate)
-        if args.originality is not None:
-            memorization.read(args.originality)
-        if args.server:
-            config |= {"SERVER": args.server} | {flag.upper(): getattr(args, flag) for flag in _ABOUT_SERVERS}
-            remote(config)
-            if token := token_of(config):
-                token.bearer()  # now, as without one no call will ever be answered
-        else:
-            config |= {"MODEL": str(find_model(args.model)), "WARM": args.warm}
-    except (MusicError, OSError) as error:
-        print(f"python -m serving: {error}", file=sys.stderr)
-        sys.exit(2)
-    # gunicorn's own default is one process, or $WEB_CONCURRENCY
-    workers = 2 * (os.cpu_count() or 1) if args.server and "WEB_CONCURRENCY" not in os.environ else None
-    host = f"[{args.host}]" if ":" in args.host and args.host[0] != "[" else args.host  # an IPv6 address
-    ours = os.getpid()
+    cors.check(args.cors_origin)
+    api_keys.read(DEFAULTS | config)
+    if args.rate is not None:
+        rate_limit.Rate(args.rate)
+    if args.originality is not None:
+        memorization.read(args.originality)
+    return config | (_server_config(args) if args.server else _model_config(args))
+
+
+def _server_config(args: argparse.Namespace) -> dict:
+    config = {"SERVER": args.server} | {flag.upper(): getattr(args, flag) for flag in _ABOUT_SERVERS}
+    remote(config)
+    if token := token_of(config):
+        token.bearer()  # now, as without one no call will ever be answered
+    return config
+
+
+def _model_config(args: argparse.Namespace) -> dict:
+    return {"MODEL": str(find_model(args.model)), "WARM": args.warm}
+
+
+def _workers(server: str | None) -> int | None:
+    """Choose the number of processes; None leaves gunicorn its own default: one, or $WEB_CONCURRENCY."""
+    return 2 * (os.cpu_count() or 1) if server and "WEB_CONCURRENCY" not in os.environ else None
+
+
+def _bind(host: str, port: int) -> str:
+    """Join host and port for gunicorn; an IPv6 address needs brackets."""
+    return f"[{host}]:{port}" if ":" in host and host[0] != "[" else f"{host}:{port}"
+
+
+def _serve(bind: str, workers: int | None, config: dict) -> None:
+    """Run gunicorn, and print at the end why a worker could not serve."""
+    parent = os.getpid()
     # shared with the workers that are forked
     with tempfile.TemporaryFile() as failure, _folder() as counts:
-        config["METRICS_DIR"] = os.environ[metrics.VARIABLE] = counts  # there, gunicorn.conf.py looks for it
+        config["METRICS_DIR"] = os.environ[metrics.VARIABLE] = counts  # gunicorn.conf.py looks for it there
         try:
-            Gunicorn(f"{host}:{args.port}", workers, config, failure).run()
+            Gunicorn(bind, workers, config, failure).run()
         finally:
-            if os.getpid() == ours:  # behind all that gunicorn says; of several workers' words the first ones
+            if os.getpid() == parent:  # after all lines of gunicorn's; of several workers the first one's line
                 failure.seek(0)
                 sys.stderr.write(failure.readline().decode())
 
 
 @contextmanager
 def _folder() -> Iterator[str]:
-    """An empty folder for as long as this process, and not its forked children, lives."""
-    path, ours = tempfile.mkdtemp(prefix="cadenza-metrics-"), os.getpid()
+    """Make an empty folder, and remove it when this process ends its block, but not when a forked child does."""
+    path, parent = tempfile.mkdtemp(prefix="cadenza-metrics-"), os.getpid()
     try:
         yield path
     finally:
-        if os.getpid() == ours:
+        if os.getpid() == parent:
             shutil.rmtree(path, ignore_errors=True)
 
 

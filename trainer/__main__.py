@@ -1,4 +1,4 @@
-"""Train, evaluate, listen, sample and export; and index what was trained on, to find copies by.
+"""Train, evaluate, listen, sample and export; and index the training set, to find copied passages by.
 
     python -m trainer train    --recipe performance --data data/maestro --run runs/performance
     python -m trainer train    --from models/performance/1 --data data/mine --run runs/mine
@@ -10,8 +10,8 @@
     python -m trainer originality --data data/maestro --output models/performance/1/assets.extra/originality.index
 
 Every folder and file may be in a bucket: gs://BUCKET/….
-`train` goes on from its last checkpoint when it is started again; SIGTERM and Ctrl-C write one first, and the exit code
-is 143 or 130 then. This is the only place that sets KERAS_BACKEND.
+`train` goes on from its last checkpoint when it is started again. SIGTERM and Ctrl-C write a checkpoint before the end;
+the exit code is then 143 or 130. This is the only place that sets KERAS_BACKEND.
 """
 
 import argparse
@@ -24,102 +24,147 @@ from pathlib import Path
 
 from music.errors import MusicError, Unreachable
 
-_SEED_NOTES = 64  # from a random place, unless told otherwise
-_LATER = 75  # as sysexits.h has it
+_SPLITS = ["train", "validation", "test"]
+_SEED_NOTES = 64  # of an excerpt of --seed-from, without --seed-notes
+_LATER = 75  # EX_TEMPFAIL of sysexits.h
 _GRID = {"note": "; grid of 10 ms and 32 velocities", "symbol": "; symbols of the model's own vocabulary"}
 
 
 def parser() -> argparse.ArgumentParser:
+    """Build the parser of all commands."""
     flags = argparse.ArgumentParser(
         "trainer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = flags.add_subparsers(dest="command", required=True)
-    backend = argparse.ArgumentParser(add_help=False)
-    backend.add_argument("--backend", choices=["tensorflow", "jax"], default="tensorflow")
+    for add in (_add_train, _add_evaluate, _add_listen, _add_sample, _add_export, _add_originality):
+        add(commands)
+    return flags
 
-    train = commands.add_parser("train", parents=[backend], help="train a recipe, or go on with a run")
+
+def _backend_flags() -> argparse.ArgumentParser:
+    flags = argparse.ArgumentParser(add_help=False)
+    flags.add_argument("--backend", choices=["tensorflow", "jax"], default="tensorflow", help="(default: tensorflow)")
+    return flags
+
+
+def _model_flags() -> argparse.ArgumentParser:
+    flags = argparse.ArgumentParser(add_help=False)
+    which = flags.add_mutually_exclusive_group(required=True)
+    which.add_argument("--run", help="a run's folder")
+    which.add_argument("--model", help="an exported version's folder, such as models/performance/1")
+    flags.add_argument("--weights", default="best", metavar="best|last|EPOCH", help="of --run (default: best)")
+    return flags
+
+
+def _add_train(commands) -> None:
+    train = commands.add_parser("train", parents=[_backend_flags()], help="train a recipe, or go on with a run")
     which = train.add_mutually_exclusive_group(required=True)
-    which.add_argument("--recipe")
+    which.add_argument("--recipe", help="a recipe's name, such as performance")
     which.add_argument(
         "--from", dest="start", metavar="RUN|MODEL",
-        help="go on with the weights of another run, or of an exported version, on other data and gently",
+        help="begin with the weights of another run or of an exported version, at a low learning rate",
     )  # fmt: skip
     train.add_argument("--weights", default="best", metavar="best|last|EPOCH", help="of the run of --from")
     train.add_argument("--data", required=True, help="a folder that `python -m preprocessing` wrote")
     train.add_argument("--run", required=True, help="the run's folder; a run that is there goes on")
     train.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="e.g. training.batch=32")
-    train.add_argument("--minutes", type=float, help="stop after the epoch in which they are over")
     train.add_argument(
-        "--checkpoint-minutes", type=_minutes, default=10.0, metavar="M", help="within an epoch, too (default: 10)"
+        "--minutes", type=float, metavar="M", help="stop after the epoch in which M minutes are over (default: never)"
     )
+    train.add_argument(
+        "--checkpoint-minutes", type=_minutes, default=10.0, metavar="M",
+        help="minutes between two checkpoints within an epoch (default: 10)",
+    )  # fmt: skip
     train.add_argument("--devices", type=_devices, metavar="N|all", help="default: all GPUs, or one CPU")
     train.add_argument(
         "--precision", choices=["auto", "float32", "bfloat16"], default="auto",
-        help="of matrix products; auto: bfloat16 where this CPU or GPU is faster with it",
+        help="of matrix products; auto: bfloat16 where this CPU or GPU is faster with it (default: auto)",
     )  # fmt: skip
 
-    either = argparse.ArgumentParser(add_help=False)
-    which = either.add_mutually_exclusive_group(required=True)
-    which.add_argument("--run", help="a run's folder")
-    which.add_argument("--model", help="an exported version's folder, such as models/performance/1")
-    either.add_argument("--weights", default="best", metavar="best|last|EPOCH")
 
-    evaluate = commands.add_parser("evaluate", parents=[either, backend], help="nats per note on a split")
-    evaluate.add_argument("--data", required=True)
-    evaluate.add_argument("--split", choices=["train", "validation", "test"], required=True)
-    evaluate.add_argument("--pieces", type=_positive, help="only the first so many pieces, for a quick look")
-    evaluate.add_argument("--bigram", action="store_true", help="beside it a bigram of the train split, as a floor")
-    evaluate.add_argument("--json", action="store_true")
-
-    listen = commands.add_parser(
-        "listen", parents=[either, backend], help="how like real music it plays, as a page with figures, rolls and MP3s"
+def _add_evaluate(commands) -> None:
+    evaluate = commands.add_parser(
+        "evaluate", parents=[_model_flags(), _backend_flags()], help="measure nats per note on a split"
     )
-    listen.add_argument("--data", required=True)
-    listen.add_argument("--split", choices=["train", "validation", "test"], default="validation", help="of real music")
+    evaluate.add_argument("--data", required=True, help="the dataset's folder")
+    evaluate.add_argument("--split", choices=_SPLITS, required=True)
+    evaluate.add_argument(
+        "--pieces", type=_positive, metavar="N", help="only the first N pieces, for a quick look (default: all)"
+    )
+    evaluate.add_argument("--bigram", action="store_true", help="beside it a bigram of the train split, as a floor")
+    evaluate.add_argument("--json", action="store_true", help="print one line of JSON")
+
+
+def _add_listen(commands) -> None:
+    listen = commands.add_parser(
+        "listen",
+        parents=[_model_flags(), _backend_flags()],
+        help="compare its music with real music: a page with figures, piano rolls and MP3s",
+    )
+    listen.add_argument("--data", required=True, help="the dataset's folder")
+    listen.add_argument("--split", choices=_SPLITS, default="validation", help="of real music (default: validation)")
     listen.add_argument("--output", help="the page's folder (default: RUN/listen, or out/listen with --model)")
     listen.add_argument("--seeds", type=_positive, default=16, metavar="N", help="pieces to continue (default: 16)")
-    listen.add_argument("--random-seeds", type=_positive, default=3, metavar="N", help="rounds of them (default: 3)")
-    listen.add_argument("--first-random-seed", type=_count, default=0, metavar="N", help="of the first round")
-    listen.add_argument("--seconds", type=_positive, default=120, metavar="S", help="that are compared (default: 120)")
-    listen.add_argument("--minutes", type=_minutes, default=5.0, metavar="M", help="to wait for an end (default: 5)")
-    listen.add_argument("--pieces", type=_positive, default=3, metavar="N", help="to hear on the page (default: 3)")
+    listen.add_argument(
+        "--random-seeds", type=_positive, default=3, metavar="N",
+        help="rounds; in each, all pieces with another random seed (default: 3)",
+    )  # fmt: skip
+    listen.add_argument(
+        "--first-random-seed", type=_count, default=0, metavar="N", help="number of the first round (default: 0)"
+    )
+    listen.add_argument(
+        "--seconds", type=_positive, default=120, metavar="S", help="seconds of music to compare (default: 120)"
+    )
+    listen.add_argument(
+        "--minutes", type=_minutes, default=5.0, metavar="M", help="minutes of music to wait for an end (default: 5)"
+    )
+    listen.add_argument("--pieces", type=_positive, default=3, metavar="N", help="pieces on the page (default: 3)")
     for name, value in (("temperature", 1.0), ("top-p", 1.0), ("min-p", 0.0)):
-        listen.add_argument(f"--{name}", type=float, nargs="+", default=[value], help="several: every combination")
+        listen.add_argument(
+            f"--{name}", type=float, nargs="+", default=[value], metavar="X",
+            help=f"several: every combination (default: {value:g})",
+        )  # fmt: skip
 
-    sample = commands.add_parser("sample", parents=[either, backend], help="write a piece as MIDI")
-    begin = sample.add_mutually_exclusive_group()
-    begin.add_argument("--seed", metavar="MIDI", help="continue this file; absent: a new piece from its beginning")
-    begin.add_argument(
-        "--seed-from", choices=["train", "validation", "test"], help="continue a random place of this split of --data"
+
+def _add_sample(commands) -> None:
+    sample = commands.add_parser("sample", parents=[_model_flags(), _backend_flags()], help="write a piece as MIDI")
+    seed = sample.add_mutually_exclusive_group()
+    seed.add_argument("--seed", metavar="MIDI", help="continue this file; absent: a new piece from its beginning")
+    seed.add_argument(
+        "--seed-from", choices=_SPLITS, help="continue an excerpt of this split of --data, chosen at random"
     )
     sample.add_argument("--data", help="the dataset of --seed-from")
     sample.add_argument(
-        "--seed-notes", type=_positive, metavar="N", help=f"of the seed only N notes; --seed-from: {_SEED_NOTES}"
-    )
-    sample.add_argument("--notes", type=int, default=256)
-    sample.add_argument("--temperature", type=float, default=1.0)
-    sample.add_argument("--top-p", type=float, default=1.0)
-    sample.add_argument("--min-p", type=float, default=0.0)
-    sample.add_argument("--random-seed", type=int)
-    sample.add_argument("--output", required=True)
+        "--seed-notes", type=_positive, metavar="N",
+        help=f"use N notes of the seed (default: all of --seed; {_SEED_NOTES} with --seed-from)",
+    )  # fmt: skip
+    sample.add_argument("--notes", type=int, default=256, metavar="N", help="new notes at most (default: 256)")
+    sample.add_argument("--temperature", type=float, default=1.0, metavar="X", help="0: the likeliest (default: 1)")
+    sample.add_argument("--top-p", type=float, default=1.0, metavar="X", help="1 draws from all values (default: 1)")
+    sample.add_argument("--min-p", type=float, default=0.0, metavar="X", help="0 draws from all values (default: 0)")
+    sample.add_argument("--random-seed", type=int, metavar="N", help="the same one gives the same piece")
+    sample.add_argument("--output", required=True, metavar="MIDI", help="the file to write")
 
+
+def _add_export(commands) -> None:
     export = commands.add_parser(
         "export",
-        parents=[either],
+        parents=[_model_flags()],
         help="write a SavedModel for TF Serving, of a run, or once more of an exported model",
     )
     export.add_argument("--output", required=True, help="the base folder; <recipe>/<version> is made in it")
-    export.add_argument("--version", type=_positive)
+    export.add_argument("--version", type=_positive, metavar="N", help="1 or more (default: the next one)")
     export.add_argument(
         "--xla", action="store_true",
         help="for a TF Serving with --xla_cpu_compilation_enabled: compile when it loads the version; another cannot",
     )  # fmt: skip
     export.add_argument("--originality", metavar="FILE", help="ship this index of the training set with the model")
 
-    index = commands.add_parser("originality", help="an index of the training set, to find copied passages by")
-    index.add_argument("--data", required=True)
+
+def _add_originality(commands) -> None:
+    index = commands.add_parser("originality", help="write an index of the training set, to find copied passages by")
+    index.add_argument("--data", required=True, help="the dataset's folder")
     index.add_argument("--output", required=True, help="the index; assets.extra/originality.index of a version")
-    return flags
 
 
 def _positive(text: str) -> int:
@@ -146,8 +191,12 @@ def _minutes(text: str) -> float:
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0; 2 with a line on stderr for an error that the user can mend, 75 for a bucket that may answer
-    again later; 128 + a signal's number."""
+    """Run one command and return its exit code.
+
+    Returns:
+        0; 2 with a line on stderr for an error that the user can mend; 75 where a bucket may answer later;
+        128 + the signal's number where a signal stopped a training.
+    """
     args = parser().parse_args(argv)
     os.environ["KERAS_BACKEND"] = getattr(args, "backend", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -157,9 +206,9 @@ def run(argv: Sequence[str] | None = None) -> int:
         commands = {"train": _train, "evaluate": _evaluate, "listen": _listen, "sample": _sample, "export": _export}
         (commands | {"originality": _originality})[args.command](args)
     except (MusicError, OSError) as error:
-        stopped = getattr(error, "exit_code", None)  # by a signal, and all is well
-        print(error if stopped else f"trainer: {error}", file=sys.stderr)
-        return stopped or (_LATER if isinstance(error, Unreachable) else 2)
+        exit_code = getattr(error, "exit_code", None)  # of a training that a signal stopped: no error
+        print(error if exit_code else f"trainer: {error}", file=sys.stderr)
+        return exit_code or (_LATER if isinstance(error, Unreachable) else 2)
     return 0
 
 
@@ -176,10 +225,9 @@ def _train(args) -> None:
         for setting in args.set:
             chosen = recipe.override(chosen, setting)
         dataset = Dataset.open(args.data)
-        pause = args.checkpoint_minutes
         loop.fit(
-            chosen, dataset, args.run, args.minutes, stop=stop, checkpoint_minutes=pause, on=args.devices, start=start,
-            precision=args.precision,
+            chosen, dataset, args.run, args.minutes, stop=stop, checkpoint_minutes=args.checkpoint_minutes,
+            on=args.devices, start=start, precision=args.precision,
         )  # fmt: skip
 
 
@@ -196,17 +244,17 @@ def _evaluate(args) -> None:
         scores |= likelihood.floors(card.facts, train, corpus, args.pieces)
     score = scores["model"]
     if args.json:
-        floors = {name: it.to_dict() for name, it in scores.items() if name != "model"}
+        floors = {name: floor.to_dict() for name, floor in scores.items() if name != "model"}
         print(json.dumps({"split": args.split, **score.to_dict(), **floors}))
         return
-    for name, it in scores.items():
-        columns = " + ".join(f"{column} {value:.3f}" for column, value in it.columns.items())
-        print(f"{name}: {it.nats:.3f} nats a {it.unit} on {args.split}: {columns}")
+    for name, each in scores.items():
+        columns = " + ".join(f"{column} {value:.3f}" for column, value in each.columns.items())
+        print(f"{name}: {each.nats:.3f} nats a {each.unit} on {args.split}: {columns}")
     print(f"{score.pieces} pieces, {score.rows:,} {score.unit}s, {score.seconds:.0f} s{_GRID[score.unit]}")
 
 
 def _model(args):
-    """The Backend that --run or --model names, and its card."""
+    """Load the Backend that --run or --model names. Return it with its card."""
     import numpy as np
 
     from music import storage
@@ -225,6 +273,7 @@ def _model(args):
 
 
 def _listen(args) -> None:
+    import functools
     import itertools
 
     from music import storage
@@ -233,21 +282,24 @@ def _listen(args) -> None:
     from trainer import data
     from trainer.evaluation import similarity_page, similarity_report
 
-    ways = [Settings(1, *each) for each in itertools.product(args.temperature, args.top_p, args.min_p)]
+    log = functools.partial(print, file=sys.stderr)
+    settings = [Settings(1, *each) for each in itertools.product(args.temperature, args.top_p, args.min_p)]
     plan = similarity_report.Plan(args.seeds, args.random_seeds, args.first_random_seed, args.seconds, args.minutes)
     backend, card = _model(args)
     dataset, select = Dataset.open(args.data), card.facts.get("select", "")
     corpus, train = (data.Corpus(dataset, split, card.encoding, select) for split in (args.split, "train"))
     material = similarity_report.gather(corpus, card.encoding, plan)
     floor, noise = similarity_report.floor(train, card.encoding, material, plan)
-    made = similarity_report.listen(backend, card, material, plan, ways, lambda line: print(line, file=sys.stderr))
-    named = {similarity_report.name(way): each for way, each in zip(ways, made, strict=True)}
-    heard = {similarity_report.CEILING: similarity_report.ceiling(material), **named, similarity_report.FLOOR: floor}
-    found = similarity_page.Found(args.run or args.model, f"{args.data}, {args.split}", plan, material, heard, noise)
-    for line in similarity_page.lines(found):
+    played = similarity_report.listen(backend, card, material, plan, settings, log)
+    by_name = {similarity_report.name(each): result for each, result in zip(settings, played, strict=True)}
+    ceiling = {similarity_report.CEILING: similarity_report.ceiling(material)}
+    results = {**ceiling, **by_name, similarity_report.FLOOR: floor}
+    data_name = f"{args.data}, {args.split}"
+    report = similarity_page.Report(args.run or args.model, data_name, plan, material, results, noise)
+    for line in similarity_page.lines(report):
         print(line)
     folder = args.output or (storage.join(args.run, "listen") if args.run else "out/listen")
-    similarity_page.write(found, folder, args.pieces, lambda line: print(line, file=sys.stderr))
+    similarity_page.write(report, folder, args.pieces, log)
     print(storage.join(folder, "index.html"))
 
 
@@ -277,7 +329,7 @@ def _sample(args) -> None:
 
 
 def _excerpt(args, card):
-    """Some whole events from a random place of a split, as the model hears them, on a clock that begins with them."""
+    """Cut whole events out of a random piece of a split, as the encoding takes them. Their first onset becomes 0 s."""
     import numpy as np
 
     from music import notes as nt
@@ -289,12 +341,12 @@ def _excerpt(args, card):
         raise SettingError(f"--seed-from {args.seed_from}: expected --data as well, the dataset to take it from")
     corpus = data.Corpus(Dataset.open(args.data), args.seed_from, card.encoding, card.facts.get("select", ""))
     rng = np.random.default_rng(args.random_seed)
-    wanted = args.seed_notes or _SEED_NOTES
+    count = args.seed_notes or _SEED_NOTES
     piece = int(rng.choice(len(corpus.index), p=corpus.counts / corpus.counts.sum()))
     notes = corpus.notes(piece)
-    first = int(rng.integers(max(len(notes) - wanted, 0) + 1))
+    first = int(rng.integers(max(len(notes) - count, 0) + 1))
     events = card.encoding.events(notes)
-    last = events[np.searchsorted(events, min(first + wanted, len(notes)))]
+    last = events[np.searchsorted(events, min(first + count, len(notes)))]
     excerpt = notes[events[np.searchsorted(events, first, side="right") - 1] : last]
     print(f"seed: {corpus.ids[piece]}, from {excerpt['start'][0]:.1f} s")
     return nt.shift(excerpt, -float(excerpt["start"][0]))
@@ -313,9 +365,9 @@ def _export(args) -> None:
     else:
         start = warm_start.load(args.model)
         model, card = start.model(), start.card
-        beside = storage.join(args.model, "assets.extra", memorization.FILE)
-        if args.originality is None and storage.exists(beside):
-            args.originality = beside
+        shipped = storage.join(args.model, "assets.extra", memorization.FILE)
+        if args.originality is None and storage.exists(shipped):
+            args.originality = shipped
     card["made"] = {**card.get("made", {}), "commit": saved_model.commit()}
     index = memorization.read(args.originality) if args.originality else None
     print(saved_model.publish(model, card, args.output, args.version, index, args.xla))

@@ -1,7 +1,7 @@
 """A dataset folder → batches of augmented, encoded windows, in bounded memory. Knows nothing of models.
 
-Batch g is a function of the dataset, the recipe and g alone, so a run that was stopped goes on with the very batches
-it would have seen. Music is changed in natural units (semitones, seconds, velocities) before it is encoded.
+Batch g depends on the dataset, the recipe and g alone. So a run that was stopped continues with the same batches.
+Augmentation changes the notes in natural units (semitones, seconds, velocities); the encoding comes after it.
 """
 
 import threading
@@ -19,22 +19,26 @@ from music.notes import Notes
 from music.pieces import Dataset, Piece
 from trainer.recipe import Training
 
-MEMORY = 40_000_000  # notes held at once, 22 bytes each
+MEMORY = 40_000_000  # notes in memory at once, 22 bytes each
 # Rows first..last of a piece, where row 0 is BEGIN, row n + 1 END, and row i the i-th event.
 CUT = np.dtype([("piece", "i4"), ("first", "i4"), ("last", "i4")])
 _BYTES = np.dtype(f"V{nt.NOTE.itemsize}")
 
 
 class Corpus:
-    """The pieces of one split. All are held if they fit in `memory` notes; else as many shards as fit, by last use.
+    """The pieces of one split, read from its shards.
+
+    All pieces stay in memory if they have at most `memory` notes. Otherwise as many shards stay as fit; the least
+    recently used shard is dropped first.
 
     Args:
-        encoding: each piece is what this encoding, fitted or not, hears of it; a piece that it cannot express is
-            skipped and counted.
-        select: "" or "fact=word": the pieces whose fact (composer, title, …) holds the word, ignoring case.
+        encoding: fitted or not; a piece keeps the notes that this encoding can express. A piece that it cannot
+            express at all is skipped, and its id is listed in `skipped`.
+        select: "" or "fact=word": only the pieces whose fact (composer, title, year, id) contains the word; case is
+            ignored.
 
     Raises:
-        RecordError: the dataset is not complete or damaged, or nothing is left.
+        RecordError: the dataset is incomplete or damaged, or no piece is left.
     """
 
     def __init__(self, dataset: Dataset, split: str, encoding: Encoding, select: str = "", memory: int = MEMORY):
@@ -42,33 +46,34 @@ class Corpus:
         self.skipped: list[str] = []  # ids
         self._shards = dataset.shards(split)
         self._held: OrderedDict[int, list[Notes]] = OrderedDict()
-        self._room = memory  # notes that may still be held
+        self._room = memory  # notes that still fit
         self.ids: list[str] = []
         index, sizes, counts = [], [], []
-        seen: set[str] = set()
+        composers: set[str] = set()
         for number in range(len(self._shards)):
-            for place, notes in enumerate(self._load(number, seen)):
-                index.append((number, place))
+            for position, notes in enumerate(self._load(number, composers)):
+                index.append((number, position))
                 sizes.append(len(encoding.events(notes)) - 1)
                 counts.append(len(notes))
-        self.index = np.array(index, "i4").reshape(-1, 2)  # (shard, place among its selected pieces) of each piece
-        self.sizes = np.array(sizes, "i8")  # events of each piece: rows but for BEGIN and END
+        self.index = np.array(index, "i4").reshape(-1, 2)  # (shard, position among its selected pieces) of each piece
+        self.sizes = np.array(sizes, "i8")  # events of each piece: its rows without BEGIN and END
         self.counts = np.array(counts, "i8")  # notes of each piece
         if not index:
             raise RecordError(
                 f"select {select!r} leaves no {split} piece that can be expressed ({len(self.skipped)} cannot); "
-                f"composers: {', '.join(sorted(seen))}"
+                f"composers: {', '.join(sorted(composers))}"
             )
 
     def notes(self, piece: int) -> Notes:
-        number, place = self.index[piece].tolist()
+        """Return the notes of a piece; read its shard if that is not in memory."""
+        number, position = self.index[piece].tolist()
         if number not in self._held:
             self._load(number)
-        self._held.move_to_end(number)  # the one used last is let go last
-        return self._held[number][place]
+        self._held.move_to_end(number)  # so that it is the last to be dropped
+        return self._held[number][position]
 
     def pools(self, rng: np.random.Generator) -> list[np.ndarray]:
-        """The pieces in random order, in pools that fit in half the memory at once."""
+        """Return the pieces in random order, in groups whose notes fit in half the memory."""
         pools: list[list[np.ndarray]] = [[]]
         held = 0
         for number in rng.permutation(len(self._shards)):
@@ -81,32 +86,35 @@ class Corpus:
             held += size
         return [np.concatenate(pool) for pool in pools]
 
-    def _load(self, number: int, seen: set | None = None) -> list[Notes]:
-        """Read a shard's pieces; the first time tell what composers there are, and what is skipped."""
-        kept = []
+    def _load(self, number: int, composers: set | None = None) -> list[Notes]:
+        """Read a shard's pieces. With `composers`, the first time, add to that set, to `ids` and to `skipped`."""
+        pieces = []
         for piece in self.dataset.read_shard(self._shards[number]):
-            if seen is not None:
-                seen.add(piece.composer)
+            if composers is not None:
+                composers.add(piece.composer)
             if not selected(piece, self.select):
                 continue
             try:
-                kept.append(self._encoding.heard(piece.notes))
+                pieces.append(self._encoding.supported_notes(piece.notes))
             except EncodingError:
-                if seen is not None:
+                if composers is not None:
                     self.skipped.append(piece.id)
                 continue
-            if seen is not None:
+            if composers is not None:
                 self.ids.append(piece.id)
-        self._held[number] = kept
-        self._room -= sum(map(len, kept))
+        self._held[number] = pieces
+        self._room -= sum(map(len, pieces))
         while len(self._held) > 1 and self._room < 0:
             _, released = self._held.popitem(last=False)
             self._room += sum(map(len, released))
-        return kept
+        return pieces
 
 
 def selected(piece: Piece, select: str) -> bool:
-    """Whether a piece is meant by "fact=word", as every piece is by "". Raises RecordError for another fact."""
+    """Return whether a piece matches `select`: "fact=word", or "" for every piece.
+
+    Raises RecordError for an unknown fact.
+    """
     if not select:
         return True
     fact, _, word = select.partition("=")
@@ -116,36 +124,39 @@ def selected(piece: Piece, select: str) -> bool:
 
 
 def cuts(corpus: Corpus, window: int, rng: np.random.Generator) -> np.ndarray:
-    """Every piece cut into windows from a random place on, in random order: CUT [n]."""
+    """Cut every piece into windows; return them in random order: CUT [n].
+
+    The first border inside a piece is random, so that the windows of two passes differ.
+    """
     order = []
     for pool in corpus.pools(rng):
         rows = corpus.sizes[pool] + 2
-        place = rng.integers(1, window + 1, size=len(pool))  # of the first border
-        counts = 1 + np.maximum(-(-(rows - place) // window), 0)
-        mine = np.empty(counts.sum(), CUT)
-        mine["piece"] = np.repeat(pool, counts)
-        number = np.arange(len(mine)) - np.repeat(np.cumsum(counts) - counts, counts)  # among its piece's windows
-        last = np.repeat(place, counts) + number * window
-        mine["first"] = np.maximum(last - window, 0) * (number > 0)
-        mine["last"] = np.minimum(last, np.repeat(rows, counts))
-        order.append(mine[rng.permutation(len(mine))])
+        border = rng.integers(1, window + 1, size=len(pool))  # the row at which the first window ends
+        counts = 1 + np.maximum(-(-(rows - border) // window), 0)
+        windows = np.empty(counts.sum(), CUT)
+        windows["piece"] = np.repeat(pool, counts)
+        number = np.arange(len(windows)) - np.repeat(np.cumsum(counts) - counts, counts)  # among its piece's windows
+        last = np.repeat(border, counts) + number * window
+        windows["first"] = np.maximum(last - window, 0) * (number > 0)
+        windows["last"] = np.minimum(last, np.repeat(rows, counts))
+        order.append(windows[rng.permutation(len(windows))])
     return np.concatenate(order)
 
 
 @dataclass(frozen=True)
 class Excerpts:
-    """The music of some cuts, one after the other, as it is."""
+    """The notes of several cuts, one cut after the other, before they are encoded."""
 
     notes: Notes
     counts: np.ndarray  # notes of each cut
-    sizes: np.ndarray  # events of each
-    after: np.ndarray  # where the clock of each begins, seconds
-    begins: np.ndarray  # bool: whether the piece begins in it
-    ends: np.ndarray
+    sizes: np.ndarray  # events of each cut
+    after: np.ndarray  # onset before each cut, seconds; the first step counts from it
+    begins: np.ndarray  # bool: whether the piece begins in the cut
+    ends: np.ndarray  # bool: whether the piece ends in the cut
 
     @classmethod
     def of(cls, pieces: list[Notes], encoding: Encoding, chosen: np.ndarray) -> "Excerpts":
-        """Take them out of the whole piece of each cut."""
+        """Take the notes of each cut out of its piece; `pieces` has one piece for each cut."""
         parts, sizes, after, ends = [nt.empty().view(_BYTES)], [], [], []
         for first, last, notes in zip(chosen["first"].tolist(), chosen["last"].tolist(), pieces, strict=True):
             events = encoding.events(notes)
@@ -154,26 +165,26 @@ class Excerpts:
             after.append(notes["start"][max(events[a] - (first > 0), 0)])
             sizes.append(b - a)
             ends.append(last == len(events) + 1)
-        together = np.concatenate(parts).view(nt.NOTE)  # as bytes: twice as fast as by field
+        music = np.concatenate(parts).view(nt.NOTE)  # as bytes: twice as fast as by field
         counts = np.array([len(part) for part in parts[1:]], "i8")
-        return cls(together, counts, np.array(sizes), np.array(after), chosen["first"] == 0, np.array(ends, bool))
+        return cls(music, counts, np.array(sizes), np.array(after), chosen["first"] == 0, np.array(ends, bool))
 
     def spread(self, values: np.ndarray) -> np.ndarray:
-        """One value a cut → one a note."""
+        """Repeat each cut's value for each of its notes."""
         return np.repeat(values, self.counts)
 
     def pitches(self) -> tuple[np.ndarray, np.ndarray]:
-        """The lowest and the highest pitch of each, int64; 127 and 0 where there is none."""
+        """Return the lowest and the highest pitch of each cut, int64; 127 and 0 for a cut without notes."""
         low, high = np.full(len(self.counts), 127), np.zeros(len(self.counts), "i8")
-        some = self.counts > 0
-        firsts = (np.cumsum(self.counts) - self.counts)[some]
-        if some.any():
+        filled = self.counts > 0
+        firsts = (np.cumsum(self.counts) - self.counts)[filled]
+        if filled.any():
             pitch = np.ascontiguousarray(self.notes["pitch"])
-            low[some], high[some] = np.minimum.reduceat(pitch, firsts), np.maximum.reduceat(pitch, firsts)
+            low[filled], high[filled] = np.minimum.reduceat(pitch, firsts), np.maximum.reduceat(pitch, firsts)
         return low, high
 
     def change(self, semitones: np.ndarray, factor: np.ndarray, louder: np.ndarray) -> "Excerpts":
-        """Each cut moved by `semitones`, made `factor` times as long and `louder`."""
+        """Transpose each cut by `semitones`, multiply its times by `factor`, and add `louder` to its velocities."""
         notes, factors = self.notes.view(_BYTES).copy().view(nt.NOTE), self.spread(factor)
         notes["pitch"] += self.spread(semitones.astype("i2"))
         notes["start"] *= factors
@@ -182,26 +193,26 @@ class Excerpts:
         return replace(self, notes=notes, after=self.after * factor)
 
     def encode(self, encoding: Encoding, window: int) -> np.ndarray:
-        """Windows as rows, PAD behind: int32 [cuts, window, F]."""
+        """Encode each cut as one window, filled up with PAD: int32 [cuts, window, F]."""
         body = encoding.encode_many(self.notes, np.append(0, np.cumsum(self.counts)), self.after)
         rows = np.zeros((len(self.sizes), window, body.shape[1]), "i4")
         rows[self.begins, 0] = BEGIN
         done = 0
-        for own, size, begins, ends in zip(
+        for target, size, begins, ends in zip(
             rows, self.sizes.tolist(), self.begins.tolist(), self.ends.tolist(), strict=True
         ):
-            own[begins : begins + size] = body[done : done + size]
+            target[begins : begins + size] = body[done : done + size]
             done += size
             if ends:
-                own[begins + size] = END
+                target[begins + size] = END
         return rows
 
 
 class Windows(keras.utils.PyDataset):
     """The endless batches of a training run, from batch `start` on; each is a tuple of one int32 (B, T, F) array.
 
-    Endless, and to be fitted with shuffle=False: of a dataset with a length Keras would draw batches at random, and
-    begin with the first one again after every epoch.
+    It has no length, and `fit` needs shuffle=False. If it had a length, Keras would draw batches at random and begin
+    with the first batch again after every epoch.
     """
 
     num_batches = None
@@ -211,9 +222,9 @@ class Windows(keras.utils.PyDataset):
         self._corpus, self._encoding, self._training = corpus, encoding, training
         self._start = start
         self._lock = threading.Lock()  # Keras asks from several threads
-        whole = -(-(corpus.sizes + 2) // training.window)  # the least number of windows of each piece
-        self.per_pass = max(int(whole.sum()) // training.batch, 1)  # batches
-        self._orders: OrderedDict[int, np.ndarray] = OrderedDict()  # of the pass and its neighbour
+        windows = -(-(corpus.sizes + 2) // training.window)  # the least number of windows of each piece
+        self.per_pass = max(int(windows.sum()) // training.batch, 1)  # batches
+        self._orders: OrderedDict[int, np.ndarray] = OrderedDict()  # by number of the pass; the last two that were used
 
     def __getitem__(self, i: int) -> tuple[np.ndarray]:
         number, training = self._start + i, self._training
@@ -232,6 +243,7 @@ class Windows(keras.utils.PyDataset):
         return (music.encode(self._encoding, training.window),)
 
     def _order(self, number: int) -> np.ndarray:
+        """Return the cuts of pass `number` in its random order."""
         if number not in self._orders:
             rng = np.random.default_rng([self._training.seed, 0, number])
             self._orders[number] = cuts(self._corpus, self._training.window, rng)
@@ -240,7 +252,7 @@ class Windows(keras.utils.PyDataset):
         return self._orders[number]
 
     def _semitones(self, music: Excerpts, rng: np.random.Generator) -> np.ndarray:
-        """How far to move each, so that no pitch leaves the encoding's range."""
+        """Draw how far to transpose each cut, so that no pitch leaves the encoding's range."""
         lowest, highest = music.pitches()
         low, high = self._training.transpose
         low = np.maximum(low, self._encoding.pitches[0] - lowest)
@@ -249,7 +261,10 @@ class Windows(keras.utils.PyDataset):
 
 
 def validation(corpus: Corpus, encoding: Encoding, training: Training) -> np.ndarray:
-    """The same windows at every call, unchanged music: int32 [up to training.validation, T, F]."""
+    """Cut and encode the windows for validation: int32 [up to training.validation, T, F].
+
+    They are the same at every call, and their music is not augmented.
+    """
     chosen = cuts(corpus, training.window, np.random.default_rng(0))[: training.validation]
     music = Excerpts.of([corpus.notes(piece) for piece in chosen["piece"].tolist()], encoding, chosen)
     return music.encode(encoding, training.window)

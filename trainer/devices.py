@@ -1,9 +1,9 @@
 """The GPUs of this machine → one training step on all of them, each with its part of every batch.
 
-The step is the one that a single device would make of the whole batch. Its loss is a mean over notes, and the parts
-hold different numbers of them: so a part's loss is divided by the notes of the whole batch, and gradients are summed
-before they are clipped. On JAX XLA does all that with sharded arrays; on TensorFlow each device has a replica that sees
-its own part alone, and what it must know of the others goes through `total`. Knows nothing of models.
+The step equals that of one device with the whole batch. The loss is a mean over notes, and parts differ in notes. So
+each part's loss is divided by the notes of the whole batch, and gradients are summed before they are clipped. On JAX
+XLA does this with sharded arrays; on TensorFlow each replica sees its own part, and `total` sums over the replicas.
+Knows nothing of models.
 """
 
 import contextlib
@@ -15,28 +15,35 @@ import numpy as np
 from music.errors import SettingError
 
 
-def choose(asked: str | None, batch: int) -> list[str]:
-    """Names of the devices to train on, such as gpu:0: so many, "all", or by default all GPUs and of CPUs one.
+def choose(wanted: str | None, batch: int) -> list[str]:
+    """Choose the devices to train on and return their names, such as gpu:0.
 
-    Raises SettingError where there are not so many, or a batch has no equal parts for them.
+    Args:
+        wanted: a number of devices, or "all"; None: all GPUs, or one CPU where there is no GPU.
+        batch: windows a batch.
+
+    Raises:
+        SettingError: there are fewer devices, or the batch cannot be divided into equal parts.
     """
-    found = keras.distribution.list_devices()
-    if asked is None:
-        count = len(found) if found[0].startswith("gpu") else 1
+    devices = keras.distribution.list_devices()
+    if wanted is None:
+        count = len(devices) if devices[0].startswith("gpu") else 1
     else:
-        count = len(found) if asked == "all" else int(asked)
-    if count > len(found):
-        raise SettingError(f"--devices {count}: expected at most {len(found)}, as there are {', '.join(found)}")
+        count = len(devices) if wanted == "all" else int(wanted)
+    if count > len(devices):
+        raise SettingError(f"--devices {count}: expected at most {len(devices)}, as there are {', '.join(devices)}")
     if batch % count:
         raise SettingError(f"training.batch={batch}: expected a multiple of --devices {count}")
-    return found[:count]
+    return devices[:count]
 
 
-def precision(asked: str, names: list[str]) -> tuple[str, str]:
-    """The type of matrix products in training, float32 or bfloat16, and a remark where it is a slow one, else "".
+def precision(wanted: str, names: list[str]) -> tuple[str, str]:
+    """Choose the type of matrix products in training; return it, and a remark if it is slow on these devices, else "".
 
-    "auto" is bfloat16 where that is faster: on TensorFlow and a CPU with matrix units (AMX), and on a GPU of NVIDIA's
-    Ampere generation or later.
+    Args:
+        wanted: "float32", "bfloat16" or "auto". "auto" is bfloat16 where that is faster: on TensorFlow and a CPU with
+            matrix units (AMX), and on an NVIDIA GPU of the Ampere generation or later.
+        names: of the devices.
     """
     backend = keras.backend.backend()
     if names[0].startswith("gpu"):
@@ -45,13 +52,13 @@ def precision(asked: str, names: list[str]) -> tuple[str, str]:
         fast, why = "amx_bf16" in cpu_flags(), "this CPU has no matrix units (amx_bf16) for bfloat16"
     else:
         fast, why = False, f"on a CPU {backend} has no fast products in bfloat16"
-    if asked == "auto":
+    if wanted == "auto":
         return ("bfloat16" if fast else "float32"), ""
-    return asked, "" if asked == "float32" or fast else f"{why}, so float32 is faster"
+    return wanted, "" if wanted == "float32" or fast else f"{why}, so float32 is faster"
 
 
 def cpu_flags(path: str = "/proc/cpuinfo") -> set[str]:
-    """What this CPU can do, as Linux names it; empty where that cannot be read."""
+    """Read what this CPU can do, in the names of Linux; empty where the file cannot be read."""
     try:
         with open(path) as file:
             return next((set(line.split()) for line in file if line.startswith("flags")), set())
@@ -60,7 +67,7 @@ def cpu_flags(path: str = "/proc/cpuinfo") -> set[str]:
 
 
 def _compute_capability(backend: str) -> tuple[int, int]:
-    """Of the first GPU, as NVIDIA counts them."""
+    """Return the first GPU's compute capability, NVIDIA's number for its generation: (major, minor)."""
     if backend == "jax":
         import jax
 
@@ -73,8 +80,11 @@ def _compute_capability(backend: str) -> tuple[int, int]:
 
 
 def spread(names: list[str]) -> Callable[[], contextlib.AbstractContextManager]:
-    """What opens the blocks in which a model and its optimiser are made for these devices, and trained on them: always
-    of one call of this function, as TensorFlow's replicas belong to its strategy."""
+    """Return a function whose context managers place a model on these devices.
+
+    Build the model and its optimiser, and train them, inside such contexts. Take all contexts from one call of
+    `spread`: TensorFlow's replicas belong to the strategy that it makes.
+    """
     if len(names) == 1:
         return contextlib.nullcontext
     if keras.backend.backend() == "jax":
@@ -84,17 +94,17 @@ def spread(names: list[str]) -> Callable[[], contextlib.AbstractContextManager]:
     return tf.distribute.MirroredStrategy([name.upper() for name in names]).scope
 
 
-def even(rows: np.ndarray, count: int) -> np.ndarray:
-    """Windows (N, T, F), and behind them empty ones, which count nothing, up to a multiple of `count`."""
+def pad_to_multiple(rows: np.ndarray, count: int) -> np.ndarray:
+    """Append empty windows, which count nothing, up to a multiple of `count`: (N, T, F) → (N', T, F)."""
     return np.pad(rows, ((0, -len(rows) % count), (0, 0), (0, 0)))
 
 
 def feed(batches: keras.utils.PyDataset, count: int):
-    """Endless batches, in the form that so many devices are to be fed with.
+    """Convert endless batches to the form that `count` devices need.
 
-    For TensorFlow's replicas Keras looks at the first batch before it begins. Of a PyDataset that one, and all that was
-    fetched ahead, would be lost, and batches would no longer follow from the step's number; a tf.data.Dataset begins
-    anew.
+    With TensorFlow's replicas, Keras looks at the first batch before it begins. A PyDataset would lose that batch and
+    all that were fetched ahead, so a batch would no longer follow from the step's number. A tf.data.Dataset starts
+    again at its first batch.
     """
     if count == 1 or keras.backend.backend() != "tensorflow":
         return batches
@@ -110,13 +120,18 @@ def feed(batches: keras.utils.PyDataset, count: int):
 
 
 def total(value):
-    """The sum over the devices of a number of each one's part of a batch."""
+    """Sum a number over the devices, each of which has it for its own part of a batch."""
     replica = _replica()
     return value if replica is None else replica.all_reduce("SUM", value)
 
 
-def part_chances(model: keras.Model, states: list[keras.Variable]) -> None:
-    """Let the dropouts of each replica draw their own masks; the first one's chance is what a checkpoint keeps."""
+def vary_dropout_seeds(model: keras.Model, states: list[keras.Variable]) -> None:
+    """Move the dropout seeds of each replica, so that each one draws its own masks.
+
+    Args:
+        states: the states of the model's seed generators. Those of the first replica do not change: a checkpoint
+            holds them.
+    """
     strategy = getattr(model, "distribute_strategy", None)
     if strategy is None or strategy.num_replicas_in_sync == 1:
         return
@@ -132,32 +147,33 @@ def part_chances(model: keras.Model, states: list[keras.Variable]) -> None:
 
 
 class AdamW(keras.optimizers.AdamW):
-    """Keras' own, with TensorFlow's gradients made whole first.
+    """Keras' AdamW, which on TensorFlow first sums up the gradients.
 
-    An embedding's gradient comes there as rows, several for an entry that is looked up several times, and Keras takes
-    the norm and the squares of these rows instead of their sum's. And of several devices each has a part of the
-    gradient, which Keras would clip before it sums them.
+    There an embedding's gradient is a list of rows. An entry that was looked up several times has several rows, and
+    Keras would take the norm and the squares of these rows instead of their sum. With several devices each one has a
+    part of the gradient, and Keras would clip the parts before it sums them.
     """
 
     def __init__(self, devices: int, clip: float, **settings):
         super().__init__(**settings, global_clipnorm=clip / (devices if keras.backend.backend() == "tensorflow" else 1))
 
     def finalize_variable_values(self, var_list):
-        """Leave the weights as they are when a fit ends: an average that is kept is no step of the training."""
+        """Leave the weights as they are when `fit` ends; Keras would overwrite them with their moving average."""
 
     def apply_gradients(self, grads_and_vars):
+        """Apply dense gradients, summed over the replicas."""
         import tensorflow as tf  # on JAX Keras goes another way
 
         grads, variables = zip(*grads_and_vars, strict=True)
-        whole = [tf.convert_to_tensor(grad) for grad in grads]
+        dense = [tf.convert_to_tensor(grad) for grad in grads]
         replica = _replica()
         if replica is not None:  # Keras sums once more
-            whole = [grad / replica.num_replicas_in_sync for grad in replica.all_reduce("SUM", whole)]
-        return super().apply_gradients(zip(whole, variables, strict=True))
+            dense = [grad / replica.num_replicas_in_sync for grad in replica.all_reduce("SUM", dense)]
+        return super().apply_gradients(zip(dense, variables, strict=True))
 
 
 def _replica():
-    """TensorFlow's context in one of several replicas; else None."""
+    """Return TensorFlow's context inside one of several replicas; None elsewhere."""
     if keras.backend.backend() != "tensorflow":
         return None
     import tensorflow as tf

@@ -1,4 +1,4 @@
-"""A Recipe: one named experiment as frozen dataclasses. Knows nothing of Keras, files or music."""
+"""A Recipe: one named experiment as frozen dataclasses, to and from a card. Knows nothing of Keras, files or music."""
 
 import ast
 import importlib
@@ -16,7 +16,7 @@ class RecipeError(SettingError):
 
 
 def _check(spec, **least) -> None:
-    """Raises RecipeError for a number below its least value, or a dropout of all there is."""
+    """Raise RecipeError for a number below its least value, or a dropout of 1 or more."""
     if not getattr(spec, "dropout", 0) < 1:
         raise RecipeError(f"{type(spec).__name__.lower()}.dropout: expected less than 1, got {spec.dropout}")
     for name, low in least.items():
@@ -28,9 +28,9 @@ def _check(spec, **least) -> None:
 
 @dataclass(frozen=True)
 class LSTM:
-    """A residual stack of LSTM layers. The one dial for size is `units`; dropout stands behind every layer.
+    """A residual stack of LSTM layers with dropout behind each; `units` sets the model's size.
 
-    `ordered`: each column enters as an ordered quantity, too, beside its embedding.
+    `ordered`: each column enters also as a quantity from 0 to 1, beside its embedding.
     """
 
     units: int = 512
@@ -44,7 +44,7 @@ class LSTM:
 
 @dataclass(frozen=True)
 class Stack:
-    """LSTM layers of these widths one on the other, dropout behind each, and dense layers (ReLU) on top.
+    """LSTM layers of these widths one after the other, dropout behind each, then dense layers (ReLU).
 
     `input`: "embedding", "one_hot", or "values": each column as one number.
     """
@@ -64,10 +64,10 @@ class Stack:
 
 @dataclass(frozen=True)
 class Chain:
-    """One head a column, each one told the columns before it.
+    """One head for each column; each head reads the columns before it.
 
-    `hidden` units a head; `slots`: of how many notes back the heads are told how long they still sound; `recall`: up to
-    how many notes ago the same pitches may have sounded for the pitch to be told what followed, 0: it is not.
+    hidden: units of a head. slots: the heads read of this many last notes how long each still sounds. recall: the
+    pitch's repetition pointer searches this many notes back; 0: there is no pointer.
     """
 
     hidden: int = 256
@@ -83,14 +83,15 @@ class Chain:
 
 @dataclass(frozen=True)
 class Independent:
-    """A softmax a column; no column is told of the others."""
+    """One softmax for each column; no head reads another column."""
 
 
 @dataclass(frozen=True)
 class Regression:
-    """A softmax for the first column; the others are numbers, predicted as such by their mean squared error.
+    """A softmax for the first column; one number for each other column, learned by mean squared error.
 
-    `weights`: of each column in the loss. `pressure`: how much a prediction below 0 costs, beside its error.
+    `weights`: of each column in the loss. `pressure`: what a prediction below 0 adds to the loss, times its distance
+    from 0.
     """
 
     weights: tuple[float, ...] = (0.05, 1.0, 1.0)
@@ -102,7 +103,7 @@ class Regression:
 
 @dataclass(frozen=True)
 class Training:
-    """How to train. An epoch is `steps` batches, after which progress is written; it is no pass of the data."""
+    """How to train. An epoch is `steps` batches, not a pass over the data; progress is written after each epoch."""
 
     window: int = 512  # notes
     batch: int = 32  # windows
@@ -111,14 +112,14 @@ class Training:
     rate: float = 1e-3  # the highest learning rate; rises for `warmup` steps, then falls as a cosine to `floor` of it
     warmup: int = 300
     floor: float = 0.02
-    average: float = 0.0  # momentum of a moving average of the weights, which is validated and kept; 0: none
+    average: float = 0.0  # momentum of the weights' moving average, which is validated and stored; 0: no average
     decay: float = 0.01  # AdamW's weight decay
-    clip: float = 1.0  # of the gradient's norm
-    transpose: tuple[int, int] = (-6, 5)  # semitones, both included; what leaves the pitch range is not drawn
-    stretch: float = 0.05  # tempo changed by a factor of up to 1 ± this
-    louder: int = 8  # velocities moved by up to this
+    clip: float = 1.0  # the largest norm of the gradient
+    transpose: tuple[int, int] = (-6, 5)  # semitones, both included; only what stays in the pitch range is drawn
+    stretch: float = 0.05  # times are multiplied by a factor between 1 / (1 + this) and 1 + this
+    louder: int = 8  # velocities are raised or lowered by up to this
     patience: int = 30  # epochs without a better validation before stopping
-    keep: int = 10  # every k-th epoch's weights are kept; 0: none
+    keep: int = 10  # the weights of every k-th epoch are stored; 0: none
     validation: int = 128  # windows for the validation after each epoch; `evaluate` measures whole pieces
     seed: int = 1
 
@@ -136,7 +137,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One experiment: what, how long it takes, what score it reaches, and every number of it."""
+    """One experiment: a description, and every number of its encoding, model and training."""
 
     name: str
     about: str
@@ -148,77 +149,80 @@ class Recipe:
 
 
 def names() -> list[str]:
+    """List the recipes in `trainer/recipes`."""
     return sorted(module.name for module in pkgutil.iter_modules(recipes.__path__))
 
 
 def load(name: str) -> Recipe:
-    """The recipe `trainer/recipes/<name>.py`. Raises RecipeError naming the ones there are."""
+    """Load the recipe `trainer/recipes/<name>.py`. If there is none, raise RecipeError, which lists the recipes."""
     if name not in names():
         raise RecipeError(f"recipe {name!r}: expected one of {', '.join(names())}")
     return importlib.import_module(f"trainer.recipes.{name}").RECIPE
 
 
 def override(recipe: Recipe, setting: str) -> Recipe:
-    """A recipe with one value changed, e.g. "training.batch=32". Raises RecipeError for a wrong name or type."""
+    """Return a recipe with one value changed, e.g. "training.batch=32". Raises RecipeError for a wrong name or type."""
     path, equals, text = setting.partition("=")
     if not equals:
         raise RecipeError(f"--set {setting!r}: expected name=value, such as training.batch=32")
     return _set(recipe, path.split("."), text, path)
 
 
-def _set(node, path: list[str], text: str, whole: str):
-    known = [f.name for f in fields(node)]
-    if path[0] not in known:
-        raise RecipeError(f"--set {whole}: no such value; expected one of {', '.join(known)}")
+def _set(node, path: list[str], text: str, name: str):
+    """Return a dataclass with the value at `path` inside it changed; `name`, the full path, is for messages."""
+    names = [f.name for f in fields(node)]
+    if path[0] not in names:
+        raise RecipeError(f"--set {name}: no such value; expected one of {', '.join(names)}")
     old = getattr(node, path[0])
     if len(path) > 1:
         if not is_dataclass(old):
-            raise RecipeError(f"--set {whole}: {path[0]} has no parts")
-        return replace(node, **{path[0]: _set(old, path[1:], text, whole)})
-    return replace(node, **{path[0]: _parse(old, text, whole)})
+            raise RecipeError(f"--set {name}: {path[0]} has no parts")
+        return replace(node, **{path[0]: _set(old, path[1:], text, name)})
+    return replace(node, **{path[0]: _parse(old, text, name)})
 
 
-def _parse(old, text: str, whole: str):
+def _parse(old, text: str, name: str):
+    """Parse a value of the type that the old one has."""
     if isinstance(old, str):
         return text
     try:
         new = ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        raise RecipeError(f"--set {whole}: cannot read {text!r} as {type(old).__name__}") from None
+        raise RecipeError(f"--set {name}: cannot read {text!r} as {type(old).__name__}") from None
     if isinstance(old, float) and type(new) is int:
         new = float(new)
     if isinstance(old, tuple) and isinstance(new, tuple):
         kind = type(old[0]) if old else int
         new = tuple(kind(part) if kind is float and type(part) is int else part for part in new)
         if not all(type(part) is kind for part in new):
-            raise RecipeError(f"--set {whole}: expected {kind.__name__}s, got {text!r}")
+            raise RecipeError(f"--set {name}: expected {kind.__name__}s, got {text!r}")
     if type(new) is not type(old):
-        raise RecipeError(f"--set {whole}: expected {type(old).__name__}, got {text!r}")
+        raise RecipeError(f"--set {name}: expected {type(old).__name__}, got {text!r}")
     return new
 
 
 def to_card(recipe: Recipe) -> dict:
-    """The part of a model's card that the recipe is."""
+    """Write a recipe as its part of a model's card."""
     return {
         "recipe": recipe.name,
         "about": recipe.about,
         "encoding": recipe.encoding.config(),
-        "core": {"kind": type(recipe.core).__name__.lower(), **_without_what_is_off(asdict(recipe.core))},
-        "heads": {"kind": type(recipe.heads).__name__.lower(), **_without_what_is_off(asdict(recipe.heads))},
-        "training": _without_what_is_off(asdict(recipe.training)),
+        "core": {"kind": type(recipe.core).__name__.lower(), **_without_defaults(asdict(recipe.core))},
+        "heads": {"kind": type(recipe.heads).__name__.lower(), **_without_defaults(asdict(recipe.heads))},
+        "training": _without_defaults(asdict(recipe.training)),
         "select": recipe.select,
     }
 
 
-def _without_what_is_off(values: dict) -> dict:
-    """So that a run, or a card, from before there was such a thing is still the same one."""
+def _without_defaults(values: dict) -> dict:
+    """Leave out the newer settings where they are off, so that the cards of older runs stay the same."""
     return {name: value for name, value in values.items() if value or name not in ("recall", "ordered", "average")}
 
 
 def from_card(card: dict) -> Recipe:
-    """The recipe that a card was made of; what a card of before lacks has its default.
+    """Read the recipe of a card; a setting that an older card lacks has its default.
 
-    Raises RecipeError for a kind or a number that we do not know.
+    Raises RecipeError for a kind of part that does not exist, or a number that makes no sense.
     """
     try:
         return Recipe(
@@ -234,13 +238,14 @@ def from_card(card: dict) -> Recipe:
         raise RecipeError(f"a card that makes no recipe: {error!r}") from error
 
 
-def _spec(kinds: tuple, given: dict):
-    [kind] = [kind for kind in kinds if kind.__name__.lower() == given["kind"]] or [None]
+def _spec(kinds: tuple, values: dict):
+    """Build the dataclass that a card's part names by its "kind"."""
+    [kind] = [kind for kind in kinds if kind.__name__.lower() == values["kind"]] or [None]
     if kind is None:
-        raise RecipeError(f"a card with {given['kind']!r}: expected {', '.join(k.__name__.lower() for k in kinds)}")
-    return kind(**_tuples({name: value for name, value in given.items() if name != "kind"}))
+        raise RecipeError(f"a card with {values['kind']!r}: expected {', '.join(k.__name__.lower() for k in kinds)}")
+    return kind(**_tuples({name: value for name, value in values.items() if name != "kind"}))
 
 
 def _tuples(values: dict) -> dict:
-    """JSON knows lists alone."""
+    """Turn lists into tuples: JSON has only lists."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

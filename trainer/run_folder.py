@@ -1,14 +1,14 @@
-"""A run's folder: weights by name, and a model from them. Knows nothing of training.
+"""A run's folder → its model and card; a model's weights ↔ arrays by name. Knows nothing of training.
 
 A run folder holds
-    card.json             the model's card, metrics included
+    card.json             the model's card, with its metrics
     model.txt, model.svg  its layers as a table and as a diagram
     history.csv, loss.png one line an epoch
-    tensorboard/          the same as history.csv, as event files
-    samples/              a few new pieces by the best weights, and how they compare with real ones
+    tensorboard/          the numbers of history.csv as event files
+    samples/              a few new pieces by the best weights, and a comparison with real pieces
     weights/best.npz, last.npz, 00010.npz …
-    checkpoint.npz        all that is needed to go on: weights, optimiser, dropout's chance, history
-Every file is written whole or not at all, so a run may be killed at any instant.
+    checkpoint.npz        all that is needed to continue: weights, optimiser, dropout's random state, history
+Every write is atomic, so a run may be killed at any moment.
 """
 
 import io
@@ -25,14 +25,19 @@ CARD, CHECKPOINT, HISTORY = "card.json", "checkpoint.npz", "history.csv"
 
 
 def pack(arrays: dict[str, np.ndarray]) -> bytes:
-    """Named arrays as an .npz file, without pickles."""
+    """Write named arrays into the bytes of an .npz file, without pickles."""
     out = io.BytesIO()
-    np.savez(out, allow_pickle=False, **arrays)  # type: ignore[arg-type]  # mypy takes any name for a flag's
+    np.savez(out, allow_pickle=False, **arrays)  # type: ignore[arg-type]  # mypy takes every name for that of a flag
     return out.getvalue()
 
 
 def unpack(path: str) -> dict[str, np.ndarray]:
-    """Raises RecordError where the file is damaged, FileNotFoundError where it is not there."""
+    """Read the named arrays of an .npz file.
+
+    Raises:
+        RecordError: the file is damaged.
+        FileNotFoundError: there is no such file.
+    """
     content = storage.read(path)
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
@@ -42,31 +47,34 @@ def unpack(path: str) -> dict[str, np.ndarray]:
 
 
 def weights(of: keras.Model) -> dict[str, np.ndarray]:
-    """A model's weights by name."""
+    """Return a model's weights by their paths, without the random states of its dropout."""
     return {w.path: keras.ops.convert_to_numpy(w) for w in of.weights if "seed_generator" not in w.path}
 
 
 def load_weights(into: keras.Model, arrays: dict[str, np.ndarray], path: str) -> None:
-    """Raises RecordError where the arrays are not those of this model."""
+    """Set a model's weights to these arrays; `path`, of their file, is for the message.
+
+    Raises RecordError if an array is missing or has another shape.
+    """
     for w in into.weights:
         if "seed_generator" in w.path:
             continue
-        found = arrays.get(w.path)
-        if found is None or found.shape != tuple(w.shape):
-            came = "nothing" if found is None else found.shape
-            raise RecordError(f"{path}: expected {w.path} of shape {tuple(w.shape)}, got {came}")
-        w.assign(found.astype("f4"))
+        array = arrays.get(w.path)
+        if array is None or array.shape != tuple(w.shape):
+            actual = "nothing" if array is None else array.shape
+            raise RecordError(f"{path}: expected {w.path} of shape {tuple(w.shape)}, got {actual}")
+        w.assign(array.astype("f4"))
 
 
 def load(run: str, which: str = "best") -> tuple[model.EventModel, dict]:
-    """A run's model and card; `which` is best, last or the number of a kept epoch.
+    """Load a run's model and card; `which` is best, last or the number of an epoch whose weights are kept.
 
     Raises:
-        RecordError: no such run, no such weights, or damaged ones.
+        RecordError: there is no such run, or the weights are missing or damaged.
     """
     try:
         card = Card.parse(storage.read(storage.join(run, CARD)), storage.join(run, CARD)).facts
-        made = model.build(card)
+        loaded = model.build(card)
     except FileNotFoundError:
         raise RecordError(f"{run} is no run: {CARD} is missing") from None
     except (KeyError, TypeError, ValueError) as error:
@@ -74,9 +82,9 @@ def load(run: str, which: str = "best") -> tuple[model.EventModel, dict]:
     name = f"{int(which):05d}" if which.isdigit() else which
     path = storage.join(run, "weights", f"{name}.npz")
     try:
-        load_weights(made, unpack(path), path)
+        load_weights(loaded, unpack(path), path)
     except FileNotFoundError:
-        kept = storage.entries(storage.join(run, "weights"))
-        there = f"there are {kept}" if kept else "weights are written after each epoch, and none has ended"
-        raise RecordError(f"{path} is missing; {there}") from None
-    return made, card
+        files = storage.entries(storage.join(run, "weights"))
+        hint = f"there are {files}" if files else "weights are written after each epoch, and none has ended"
+        raise RecordError(f"{path} is missing; {hint}") from None
+    return loaded, card

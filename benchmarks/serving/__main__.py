@@ -1,16 +1,16 @@
-"""How fast continuations are made and served, baselines beside it, as a Markdown table.
+"""Measure how fast continuations are generated and served, with baselines, as a Markdown table.
 
     python -m benchmarks.serving [--quick] [--only one|first|wire|crowd|front|growth …] [--json FILE] [--model DIR]
 
-    one      one listener, in this process: the shipped model, and a fresh one of 3 x 512, beside the tutorial's way
+    one      one client, in this process: the shipped model, and a fresh one of 3 x 512, beside the tutorial's loop
     first    the time to the first note beside that of the `prime` calls
     wire     the fresh one over gRPC, in notes/s and in parts of a call
-    crowd    1 to 32 listeners by HTTP, with the model in process and over gRPC
+    crowd    1 to 32 clients by HTTP, with the model in process and over gRPC
     front    the front end alone: requests, its share of a note, its start, its memory
     growth   with the model's width, and with the length of a piece
 
-Servers listen on loopback and end with it. The model server is the tests' (benchmarks/serving/model_server.py). What
-is compared takes turns within one run; run it while nothing else runs, it takes up to 4 minutes on two cores.
+Servers listen on loopback and end with this process. The model server is the tests' one (model_server.py). What is
+compared runs alternately within one run. Run it while nothing else runs; it takes 4 minutes on two cores.
 """
 
 import argparse
@@ -56,15 +56,15 @@ def main() -> int:
 
 
 def rows(only: tuple[str, ...], folder: Path, model: str, quick: bool) -> Iterator[Row]:
-    """The rows of these parts."""
+    """Measure these parts, a row each figure."""
     seconds, widths = (0.3, QUICK) if quick else (3.0, FULL)
     width = widths[-2:][0]
     name, shipped, bases = NAME.format(width), "the shipped model", {}
     if set(only) - {"front"}:
-        made, bases[width] = models.fresh(folder, width)
+        network, bases[width] = models.fresh(folder, width)
     if "one" in only:
         yield from listener.embedded(shipped, Embedded(model), seconds)
-        yield from listener.embedded(name, Embedded(bases[width]), seconds, made)
+        yield from listener.embedded(name, Embedded(bases[width]), seconds, network)
     if "first" in only:
         for who, where in ((shipped, model), (name, bases[width])):
             yield from listener.first_note(who, Embedded(where), 1 if quick else 5)

@@ -1,4 +1,4 @@
-"""Many listeners at once, by HTTP: totals, shares, whether each hears what it would hear alone."""
+"""Measure many clients at once, by HTTP: totals, shares, and whether each gets the same bytes as when alone."""
 
 import http.client
 import threading
@@ -13,10 +13,12 @@ from benchmarks.serving.measure import Row
 from benchmarks.serving.processes import FrontEnd, ModelProcess, front_end, model_server
 
 LISTENERS = (1, 2, 4, 8, 16, 32)
-_ALONE = 3  # how many of them are also heard alone
+_ALONE = 3  # how many of them are also measured alone
 
 
-class Heard(NamedTuple):
+class Stream(NamedTuple):
+    """What one client received."""
+
     status: int
     body: bytes
     first: float  # seconds to the first new note
@@ -24,13 +26,13 @@ class Heard(NamedTuple):
 
 
 def embedded(name: str, base: str, notes: int, listeners: tuple[int, ...]) -> Iterator[Row]:
-    """The model in the front end's process."""
+    """Measure with the model in the front end's process."""
     with front_end("--model", base, "--warm") as front:
         yield from _crowds(f"{name}, in process", front, notes, listeners)
 
 
 def remote(name: str, base: str, notes: int, listeners: tuple[int, ...]) -> Iterator[Row]:
-    """Behind the tests' model server, which merges as infra/cloud/batching.config says."""
+    """Measure with the tests' model server, which batches as infra/cloud/batching.config says."""
     with (
         model_server(base, batching=True) as server,
         front_end("--server", server.lists, "--model-name", "performance", "--xla") as front,
@@ -47,16 +49,16 @@ def _crowds(
     for count in listeners:
         if server:
             server.times()  # begins anew
-        heard, seconds = crowd(front, notes, count)
-        good = [one for one in heard if one.status == 200 and b'"error"' not in one.body]
-        total = sum(one.body.count(b'"pitch"') for one in good) / seconds
+        streams, seconds = crowd(front, notes, count)
+        complete = [one for one in streams if one.status == 200 and b'"error"' not in one.body]
+        total = sum(one.body.count(b'"pitch"') for one in complete) / seconds
         single = single or total
-        ends = sorted(one.seconds for one in good)
+        ends = sorted(one.seconds for one in complete)
         share = ends[-1] / ends[0] if ends else float("nan")
-        same = all(one.body == body for one, body in zip(heard, alone, strict=False))
+        same = all(one.body == body for one, body in zip(streams, alone, strict=False))
         numbers = {
             "total": total, "times one": total / single, "slowest over fastest": share, "same bytes": same,
-            "refused": count - len(good), "first": 1000 * float(np.median([one.first for one in heard])),
+            "refused": count - len(complete), "first": 1000 * float(np.median([one.first for one in streams])),
         }  # fmt: skip
         merged = ""
         if server:
@@ -71,11 +73,11 @@ def _crowds(
         )
 
 
-def crowd(front: FrontEnd, notes: int, count: int) -> tuple[list[Heard], float]:
-    """What so many listeners hear who ask at once, each for a piece of its own, and the seconds of all together."""
+def crowd(front: FrontEnd, notes: int, count: int) -> tuple[list[Stream], float]:
+    """Let so many clients request a piece each at once. Return what they received, and the seconds of all together."""
     start = threading.Barrier(count + 1)
 
-    def one(number: int) -> Heard:
+    def one(number: int) -> Stream:
         start.wait(60)
         return listen(front, notes, number)
 
@@ -83,12 +85,12 @@ def crowd(front: FrontEnd, notes: int, count: int) -> tuple[list[Heard], float]:
         calls = [pool.submit(one, number) for number in range(count)]
         start.wait(60)
         began = time.perf_counter()
-        heard = [call.result() for call in calls]
-        return heard, time.perf_counter() - began
+        streams = [call.result() for call in calls]
+        return streams, time.perf_counter() - began
 
 
-def listen(front: FrontEnd, notes: int, number: int) -> Heard:
-    """A new piece as a stream of NDJSON."""
+def listen(front: FrontEnd, notes: int, number: int) -> Stream:
+    """Request a new piece as a stream of NDJSON."""
     connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=300)
     began = time.perf_counter()
     connection.request("POST", f"/generate?format=ndjson&notes={notes}&random_seed={number}")
@@ -97,4 +99,4 @@ def listen(front: FrontEnd, notes: int, number: int) -> Heard:
     first = time.perf_counter() - began
     body = opening + response.read()
     connection.close()
-    return Heard(response.status, body, first, time.perf_counter() - began)
+    return Stream(response.status, body, first, time.perf_counter() - began)

@@ -1,4 +1,4 @@
-"""The front end alone, before a backend that plays a script: requests, its share of a note, start and memory."""
+"""Measure the front end alone, with a scripted backend: requests, its time for a note, start and memory."""
 
 import http.client
 import sys
@@ -35,47 +35,47 @@ front.run()
 
 
 def alone(seconds: float, tries: int) -> Iterator[Row]:
-    """Requests per second and milliseconds per note."""
+    """Measure requests per second and milliseconds per note."""
     with front_end(program=scripted(NOTES), WEB_CONCURRENCY="1") as front:
-        found = {path: _requests(front, method, path, seconds) for method, path in _REQUESTS}
-        what = f"the front end alone, one worker, {_CLIENTS} clients: {' · '.join(found)}"
-        yield Row(what, f"{' · '.join(f'{rate:.0f}' for rate in found.values())} requests/s", found)
+        rates = {path: _requests(front, method, path, seconds) for method, path in _REQUESTS}
+        what = f"the front end alone, one worker, {_CLIENTS} clients: {' · '.join(rates)}"
+        yield Row(what, f"{' · '.join(f'{rate:.0f}' for rate in rates.values())} requests/s", rates)
         streams = [listen(front, NOTES, 1).seconds for _ in range(tries)]
-    made = []
+    runs = []
     for _ in range(tries):
         timed = Timed(ScriptedBackend(melody(NOTES)))
         began = time.perf_counter()
         for _chunk in Generator(timed).stream(nt.empty(), Settings(notes=NOTES)):
             pass
-        made.append((time.perf_counter() - began, sum(map(sum, timed.seconds.values()))))
-    whole, generator, script = (
-        milliseconds(took) / NOTES for took in (streams, [all_ for all_, _ in made], [script for _, script in made])
+        runs.append((time.perf_counter() - began, sum(map(sum, timed.seconds.values()))))
+    stream, generator, script = (
+        milliseconds(took) / NOTES for took in (streams, [all_ for all_, _ in runs], [script for _, script in runs])
     )
     yield Row(
         f"the front end's own time for a note, in a stream of {NOTES:,} (of that Generator, replies and HTTP)",
-        f"{whole - script:.4f} ms ({generator - script:.4f} and {whole - generator:.4f}); the script's {script:.4f} "
+        f"{stream - script:.4f} ms ({generator - script:.4f} and {stream - generator:.4f}); the script's {script:.4f} "
         "is not counted",
-        {"own": whole - script, "generator": generator - script, "replies": whole - generator, "script": script},
+        {"own": stream - script, "generator": generator - script, "replies": stream - generator, "script": script},
     )
 
 
 def start(tries: int) -> Iterator[Row]:
-    """How long it takes to answer, and what a worker then holds; beside workers that import the official stubs."""
-    found: dict[str, dict[str, float]] = {}
+    """Measure the seconds until it answers and a worker's memory, also for workers that import the official stubs."""
+    measured: dict[str, dict[str, float]] = {}
     for name, program in (("ours", ("-m", "serving")), ("with the stubs", ("-c", _WITH_STUBS))):
-        took, held = [], []
+        took, megabytes = [], []
         for _ in range(tries):
             with front_end(*_NOWHERE, program=program, WEB_CONCURRENCY=str(_WORKERS)) as front:
                 for _ in range(4 * _WORKERS):
                     _ask(front, "GET", "/openapi.json")
                 took.append(front.seconds)
-                held += front.worker_megabytes()
-        found[name] = {"seconds": milliseconds(took) / 1000, "megabytes": max(held)}
-    figures = [f"{one['seconds']:.2f} s, {one['megabytes']:.0f} MB" for one in found.values()]
+                megabytes += front.worker_megabytes()
+        measured[name] = {"seconds": milliseconds(took) / 1000, "megabytes": max(megabytes)}
+    figures = [f"{one['seconds']:.2f} s, {one['megabytes']:.0f} MB" for one in measured.values()]
     yield Row(
         f"the front end's start, {_WORKERS} workers, until it answers; memory of a worker",
         f"{figures[0]}; with tensorflow-serving-api's stubs, as TF Serving's own clients have them: {figures[1]}",
-        found,
+        measured,
     )
 
 

@@ -1,4 +1,4 @@
-"""One listener: the shipped model and a fresh one of 3 x 512, in this process and over gRPC."""
+"""Measure one client: the shipped model and a fresh one of 3 x 512, in this process and over gRPC."""
 
 import time
 from collections.abc import Iterator
@@ -14,25 +14,25 @@ from trainer.model import EventModel
 SEEDS = (0, 64, 512)
 
 
-def embedded(name: str, backend: Backend, seconds: float, made: EventModel | None = None) -> Iterator[Row]:
-    """Notes per second in chunks and one by one; beside the tutorial's loop where there is a model for it."""
+def embedded(name: str, backend: Backend, seconds: float, network: EventModel | None = None) -> Iterator[Row]:
+    """Measure notes per second in chunks and one by one, and of the tutorial's loop over `network`."""
     players = {"chunks": steady(backend), "steps": steady(backend, 1)}
-    if made is not None:
-        players["tutorial"] = _timed(tutorial(made))
-    found = rates(players, seconds * len(players))
+    if network is not None:
+        players["tutorial"] = _timed(tutorial(network))
+    rate = rates(players, seconds * len(players))
     beside = ""
-    if made is not None:
-        times = " · ".join(f"{found[key] / found['tutorial']:.0f} ×" for key in ("chunks", "steps"))
+    if network is not None:
+        times = " · ".join(f"{rate[key] / rate['tutorial']:.0f} ×" for key in ("chunks", "steps"))
         beside = (
             f": {times} the tutorial's `model.predict` of the last 25 notes for each note, over the same network "
-            f"({found['tutorial']:.1f} notes/s)"
+            f"({rate['tutorial']:.1f} notes/s)"
         )
-    figure = f"{found['chunks']:.0f} · {found['steps']:.0f} notes/s{beside}"
-    yield Row(f"one listener, in process, {name}: chunks of {CHUNK} · one `step` a note", figure, found)
+    figure = f"{rate['chunks']:.0f} · {rate['steps']:.0f} notes/s{beside}"
+    yield Row(f"one listener, in process, {name}: chunks of {CHUNK} · one `step` a note", figure, rate)
 
 
 def first_note(name: str, backend: Backend, tries: int) -> Iterator[Row]:
-    """From the seed to its first note, and of that the `prime` calls."""
+    """Measure the time from the seed to the first new note, and of that the `prime` calls."""
     figures, numbers = [], {}
     for count in SEEDS:
         seed, firsts, primes = long_seed(count), [], []
@@ -50,24 +50,24 @@ def first_note(name: str, backend: Backend, tries: int) -> Iterator[Row]:
 
 
 def wire(name: str, base: str, seconds: float) -> Iterator[Row]:
-    """The same model over gRPC, its server a process of its own, beside this process; where the time of a note goes."""
+    """Measure the same model over gRPC, its server a process of its own, and the parts of a call's time."""
     with model_server(base) as server:
         here, plain = Embedded(base), TFServing(server.lists, "performance")
         lists, content = (Split(address) for address in (server.lists, server.content))
         for chunk, what in ((CHUNK, f"chunks of {CHUNK}"), (1, "one `step` a note")):
             backends = {"embedded": here, "lists": lists, "content": content, "plain": plain}
-            found = rates({key: steady(backend, chunk) for key, backend in backends.items()}, 4 * seconds)
+            rate = rates({key: steady(backend, chunk) for key, backend in backends.items()}, 4 * seconds)
             figure = (
-                f"{found['lists']:.0f} notes/s with typed lists, {found['content']:.0f} with `tensor_content`: "
-                f"{found['lists'] / found['embedded']:.0%} · {found['content'] / found['embedded']:.0%} of in process; "
-                f"{found['plain']:.0f} where nothing is compiled"
+                f"{rate['lists']:.0f} notes/s with typed lists, {rate['content']:.0f} with `tensor_content`: "
+                f"{rate['lists'] / rate['embedded']:.0%} · {rate['content'] / rate['embedded']:.0%} of in process; "
+                f"{rate['plain']:.0f} where nothing is compiled"
             )
-            yield Row(f"over gRPC, {name}: {what}", figure, found)
+            yield Row(f"over gRPC, {name}: {what}", figure, rate)
             yield _where(what, name, lists, server, chunk, seconds)
 
 
 def _where(what: str, name: str, backend: "Split", server, chunk: int, seconds: float) -> Row:
-    """Where the time of one call goes."""
+    """Measure the parts of one call's time."""
     server.times()  # begins anew
     player = steady(backend, chunk)
     next(player)
@@ -76,7 +76,7 @@ def _where(what: str, name: str, backend: "Split", server, chunk: int, seconds: 
     while time.perf_counter() < until:
         took = next(player)[1]
         calls.append((took, *backend.parts[signature]))
-    whole, asking, waiting, reading = (milliseconds(part) for part in zip(*calls, strict=True))
+    total, asking, waiting, reading = (milliseconds(part) for part in zip(*calls, strict=True))
     own = milliseconds([took - sum(parts) for took, *parts in calls])
     there = server.times()
     graph, handled = there["graph"]["generate"], there["handled"]["generate_xla"]
@@ -89,11 +89,11 @@ def _where(what: str, name: str, backend: "Split", server, chunk: int, seconds: 
         "generator": own,
     }
     figure = ", ".join(f"{part} {took:.2f}" for part, took in parts.items())
-    return Row(f"over gRPC, {name}: {what}, where a call's {whole:.2f} ms go", figure, parts)
+    return Row(f"over gRPC, {name}: {what}, where a call's {total:.2f} ms go", figure, parts)
 
 
 class Split(TFServing):
-    """Knows how long it took to make the request, to wait for the answer, and to read that; for one thread."""
+    """Measures the seconds to write the request, to wait for the reply, and to read it; for one thread."""
 
     def __init__(self, address: str):
         super().__init__(address, "performance", xla=True)
@@ -121,19 +121,19 @@ def _timed(player: Iterator[int]) -> Iterator[tuple[int, float]]:
 
 
 def growth(bases: dict[int, str], seconds: float) -> Iterator[Row]:
-    """Notes per second by width, and early and late in one piece."""
-    found = {}
+    """Measure notes per second by width."""
+    rate = {}
     for units, base in bases.items():
         backend = Embedded(base)
-        found[units] = rates({"chunks": steady(backend), "steps": steady(backend, 1)}, 2 * seconds)
+        rate[units] = rates({"chunks": steady(backend), "steps": steady(backend, 1)}, 2 * seconds)
     widths = " · ".join(map(str, bases))
-    chunks, steps = (" · ".join(f"{one[key]:.0f}" for one in found.values()) for key in ("chunks", "steps"))
-    yield Row(f"3 layers, {widths} wide, in process: chunks", f"{chunks} notes/s", found)
+    chunks, steps = (" · ".join(f"{one[key]:.0f}" for one in rate.values()) for key in ("chunks", "steps"))
+    yield Row(f"3 layers, {widths} wide, in process: chunks", f"{chunks} notes/s", rate)
     yield Row(f"3 layers, {widths} wide, in process: one `step` a note", f"{steps} notes/s", {})
 
 
 def late(name: str, backend: Backend, notes: int) -> Iterator[Row]:
-    """What a note costs early and late in one piece."""
+    """Measure a note's milliseconds early and late in one piece."""
     took: list[float] = []
     stream = Generator(backend).stream(long_seed(64), Settings(notes=notes, random_seed=1))
     while True:

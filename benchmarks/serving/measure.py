@@ -11,12 +11,12 @@ from music.examples.nocturne import nocturne
 from music.generation import CHUNK, Backend, Generator, Reply, Settings
 from music.notes import Notes
 
-ROUNDS = 3  # in how many turns each is measured: a machine that grows busy does not favour one
+ROUNDS = 3  # into which each measurement is split: a machine that grows busy does not favour one
 _FIRST = 2  # notes of a piece that come one by one, for a quick first one
 
 
 class Row(NamedTuple):
-    """One line of the table; `numbers` are what the JSON says."""
+    """One line of the table; `numbers` go to the JSON."""
 
     what: str
     figure: str
@@ -24,7 +24,7 @@ class Row(NamedTuple):
 
 
 class Timed:
-    """A Backend that notes how long each call of another one takes, by signature."""
+    """A Backend that measures how many seconds each call of another one takes, by signature."""
 
     def __init__(self, backend: Backend):
         self._backend = backend
@@ -39,25 +39,28 @@ class Timed:
 
 
 def steady(backend: Backend, chunk: int = CHUNK, notes: int = 512) -> Iterator[tuple[int, float]]:
-    """Notes and seconds of a listener's chunks, piece after piece: what comes before the first whole chunk is left out
-    (the seed, first notes), and so is a chunk in which a piece ended, as the model works on behind its end."""
+    """Yield notes and seconds of a client's chunks, piece after piece.
+
+    What comes before the first whole chunk is left out (the seed, the first notes). So is a chunk in which a piece
+    ended, as the model computes on behind its end.
+    """
     generator, number = Generator(backend, chunk=chunk), 0
     while True:
         stream = generator.stream(nocturne(), Settings(notes=_FIRST + notes, random_seed=number))
         number += 1
-        heard = 0
+        count = 0
         began = time.perf_counter()
-        for made in stream:
+        for played in stream:
             now = time.perf_counter()
-            if heard >= _FIRST and len(made.notes) == chunk:
+            if count >= _FIRST and len(played.notes) == chunk:
                 yield chunk, now - began
-            heard += len(made.notes)
-            began = time.perf_counter()  # not `now`: others may have had their turn meanwhile
+            count += len(played.notes)
+            began = time.perf_counter()  # not `now`: another player may have run meanwhile
 
 
 def rates(players: Mapping[str, Iterator[tuple[int, float]]], seconds: float) -> dict[str, float]:
-    """Notes per second of each player, who take turns of `seconds` in all; the first of each is a warm-up."""
-    made, spent = dict.fromkeys(players, 0), dict.fromkeys(players, 0.0)
+    """Measure notes per second of players that run alternately, `seconds` in all; the first chunk is a warm-up."""
+    counts, spent = dict.fromkeys(players, 0), dict.fromkeys(players, 0.0)
     for player in players.values():
         next(player)
     for _ in range(ROUNDS):
@@ -65,12 +68,12 @@ def rates(players: Mapping[str, Iterator[tuple[int, float]]], seconds: float) ->
             until = time.perf_counter() + seconds / ROUNDS
             while time.perf_counter() < until:
                 notes, took = next(player)
-                made[name], spent[name] = made[name] + notes, spent[name] + took
-    return {name: made[name] / spent[name] for name in players}
+                counts[name], spent[name] = counts[name] + notes, spent[name] + took
+    return {name: counts[name] / spent[name] for name in players}
 
 
 def long_seed(count: int) -> Notes:
-    """The nocturne, as often as it takes for so many notes."""
+    """Repeat the nocturne until there are so many notes."""
     once = nocturne()
     length = float(once["end"].max())
     parts = []
@@ -83,5 +86,5 @@ def long_seed(count: int) -> Notes:
 
 
 def milliseconds(seconds) -> float:
-    """The median of some times, in milliseconds."""
+    """Compute the median of some times, in milliseconds."""
     return 1000 * float(np.median(seconds))

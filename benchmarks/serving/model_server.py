@@ -1,10 +1,9 @@
-"""The tests' model server as a process: says its addresses, then its times whenever it is asked, until its input ends.
+"""Run the tests' model server: write its addresses, then its times for each line of input, until the input ends.
 
     python -m benchmarks.serving.model_server exported/performance [--batching]
 
-It answers as TF Serving does that is told to compile, and first calls what the export says to warm up, but is Python
-around TensorFlow's graph: what it adds to each call, TF Serving's C++ does in less. Its own share is told apart from
-the graph's.
+It answers as a TF Serving that compiles, and first sends itself the export's warm-up requests. But it is Python around
+TensorFlow's graph, which is slower than TF Serving's C++; so its own time and the graph's are measured separately.
 """
 
 import argparse
@@ -27,7 +26,7 @@ _run = fakes._run
 
 
 class Measured(fakes.ModelServer):
-    """Notes how long each answer takes."""
+    """Measures how many seconds each reply takes."""
 
     def _predict(self, request):
         began = time.perf_counter()
@@ -38,7 +37,7 @@ class Measured(fakes.ModelServer):
 
 
 def measured_run(function, inputs: dict) -> dict:
-    """Run the graph, and note how long it takes."""
+    """Run the graph and measure its seconds."""
     name = "generate" if "count" in inputs else "step" if "noise" in inputs else "other"  # compiled or not
     began = time.perf_counter()
     try:
@@ -62,18 +61,18 @@ def main() -> None:
         warm_up(args.base)  # both share the model
         say({"lists": lists.address, "content": content.address})
         for _ in sys.stdin:
-            runs = [run.calls for run in lists.merged] if batching else []
+            runs = [run.calls for run in lists.runs] if batching else []
             say({
                 "handled": {name: 1000 * float(np.median(took)) for name, took in handled.items()},
                 "graph": {name: 1000 * float(np.median(took)) for name, took in graph.items()},
                 "merged": float(np.mean(runs)) if runs else None,
             })  # fmt: skip
-            for said in (handled, graph, lists.merged if batching else []):
-                said.clear()
+            for times in (handled, graph, lists.runs if batching else []):
+                times.clear()
 
 
 def warm_up(base: Path) -> None:
-    """Call the newest version as its records say."""
+    """Send the newest version the warm-up requests of its export."""
     version = max((folder for folder in base.iterdir() if folder.name.isdecimal()), key=lambda folder: int(folder.name))
     model = fakes._loaded(version.resolve())
     with (version / "assets.extra" / "tf_serving_warmup_requests").open("rb") as file:

@@ -1,4 +1,4 @@
-"""The servers that are measured, as processes of their own on loopback, which end with us."""
+"""Start the servers that are measured, as processes of their own on loopback, which end with this one."""
 
 import json
 import os
@@ -14,24 +14,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-_PATIENCE = 300  # seconds in which a server must have started
+_PATIENCE = 300  # seconds that a server may take to start
 
 
 class ModelProcess:
-    """The model server of tests/support/fakes.py; `lists` and `content` are its addresses, one a way to write them."""
+    """The model server of tests/support/fakes.py; `lists`, `content`: its addresses, one for each form of tensors."""
 
     def __init__(self, process: subprocess.Popen):
         self._process = process
-        addresses = self._said()
+        addresses = self._read()
         self.lists, self.content = addresses["lists"], addresses["content"]
 
     def times(self) -> dict:
-        """Medians in ms since it was last asked, {"handled": {signature: …}, "graph": …}; and "merged", calls a run."""
+        """Read medians since the last call in ms, {"handled": {signature: …}, "graph": …}; "merged": calls a run."""
         self._process.stdin.write("times\n")
         self._process.stdin.flush()
-        return self._said()
+        return self._read()
 
-    def _said(self) -> dict:
+    def _read(self) -> dict:
         line = self._process.stdout.readline()
         if not line:
             raise SystemExit("the model server did not start")
@@ -40,7 +40,7 @@ class ModelProcess:
 
 @contextmanager
 def model_server(base: str, batching: bool = False) -> Iterator[ModelProcess]:
-    """A model server of the versions in <base>/performance."""
+    """Start a model server of the versions in <base>/performance."""
     command = [sys.executable, "-m", "benchmarks.serving.model_server", str(Path(base, "performance"))]
     with subprocess.Popen(
         command + ["--batching"] * batching,
@@ -51,7 +51,7 @@ def model_server(base: str, batching: bool = False) -> Iterator[ModelProcess]:
 
 @contextmanager
 def front_end(*flags: str, program: tuple[str, ...] = ("-m", "serving"), **environ: str) -> Iterator["FrontEnd"]:
-    """`python -m serving`, or a program that takes its flags, ready to answer."""
+    """Start `python -m serving`, or a program with the same flags, and wait until it answers."""
     with tempfile.TemporaryFile("w+") as log:
         began = time.perf_counter()
         with subprocess.Popen(
@@ -67,7 +67,7 @@ def front_end(*flags: str, program: tuple[str, ...] = ("-m", "serving"), **envir
 
 
 class FrontEnd:
-    """One that answers."""
+    """A front end that answers."""
 
     def __init__(self, address: str, pid: int, seconds: float):
         self.address, self.pid = address, pid
@@ -75,11 +75,11 @@ class FrontEnd:
         self.port = int(address.rpartition(":")[2])
 
     def workers(self) -> list[str]:
-        """The numbers of its worker processes."""
+        """Read the process ids of its workers."""
         return Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
 
     def worker_megabytes(self) -> list[float]:
-        """The resident memory of each worker."""
+        """Read the resident memory of each worker, in MB."""
         pages = [int(Path(f"/proc/{child}/statm").read_text().split()[1]) for child in self.workers()]
         return [count * os.sysconf("SC_PAGE_SIZE") / 1e6 for count in pages]
 
@@ -87,8 +87,8 @@ class FrontEnd:
 def _address(process: subprocess.Popen, log, deadline: float) -> str:
     while time.perf_counter() < deadline and process.poll() is None:
         log.seek(0)
-        if found := re.search(r"Listening at: (http://\S+)", log.read()):
-            return found[1]
+        if match := re.search(r"Listening at: (http://\S+)", log.read()):
+            return match[1]
         time.sleep(0.005)
     log.seek(0)
     raise SystemExit(f"the front end did not start:\n{log.read()}")

@@ -1,4 +1,4 @@
-"""How fast training is, beside what this machine's matrix products and the data would allow, as a Markdown table.
+"""Measure how fast training is, beside the limits of matrix products and of the data, as a Markdown table.
 
     python -m benchmarks.training [--data data/maestro] [--backend jax] [--set core.units=512 …] [--json FILE] [--quick]
 
@@ -7,8 +7,8 @@
              the share of the measured peak of matrix products; how long steps waited for data
     data     the input pipeline alone: shards → batches, with few of the notes held, for one corpus and for 8 of them
 
-Without --data music is made up, as many notes a piece and a shard as in MAESTRO. Each row is a process of its own, and
-on two cores it all takes eight minutes. Nothing else should run meanwhile.
+Without --data random notes are used, as many a piece and a shard as in MAESTRO. Each row is a process of its own. On
+two cores it all takes eight minutes. Nothing else should run meanwhile.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def main() -> int:
 
 
 def rows(args: argparse.Namespace) -> Iterator[Row]:
-    """The rows of the parts that are asked for."""
+    """Measure the parts that --only names, a row each."""
     if "fit" in args.only:
         for backend, size in itertools.product(args.backend, args.size):
             plain = fitted(backend, size, "keras", args)
@@ -72,49 +72,49 @@ def rows(args: argparse.Namespace) -> Iterator[Row]:
 
 
 def fitted(backend: str, size: str, layer: str, args: argparse.Namespace, plain: dict | None = None) -> Row:
-    """One way of training; `plain`: what was measured of the way that it is to be compared with."""
+    """Measure one way of training. `plain`: the figures of the way that it is compared with."""
     small = ["training.window=32", "training.batch=4", "core.units=16", "heads.hidden=16"] if args.quick else []
-    found = _child(
+    facts = _child(
         "fitting", {"KERAS_BACKEND": backend},
         "--data", args.data, "--size", size, "--layer", layer, "--precision", args.precision,
         "--seconds", str(0.5 if args.quick else args.seconds), *(f"--set={setting}" for setting in (*small, *args.set)),
     )  # fmt: skip
-    seconds, cpu, notes, done = (found[name] for name in ("seconds", "cpu", "notes", "operations"))
+    seconds, cpu, notes, done = (facts[name] for name in ("seconds", "cpu", "notes", "operations"))
     shares = [
         f"{done / (cpu if kind == PER_CPU else seconds) / peak:.0%} of {kind} products' {peak / 1e9:,.0f}"
-        for kind, peak in found["peaks"].items()
+        for kind, peak in facts["peaks"].items()
     ]
     ratio = f", {notes / seconds / (plain['notes'] / plain['seconds']):.2f} × {LAYERS['keras']}" if plain else ""
     return Row(
-        f"training {found['layers']} × {found['units']} ({found['parameters'] / 1e6:.1f} M parameters), "
-        f"{found['batch']} × {found['window']} notes a batch, {found['device']}: "
-        f"{backend}, {LAYERS[layer]}, products in {found['precision']}",
+        f"training {facts['layers']} × {facts['units']} ({facts['parameters'] / 1e6:.1f} M parameters), "
+        f"{facts['batch']} × {facts['window']} notes a batch, {facts['device']}: "
+        f"{backend}, {LAYERS[layer]}, products in {facts['precision']}",
         f"**{notes / seconds:,.0f} notes/s**{ratio} ({notes / cpu:,.0f} a second of CPU), {done / seconds / 1e9:,.0f} "
-        f"GFLOP/s: {', '.join(shares)}; waits for data {found['waited'] / seconds:.1%} of the time, making it takes "
-        f"{found['making'] / cpu:.2%} of the CPU time; ready after {found['warm']:.0f} s",
-        found,
+        f"GFLOP/s: {', '.join(shares)}; waits for data {facts['waited'] / seconds:.1%} of the time, making it takes "
+        f"{facts['making'] / cpu:.2%} of the CPU time; ready after {facts['warm']:.0f} s",
+        facts,
     )
 
 
 def piped(times: int, args: argparse.Namespace) -> Row:
-    """The data of so many corpora."""
-    found = _child(
+    """Measure the data pipeline with so many corpora."""
+    facts = _child(
         "pipeline", {"KERAS_BACKEND": "numpy"},
         "--data", args.data, "--times", str(times), "--memory", str(args.memory), "--threads", str(args.threads),
     )  # fmt: skip
     return Row(
-        f"the data alone, {found['notes'] / 1e6:,.1f} M notes ({found['bytes'] / 2**20:,.0f} MB as notes), "
+        f"the data alone, {facts['notes'] / 1e6:,.1f} M notes ({facts['bytes'] / 2**20:,.0f} MB as notes), "
         f"{args.memory / 1e6:g} M held, {args.threads} threads",
-        f"**{found['notes'] / found['seconds'] / 1e6:.2f} M notes/s** shards to batches, reading each shard again, "
-        f"{1e9 * found['cpu'] / found['notes']:.0f} ns of CPU a note; the first reading "
-        f"{found['notes'] / found['first_seconds'] / 1e6:.1f} M notes/s; {found['peak'] / 2**20:,.0f} MB at the peak, "
-        f"{found['peak_before'] / 2**20:,.0f} before",
-        found,
+        f"**{facts['notes'] / facts['seconds'] / 1e6:.2f} M notes/s** shards to batches, reading each shard again, "
+        f"{1e9 * facts['cpu'] / facts['notes']:.0f} ns of CPU a note; the first reading "
+        f"{facts['notes'] / facts['first_seconds'] / 1e6:.1f} M notes/s; {facts['peak'] / 2**20:,.0f} MB at the peak, "
+        f"{facts['peak_before'] / 2**20:,.0f} before",
+        facts,
     )
 
 
 def _child(module: str, environment: dict[str, str], *arguments: str) -> dict:
-    """What benchmarks.training.MODULE, as a process of its own, prints as its last line."""
+    """Run benchmarks.training.MODULE as a process of its own. Return the JSON of its last line."""
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "2"}
     command = [sys.executable, "-m", f"benchmarks.training.{module}", *arguments]
     done = subprocess.run(command, env={**os.environ, **quiet, **environment}, capture_output=True, text=True)

@@ -1,9 +1,9 @@
-"""A model in training, with the data of `train` and without what it writes. Prints JSON, for `benchmarks.training`.
+"""Train a model with the data of `train`, but write no files. Prints JSON, for `benchmarks.training`.
 
 A note costs two operations for each weight of a matrix that it is multiplied with, and twice that for the gradient;
-what is looked up, compared or added is not counted. The peak is the best of some products of square matrices, before
-and after, by the same library on the same device. A step waited for its batch if that was not made when the step before
-ended; how long is the time in between.
+look-ups, comparisons and additions are not counted. The peak is the best of some products of square matrices, before
+and after, by the same library on the same device. A step waited for its batch if that was not ready when the step
+before ended; the time in between is how long it waited.
 """
 
 import argparse
@@ -34,7 +34,7 @@ _SQUARE = {"cpu": 2048, "gpu": 8192}  # rows of the matrices whose products are 
 
 
 class Watched(data.Windows):
-    """Batches, and when each was made, of how many notes and with how much CPU time."""
+    """Batches; and for each when it was ready, its notes, and the seconds of CPU that it took."""
 
     def __init__(self, *args):
         super().__init__(*args)
@@ -70,11 +70,11 @@ class Clock(keras.callbacks.Callback):
             if done == WARM_UP:
                 self._began, self._cpu = self._looked, cpu
             elif self._looked - self._began > self._seconds:
-                self.found = self._told(done, self._looked - self._began, cpu - self._cpu)
+                self.result = self._result(done, self._looked - self._began, cpu - self._cpu)
                 self.model.stop_training = True
         self._ended.append(perf_counter())
 
-    def _told(self, done: int, seconds: float, cpu: float) -> dict:
+    def _result(self, done: int, seconds: float, cpu: float) -> dict:
         measured, windows = range(WARM_UP, done), self._windows
         late = (windows.ready[i] - self._ended[i - 1] for i in measured)
         return {
@@ -105,43 +105,44 @@ def main() -> None:
         recurrence.has_cudnn = lambda: True  # so that training takes the layer's own way, too
     before = peaks(device)
     precision, _ = devices.precision(args.precision, [device])
-    found, made = fit(chosen, args.data, precision, args.seconds)
+    measured, network = fit(chosen, args.data, precision, args.seconds)
     best = {name: max(speed, before[name]) for name, speed in peaks(device).items()}
     facts = {
-        "device": device, "precision": precision, "cores": os.cpu_count(), "parameters": made.count_params(),
+        "device": device, "precision": precision, "cores": os.cpu_count(), "parameters": network.count_params(),
         "layers": chosen.core.layers, "units": chosen.core.units,
         "batch": chosen.training.batch, "window": chosen.training.window,
-        "operations": 6 * matrix_weights(made) * found["notes"], "peaks": best,
+        "operations": 6 * matrix_weights(network) * measured["notes"], "peaks": best,
     }  # fmt: skip
-    print(json.dumps(facts | found))
+    print(json.dumps(facts | measured))
 
 
 def fit(chosen: Recipe, folder: str, precision: str, seconds: float) -> tuple[dict, keras.Model]:
-    """Train for so many seconds; what was measured, and the model."""
+    """Train for so many seconds. Return the figures and the model."""
     keras.utils.set_random_seed(1)
     corpus = data.Corpus(Dataset.open(folder), "train", chosen.encoding)
     chosen = replace(chosen, training=replace(chosen.training, epochs=1, steps=1_000_000))
-    made = model.build(recipe.to_card(chosen))
-    made.compile(optimizer=loop.optimizer(chosen, 1), jit_compile=keras.backend.backend() == "jax")
-    made.precision = precision
+    network = model.build(recipe.to_card(chosen))
+    network.compile(optimizer=loop.optimizer(chosen, 1), jit_compile=keras.backend.backend() == "jax")
+    network.precision = precision
     windows = Watched(corpus, chosen.encoding, chosen.training)
     clock = Clock(windows, seconds)
-    made.fit(windows, shuffle=False, steps_per_epoch=chosen.training.steps, verbose=0, callbacks=[clock])
-    return clock.found, made
+    network.fit(windows, shuffle=False, steps_per_epoch=chosen.training.steps, verbose=0, callbacks=[clock])
+    return clock.result, network
 
 
-def matrix_weights(made: keras.Model) -> int:
-    """How many weights a note is multiplied with: of all matrices but those in which rows are looked up."""
-    return sum(int(np.prod(w.shape)) for w in made.trainable_variables if len(w.shape) == 2 and w.name != "embeddings")
+def matrix_weights(network: keras.Model) -> int:
+    """Count the weights that a note is multiplied with: of all matrices but those in which rows are looked up."""
+    matrices = (w for w in network.trainable_variables if len(w.shape) == 2 and w.name != "embeddings")
+    return sum(int(np.prod(w.shape)) for w in matrices)
 
 
 def peaks(device: str) -> dict[str, float]:
-    """Operations of the best of some matrix products, by type for each second, and on a CPU for each second of CPU."""
+    """Measure the best of some matrix products, operations a second by type; on a CPU also for each second of CPU."""
     kind, _, _ = device.partition(":")
     noise = np.random.default_rng(0).random((_SQUARE[kind], _SQUARE[kind]), "f4")
     if kind == "cpu":
-        found = _products(noise, "float32")
-        return {"float32": found[0], "float32 a second of CPU": found[1]}
+        speeds = _products(noise, "float32")
+        return {"float32": speeds[0], "float32 a second of CPU": speeds[1]}
     return {name: _products(noise, name)[0] for name in ("float32", "bfloat16")}
 
 

@@ -1,8 +1,8 @@
-"""The input pipeline without a model: shards → batches in bounded memory. Prints JSON, for `benchmarks.training`.
+"""Run the input pipeline without a model: shards → batches in bounded memory. Prints JSON, for `benchmarks.training`.
 
 The corpus is a train split `--times` over; its shards are listed again, so they are read, checked and decoded again.
 `--memory` notes may be held and every pool of pieces is half of that, so in one pass all shards are read once more.
-What is made is what `train` asks for: cut, transposed, stretched, encoded, on so many threads, a few batches ahead.
+The batches are those of `train`: cut, transposed, stretched, encoded, on so many threads, a few batches ahead.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def _count(batch) -> int:
 
 
 def peak() -> int:
-    """The most memory that this process has held, bytes."""
+    """Return the most memory that this process has held, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
 
 

@@ -1,4 +1,4 @@
-"""What a training job needs → a typed job of Google Cloud Batch: one task, one container, one VM, GPUs and all.
+"""The settings of a training job → a typed job of Google Cloud Batch: one task, one container, one VM with its GPUs.
 
 Knows nothing of accounts, of the network, and of what the trainer's flags mean.
 """
@@ -26,8 +26,8 @@ MACHINES: dict[str, dict[int, tuple[str, int, int]]] = {
     "nvidia-a100-80gb": {n: (f"a2-ultragpu-{n}g", 12 * n, 170 * n) for n in (1, 2, 4, 8)},
     "nvidia-h100-80gb": {n: (f"a3-highgpu-{n}g", 26 * n, 234 * n) for n in (1, 2, 4, 8)},
 }
-# After these the task is tried again, on another VM, and goes on from the bucket; after any other it has failed, as
-# what is wrong with a flag or a dataset is wrong the next time too. The first two are the trainer's own.
+# After these exit codes the task runs again, on another VM, and goes on from the bucket. After any other it has failed:
+# an error in a flag or a dataset would come again. The first two codes are the trainer's own.
 RETRIED = {
     75: "a bucket did not answer for some minutes",
     143: "SIGTERM: the trainer wrote a checkpoint and left",
@@ -45,24 +45,24 @@ FAILED = {
 
 @dataclass(frozen=True)
 class Training:
-    """One training job. `arguments`: all behind `python -m trainer train`."""
+    """One training job. `arguments`: all that follows `python -m trainer train`."""
 
     arguments: tuple[str, ...]
     image: str
     region: str
     gpu: str = "nvidia-l4"
     gpus: int = 1
-    machine: str = ""  # absent: the smallest that fits
+    machine: str = ""  # machine type; "": the smallest that fits
     spot: bool = True
     retries: int = 10  # Batch allows no more
-    hours: float = 24.0  # of one try; the next one goes on from the bucket
+    hours: float = 24.0  # of one attempt; the next one goes on from the bucket
     disk_gb: int = 50
     service_account: str = ""
     labels: tuple[tuple[str, str], ...] = ()
 
 
 def job(training: Training) -> batch_v1.Job:
-    """The job, as Batch takes it. Raises SettingError for a GPU or a number that there is not."""
+    """Build the job as Batch takes it. Raises SettingError for an unknown GPU or a number out of its range."""
     machine, compute = _machine(training)
     policy = batch_v1.AllocationPolicy.InstancePolicy(
         machine_type=machine,
@@ -77,7 +77,7 @@ def job(training: Training) -> batch_v1.Job:
                 display_name="trainer",
                 container=batch_v1.Runnable.Container(
                     image_uri=training.image,
-                    entrypoint="python",  # as process 1, it hears SIGTERM itself
+                    entrypoint="python",  # as process 1, it receives SIGTERM itself
                     commands=["-m", "trainer", "train", *training.arguments],
                 ),
             )
@@ -110,26 +110,28 @@ def job(training: Training) -> batch_v1.Job:
     )
 
 
-def to_json(made: batch_v1.Job) -> str:
-    """As `gcloud batch jobs submit --config` reads it."""
-    return json_format.MessageToJson(batch_v1.Job.pb(made), indent=2, sort_keys=True)
+def to_json(unsent: batch_v1.Job) -> str:
+    """Write a job as `gcloud batch jobs submit --config` reads it."""
+    return json_format.MessageToJson(batch_v1.Job.pb(unsent), indent=2, sort_keys=True)
 
 
-def job_id(made: batch_v1.Job, *names: str) -> str:
-    """The same id for the same job, so that one that was submitted already is found again: up to 60 characters, which
-    leaves room for the number of a later try."""
-    digest = hashlib.sha256(to_json(made).encode()).hexdigest()[:8]
+def job_id(unsent: batch_v1.Job, *names: str) -> str:
+    """Make a job's id: the same one for the same job, so that a job that was submitted already is found again.
+
+    It has up to 60 characters, which leaves room for the number of a later attempt.
+    """
+    digest = hashlib.sha256(to_json(unsent).encode()).hexdigest()[:8]
     words = "-".join(word(name) for name in names)
     return f"train-{words[:45].strip('-')}-{digest}"
 
 
 def word(text: str) -> str:
-    """A text as a label's value or a part of an id: a-z, 0-9 and single hyphens, at most 63."""
+    """Turn a text into a label's value or a part of an id: a-z, 0-9 and single hyphens, at most 63 characters."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower())[:63].strip("-")
 
 
 def _machine(training: Training) -> tuple[str, batch_v1.ComputeResource | None]:
-    """The machine type, and all of it as what the task needs; None for a machine that the table does not know."""
+    """Choose the machine type, and the CPUs and memory that the task takes: all of them; None for an unknown type."""
     if training.gpu not in MACHINES:
         raise SettingError(f"--gpu {training.gpu}: expected one of {', '.join(MACHINES)}")
     if training.gpus not in MACHINES[training.gpu]:

@@ -1,12 +1,12 @@
-"""infra/cloud/cloudrun.yaml → a running Cloud Run service: rendered, parsed into Google's message, sent, waited for.
+"""Deploy infra/cloud/cloudrun.yaml as a Cloud Run service: fill it in, parse it into Google's message, send it, wait.
 
     python -m infra.cloud.deploy --project P --image IMAGE --dry-run        print what would be sent; needs no account
     python -m infra.cloud.deploy --project P --image IMAGE                  all traffic to a new revision
     python -m infra.cloud.deploy --project P --image IMAGE --label canary   a revision beside it, with an address of its
                                                                           own and no traffic, that asks for `canary`
 
-A revision is an image and a label; which version of the model a label stands for is TF Serving's models.config.
-Knows nothing of buckets, images or rights: infra/terraform makes the first and the last, cloudbuild.yaml the images.
+A revision is an image and a label; TF Serving's models.config says which version of the model a label stands for.
+Knows nothing of buckets, images or rights: infra/terraform makes buckets and rights, cloudbuild.yaml the images.
 """
 
 import argparse
@@ -28,17 +28,17 @@ from music.errors import MusicError
 
 FILE = Path(__file__).with_name("cloudrun.yaml")
 SERVICE, REGION = "cadenza", "europe-west4"
-NAMES = ("REVISION", "SERVICE_ACCOUNT", "BUCKET", "IMAGE", "LABEL")  # what the file leaves open
+NAMES = ("REVISION", "SERVICE_ACCOUNT", "BUCKET", "IMAGE", "LABEL")  # to be filled in
 WAIT = 900  # seconds that a revision has to become ready
 RIGHTS = "roles/run.developer there and roles/iam.serviceAccountUser on the service's account"
 
 
 class DeployError(MusicError):
-    """The service cannot be rendered or placed, or it never gets ready; the message says why."""
+    """The service cannot be rendered or deployed, or it never gets ready; the message says why."""
 
 
 def rendered(text: str, values: Mapping[str, str]) -> run_v2.Service:
-    """The file with ${NAMES} filled in, as the message. Raises DeployError for a name or a field that is not one."""
+    """Fill in the file's ${NAMES}, and parse it. Raises DeployError for an unknown name or field."""
     try:
         data = yaml.safe_load(string.Template(text).substitute(values))
         return run_v2.Service(json_format.ParseDict(data, run_v2.Service.pb(run_v2.Service())))
@@ -49,11 +49,13 @@ def rendered(text: str, values: Mapping[str, str]) -> run_v2.Service:
 
 
 def traffic(current: Sequence[run_v2.TrafficTarget], revision: str, label: str) -> list[run_v2.TrafficTarget]:
-    """Who gets the requests: a stable revision all of them; any other none, but an address that begins with its label,
-    which no older one has any more.
+    """Decide which revision gets the requests.
+
+    A stable revision gets all of them. Any other gets none, but an address that begins with its label; an older
+    revision of that label loses this address.
 
     Raises:
-        DeployError: there is nothing yet that another revision could stand beside.
+        DeployError: there is no service yet beside which another revision could run.
     """
     kind = run_v2.TrafficTargetAllocationType.TRAFFIC_TARGET_ALLOCATION_TYPE_REVISION
     if label == "stable":
@@ -61,14 +63,14 @@ def traffic(current: Sequence[run_v2.TrafficTarget], revision: str, label: str) 
     if not current:
         raise DeployError(f"--label {label}: there is no {SERVICE!r} to stand beside; deploy stable first")
     before = [target for target in current if target.tag == label and target.percent]
-    kept = [target for target in current if target.tag != label]
-    # What an earlier canary has of the requests it keeps, without the address: they must be a hundred in all.
-    kept += [run_v2.TrafficTarget(type_=kind, revision=old.revision, percent=old.percent) for old in before]
-    return [*kept, run_v2.TrafficTarget(type_=kind, revision=revision, tag=label)]
+    targets = [target for target in current if target.tag != label]
+    # An earlier canary keeps its part of the requests, without the address: the parts must add up to a hundred.
+    targets += [run_v2.TrafficTarget(type_=kind, revision=old.revision, percent=old.percent) for old in before]
+    return [*targets, run_v2.TrafficTarget(type_=kind, revision=revision, tag=label)]
 
 
 def deploy(client: run_v2.ServicesClient, parent: str, service: run_v2.Service, label: str) -> run_v2.Service:
-    """Create or replace the service, and wait until it is ready. Raises DeployError with what to do, in one line."""
+    """Create or replace the service, and wait until it is ready. Raises DeployError, which says what to do."""
     project = parent.split("/")[1]
     service.name = f"{parent}/services/{SERVICE}"
     try:
@@ -85,15 +87,17 @@ def deploy(client: run_v2.ServicesClient, parent: str, service: run_v2.Service, 
 
 
 def run(argv: Sequence[str] | None = None, client: run_v2.ServicesClient | None = None) -> int:
-    """Returns 0, or 1 behind one line."""
+    """Deploy, or print what would be sent; return 0, or 1 after an error in one line."""
     usage, _, _ = __doc__.partition("\n\n")
     parser = argparse.ArgumentParser("python -m infra.cloud.deploy", description=usage)
-    parser.add_argument("--project", required=True, help="Google Cloud project")
-    parser.add_argument("--region", default=REGION)
-    parser.add_argument("--image", required=True, help="the front end's, with its tag or digest")
-    parser.add_argument("--bucket", help="of models: PROJECT-cadenza-models")
-    parser.add_argument("--service-account", help="that it runs as: cadenza-server of the project")
-    parser.add_argument("--label", default="stable", help="of the version that it asks for; stable gets the traffic")
+    parser.add_argument("--project", required=True, help="id of the Google Cloud project")
+    parser.add_argument("--region", default=REGION, help="of Cloud Run; default: %(default)s")
+    parser.add_argument("--image", required=True, help="the front end's image, with its tag or digest")
+    parser.add_argument("--bucket", help="of models; default: PROJECT-cadenza-models")
+    parser.add_argument("--service-account", help="that it runs as; default: cadenza-server of the project")
+    parser.add_argument(
+        "--label", default="stable", help="of the version that it asks for; stable gets the traffic; default: stable"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the service as JSON, and send nothing")
     args = parser.parse_args(argv)
     if not re.fullmatch(r"[a-z]([a-z0-9-]{0,18}[a-z0-9])?", args.label):
@@ -112,9 +116,9 @@ def run(argv: Sequence[str] | None = None, client: run_v2.ServicesClient | None 
             return 0
         with explained("Cloud Run", "run.googleapis.com", args.project, RIGHTS):
             client = client or run_v2.ServicesClient()
-        made = deploy(client, f"projects/{args.project}/locations/{args.region}", service, args.label)
-        tagged = [status.uri for status in made.traffic_statuses if status.tag == args.label]
-        print(f"{values['REVISION']} is ready: {(tagged or [made.uri])[0]}")
+        service = deploy(client, f"projects/{args.project}/locations/{args.region}", service, args.label)
+        tagged = [status.uri for status in service.traffic_statuses if status.tag == args.label]
+        print(f"{values['REVISION']} is ready: {(tagged or [service.uri])[0]}")
     except MusicError as error:
         print(f"python -m infra.cloud.deploy: {error}", file=sys.stderr)
         return 1

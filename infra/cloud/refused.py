@@ -1,6 +1,6 @@
-"""What Google's services answer when they do not do as asked → one line that says what to do.
+"""Errors of Google's services → one line that says what to do.
 
-For services that something is started on. Buckets have music/storage/gcs_errors.py, as every stage meets those.
+For services that run something for us. Buckets have music/storage/gcs_errors.py, as every stage uses them.
 """
 
 from collections.abc import Iterator
@@ -13,16 +13,16 @@ from music.errors import MusicError
 
 
 class Refused(MusicError):
-    """Google takes no order from us; the message says what to do."""
+    """Google refused a request; the message says what to do."""
 
 
 @contextmanager
 def explained(service: str, api: str, project: str, rights: str) -> Iterator[None]:
-    """Raise Refused for what Google's libraries raise.
+    """Translate errors of Google's libraries into Refused.
 
     Args:
         service: its name for people.
-        api: what to enable, such as run.googleapis.com.
+        api: the API to enable, such as run.googleapis.com.
         rights: which roles are expected, and where.
     """
     try:

@@ -1,16 +1,16 @@
-"""Train on a GPU VM of Google Cloud Batch: data and run in buckets, a spot VM, and if it is taken away the next one.
+"""Train on a GPU VM of Google Cloud Batch: data and run in buckets, a spot VM, and another one if it is taken away.
 
     python -m infra.cloud.submit_training --recipe performance --data gs://B/maestro --run gs://B/mine --dry-run
     python -m infra.cloud.submit_training --recipe performance --data gs://B/maestro --run gs://B/mine --wait
     python -m infra.cloud.submit_training … --gpu nvidia-l4 --gpus 4 --set training.batch=128 --wait -- --backend jax
 
---dry-run prints the job as JSON, as `gcloud batch jobs submit --config` takes it, and needs no account. --wait says
-what becomes of the job, with the last line of the run's history, and ends with the trainer's exit code; Ctrl-C leaves
-the job alone. The same command finds the job that it made before: while that runs nothing is submitted twice, and once
-it has ended another one goes on from the bucket. What stands behind -- goes to `python -m trainer train`, and is
-checked here first. The trainer takes all GPUs of the VM. What is tried again, and after what: batch.RETRIED.
+--dry-run prints the job as JSON, as `gcloud batch jobs submit --config` takes it, and needs no account. --wait follows
+the job, prints the last line of the run's history, and ends with the trainer's exit code; Ctrl-C leaves the job alone.
+The same command finds the job that it submitted before: while that runs, no second one is submitted; once it has ended,
+another one goes on from the bucket. What follows -- goes to `python -m trainer train`, and is checked here first. The
+trainer takes all GPUs of the VM. batch.RETRIED says after which exit codes a job is tried again.
 
-On a machine of your own the same thing is `python -m trainer train --recipe … --data … --run …`.
+On a machine of your own the same command is `python -m trainer train --recipe … --data … --run …`.
 """
 
 import argparse
@@ -34,28 +34,28 @@ from trainer import recipe
 from trainer.__main__ import parser as trainer_parser
 
 REGION = "europe-west4"
-TRIES = 50  # of one job's id: -2, -3 …
+TRIES = 50  # numbers that one job's id may get: -2, -3 …
 _State = batch_v1.JobStatus.State
 _ENDED = (_State.SUCCEEDED, _State.FAILED, _State.CANCELLED)
-_SILENT = 20  # times in a row that Batch may give no answer while a job is followed
+_SILENT = 20  # errors in a row that Batch may answer with while a job is followed
 
 
 def run(argv: Sequence[str] | None = None, client: batch_v1.BatchServiceClient | None = None) -> int:
-    """Submit one job; 0, or 2 with a line on stderr, or after --wait the trainer's own exit code."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    args = _parser().parse_args(given)
+    """Submit one job; return 0, or 2 after a line on stderr, or with --wait the trainer's own exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = _parser().parse_args(words)
     try:
         project = args.project or _project(args.dry_run)
-        made, name = _rendered(args, project)
+        unsent, name = _rendered(args, project)
         if args.dry_run:
-            print(batch.to_json(made))
+            print(batch.to_json(unsent))
             return 0
         with _explained(project):
             client = client or batch_v1.BatchServiceClient()
-            job = submit(client, f"projects/{project}/locations/{args.region}", name, made)
+            job = submit(client, f"projects/{project}/locations/{args.region}", name, unsent)
         print(f"log: gcloud logging read 'labels.job_uid={job.uid}' --project {project} --format='value(textPayload)'")
         if not args.wait:
-            print(f"follow it: {_command(given)}")
+            print(f"follow it: {_command(words)}")
             return 0
         history = storage.join(args.run, "history.csv")
         try:
@@ -64,7 +64,7 @@ def run(argv: Sequence[str] | None = None, client: batch_v1.BatchServiceClient |
         except KeyboardInterrupt:
             short = job.name.rpartition("/")[2]
             print(
-                f"\nthe job goes on. Follow it again: {_command(given)}\n"
+                f"\nthe job goes on. Follow it again: {_command(words)}\n"
                 f"End it: gcloud batch jobs cancel {short} --location {args.region} --project {project}",
                 file=sys.stderr,
             )
@@ -74,12 +74,12 @@ def run(argv: Sequence[str] | None = None, client: batch_v1.BatchServiceClient |
         return 2
 
 
-def submit(client: batch_v1.BatchServiceClient, parent: str, name: str, made: batch_v1.Job) -> batch_v1.Job:
-    """The job of this name, if it is still running, or a new one; behind ended ones the next free number."""
+def submit(client: batch_v1.BatchServiceClient, parent: str, name: str, unsent: batch_v1.Job) -> batch_v1.Job:
+    """Return the running job of this name, or submit a new one; if jobs of it have ended, with the next number."""
     for number in range(1, TRIES + 1):
         tried = name if number == 1 else f"{name}-{number}"
         try:
-            job = client.create_job(parent=parent, job=made, job_id=tried)
+            job = client.create_job(parent=parent, job=unsent, job_id=tried)
         except exceptions.AlreadyExists:
             job = client.get_job(name=f"{parent}/jobs/{tried}")
             if job.status.state in _ENDED:
@@ -92,18 +92,18 @@ def submit(client: batch_v1.BatchServiceClient, parent: str, name: str, made: ba
 
 
 def follow(client: batch_v1.BatchServiceClient, name: str, history: Callable[[], bytes], every: float = 15.0) -> int:
-    """Say what becomes of a job until it has ended; its exit code.
+    """Print a job's states and events until it has ended; return its exit code.
 
     Args:
-        history: reads the run's history.csv; what it raises is said once.
-        every: seconds between two questions.
+        history: reads the run's history.csv; an error that it raises is printed once.
+        every: seconds between two requests.
     """
-    said: set[str] = set()
+    printed: set[str] = set()
     state, silent = None, 0
 
     def say(line: str) -> None:
-        if line and line not in said:
-            said.add(line)
+        if line and line not in printed:
+            printed.add(line)
             print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True)
 
     while True:
@@ -118,7 +118,7 @@ def follow(client: batch_v1.BatchServiceClient, name: str, history: Callable[[],
             continue
         if job.status.state != state:
             state = job.status.state
-            said.discard(state.name)
+            printed.discard(state.name)
             say(state.name)
         for event in job.status.status_events:
             say(f"  {event.event_time:%H:%M:%S} {event.description.strip()}" if event.event_time else event.description)
@@ -129,7 +129,7 @@ def follow(client: batch_v1.BatchServiceClient, name: str, history: Callable[[],
 
 
 def _ended(client: batch_v1.BatchServiceClient, job: batch_v1.Job, say: Callable[[str], None]) -> int:
-    """The exit code of a job that has ended, with a word on the ones that are Batch's own."""
+    """Return the exit code of a job that has ended, and explain it if it is one of Batch's own."""
     if job.status.state == _State.SUCCEEDED:
         return 0
     codes = [
@@ -139,15 +139,17 @@ def _ended(client: batch_v1.BatchServiceClient, job: batch_v1.Job, say: Callable
         if event.task_execution.exit_code
     ]
     code = codes[-1] if codes else 1
-    known = batch.RETRIED | batch.FAILED
+    meanings = batch.RETRIED | batch.FAILED
     say(
-        f"exit code {code}" + (f": {known[code]}" if code in known else "") if codes else "it never ran; see its events"
+        f"exit code {code}" + (f": {meanings[code]}" if code in meanings else "")
+        if codes
+        else "it never ran; see its events"
     )
     return code if code < 256 else 1
 
 
 def _progress(history: Callable[[], bytes]) -> str:
-    """The last epoch, in a line; "" before the first one."""
+    """Describe the last epoch in a line; "" before the first one."""
     try:
         lines = list(csv.DictReader(io.StringIO(history().decode())))
     except FileNotFoundError:
@@ -159,27 +161,27 @@ def _progress(history: Callable[[], bytes]) -> str:
 
 
 def _explained(project: str):
-    """Google's errors → Refused, with what to do."""
+    """Translate Google's errors into Refused, which says what to do."""
     rights = "roles/batch.jobsEditor there and roles/iam.serviceAccountUser on the job's service account"
     return explained("Batch", "batch.googleapis.com", project, rights)
 
 
 def _project(dry_run: bool) -> str:
-    """The environment's, or gcloud's."""
-    if found := os.environ.get("GOOGLE_CLOUD_PROJECT"):
-        return found
+    """Return the environment's project, or gcloud's. Raises Refused where there is none."""
+    if project := os.environ.get("GOOGLE_CLOUD_PROJECT"):
+        return project
     if dry_run:
         print("no --project and no GOOGLE_CLOUD_PROJECT: PROJECT stands for it", file=sys.stderr)
         return "PROJECT"
     with _explained("the project"):
-        _, found = google.auth.default()
-    if not found:
+        _, project = google.auth.default()
+    if not project:
         raise Refused("which project? Expected --project, GOOGLE_CLOUD_PROJECT or gcloud config set project …")
-    return found
+    return project
 
 
 def _rendered(args, project: str) -> tuple[batch_v1.Job, str]:
-    """The job and its id. Raises SettingError for what the trainer would refuse, before a VM is paid for."""
+    """Build the job and its id. Raises SettingError for what the trainer would refuse, before a VM is paid for."""
     for flag in ("data", "run"):
         if not getattr(args, flag).startswith("gs://"):
             raise SettingError(f"--{flag} {getattr(args, flag)}: expected gs://BUCKET/…, which the VM can reach")
@@ -191,7 +193,7 @@ def _rendered(args, project: str) -> tuple[batch_v1.Job, str]:
     trainer_parser().parse_args(["train", *arguments])
     name = args.run.rstrip("/").rpartition("/")[2]
     labels = {"app": "cadenza", "recipe": batch.word(args.recipe), "run": batch.word(name)}
-    made = batch.job(
+    unsent = batch.job(
         batch.Training(
             arguments=tuple(arguments),
             image=args.image or f"{args.region}-docker.pkg.dev/{project}/cadenza/cadenza-train:latest",
@@ -209,13 +211,13 @@ def _rendered(args, project: str) -> tuple[batch_v1.Job, str]:
     )
     if args.gpus > 1 and chosen.training.batch % args.gpus:
         raise SettingError(f"training.batch={chosen.training.batch}: expected a multiple of --gpus {args.gpus}")
-    return made, batch.job_id(made, args.recipe, name)
+    return unsent, batch.job_id(unsent, args.recipe, name)
 
 
-def _command(given: list[str]) -> str:
-    """The same command once more, and wait this time."""
-    at = given.index("--") if "--" in given else len(given)
-    waiting = given if "--wait" in given[:at] else [*given[:at], "--wait", *given[at:]]
+def _command(words: list[str]) -> str:
+    """Write the same command with --wait."""
+    at = words.index("--") if "--" in words else len(words)
+    waiting = words if "--wait" in words[:at] else [*words[:at], "--wait", *words[at:]]
     return shlex.join(["python", "-m", "infra.cloud.submit_training", *waiting])
 
 
@@ -232,25 +234,31 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--recipe", required=True)
-    parser.add_argument("--data", required=True, help="gs://, a folder that `python -m preprocessing` wrote")
-    parser.add_argument("--run", required=True, help="gs://, the run's folder; a run that is there goes on")
+    parser.add_argument("--recipe", required=True, help="name of the trainer's recipe, such as performance")
+    parser.add_argument("--data", required=True, help="gs:// address of a folder that `python -m preprocessing` wrote")
+    parser.add_argument("--run", required=True, help="gs:// address of the run's folder; a run that is there goes on")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="e.g. training.epochs=50")
     parser.add_argument("--dry-run", action="store_true", help="print the job, submit nothing")
     parser.add_argument("--wait", action="store_true", help="follow the job to its end")
-    parser.add_argument("--every", type=float, default=15.0, help="seconds between two looks of --wait (default: 15)")
+    parser.add_argument(
+        "--every", type=float, default=15.0, help="seconds between two requests of --wait (default: 15)"
+    )
     parser.add_argument("--project", help="default: GOOGLE_CLOUD_PROJECT, then gcloud's own")
     parser.add_argument("--region", default=os.environ.get("GOOGLE_CLOUD_REGION", REGION), help=f"default: {REGION}")
     parser.add_argument("--image", help="default: REGION-docker.pkg.dev/PROJECT/cadenza/cadenza-train:latest")
     parser.add_argument("--gpu", default="nvidia-l4", help=f"{' | '.join(batch.MACHINES)} (default: nvidia-l4)")
-    parser.add_argument("--gpus", type=int, default=1, help="on one VM (default: 1)")
+    parser.add_argument("--gpus", type=int, default=1, help="number of GPUs of the VM (default: 1)")
     parser.add_argument("--machine-type", default="", help="default: the one that fits the GPUs")
     parser.add_argument("--on-demand", action="store_true", help="no spot VM: dearer, and not taken away")
-    parser.add_argument("--retries", type=int, default=10, help="after a VM is gone (default: 10, the most there is)")
-    parser.add_argument("--hours", type=float, default=24.0, help="that one try may run (default: 24)")
-    parser.add_argument("--disk-gb", type=int, default=50)
+    parser.add_argument(
+        "--retries", type=int, default=10, help="attempts after a VM is gone (default: 10, the largest)"
+    )
+    parser.add_argument("--hours", type=float, default=24.0, help="that one attempt may run (default: 24)")
+    parser.add_argument("--disk-gb", type=int, default=50, help="size of the VM's disk in GB (default: 50)")
     parser.add_argument("--service-account", help="default: cadenza-trainer of the project")
-    parser.add_argument("--label", type=_label, action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument(
+        "--label", type=_label, action="append", default=[], metavar="NAME=VALUE", help="a label of the job and its VM"
+    )
     parser.add_argument("trainer", nargs="*", metavar="-- TRAINER'S FLAGS", help="e.g. -- --backend jax --minutes 600")
     return parser
 

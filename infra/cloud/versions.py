@@ -1,4 +1,4 @@
-"""Which versions of a model TF Serving keeps, and what they are called: the file models.config, read and written.
+"""Read and write models.config: which versions of a model TF Serving keeps, and what their labels are.
 
     python -m infra.cloud.versions gs://BUCKET/models.config                     what it says
     python -m infra.cloud.versions gs://BUCKET/models.config --load 2            version 2 beside those that are there
@@ -6,9 +6,9 @@
     python -m infra.cloud.versions gs://BUCKET/models.config --label stable=2    forward; --label stable=1 is back
     python -m infra.cloud.versions gs://BUCKET/models.config --unload 1
 
-TF Serving reads the file again while it runs. It refuses a change that moves a label to a version which is not loaded
-yet, whole, and says so only in its log. So one call does one step, and a step that would be refused is refused here.
-Knows nothing of running servers: wait until a version has loaded before you give it a label.
+TF Serving reads the file again while it runs. If a change moves a label to a version that is not loaded yet, TF Serving
+refuses the whole change, and says so only in its log. So one call does one step, and refuses a step that TF Serving
+would refuse. Knows nothing of running servers: wait until a version has loaded before you give it a label.
 """
 
 import argparse
@@ -30,11 +30,15 @@ HEADER = """\
 
 
 class VersionsError(MusicError):
-    """The file is not what we write, or TF Serving would refuse the step."""
+    """The file is not one that we write, or TF Serving would refuse the step."""
 
 
 def read(path: str) -> model_server_config_pb2.ModelServerConfig:
-    """The file as TF Serving's own message: one model, with the policy `specific`."""
+    """Read the file as TF Serving's own message: one model, with the policy `specific`.
+
+    Raises:
+        VersionsError: there is no such file, or it says something else.
+    """
     try:
         text = storage.read(path).decode()
         config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
@@ -49,7 +53,7 @@ def read(path: str) -> model_server_config_pb2.ModelServerConfig:
 
 
 def write(path: str, config: model_server_config_pb2.ModelServerConfig, expected: int | None = None) -> None:
-    """All of it at once: TF Serving may read it at any moment. Raises Conflict as `storage.write` does."""
+    """Write the file atomically, as TF Serving may read it at any moment. Raises Conflict as `storage.write` does."""
     storage.write(path, (HEADER + text_format.MessageToString(config)).encode(), expected)
 
 
@@ -59,10 +63,14 @@ def changed(
     unload: Sequence[int] = (),
     labels: Mapping[str, int] | None = None,
 ) -> model_server_config_pb2.ModelServerConfig:
-    """One step further. Raises VersionsError where TF Serving would refuse it, or a client would lose its version."""
-    made = model_server_config_pb2.ModelServerConfig()
-    made.CopyFrom(config)
-    model = made.model_config_list.config[0]
+    """Change a copy of the configuration by one step.
+
+    Raises:
+        VersionsError: TF Serving would refuse the step, or a client would lose its version.
+    """
+    copy = model_server_config_pb2.ModelServerConfig()
+    copy.CopyFrom(config)
+    model = copy.model_config_list.config[0]
     before = set(model.model_version_policy.specific.versions)
     after = (before | set(load)) - set(unload)
     for label, version in (labels or {}).items():
@@ -73,11 +81,11 @@ def changed(
         if version not in after:
             raise VersionsError(f"version {version} is called {label}: give the label to another one before unloading")
     model.model_version_policy.specific.versions[:] = sorted(after)
-    return made
+    return copy
 
 
 def missing(models: str, config: model_server_config_pb2.ModelServerConfig) -> list[str]:
-    """The folders of versions that the file names and that hold no whole SavedModel below `models`."""
+    """List the folders below `models` of versions that the file names and that have no complete SavedModel."""
     model = config.model_config_list.config[0]
     folders = [
         storage.join(models, model.base_path.rsplit("/", 1)[-1], str(version))
@@ -86,8 +94,8 @@ def missing(models: str, config: model_server_config_pb2.ModelServerConfig) -> l
     return [folder for folder in folders if not storage.exists(storage.join(folder, SERVED))]
 
 
-def told(config: model_server_config_pb2.ModelServerConfig) -> str:
-    """In a line: performance: versions 1, 2; canary → 2, stable → 1."""
+def summary(config: model_server_config_pb2.ModelServerConfig) -> str:
+    """Describe the configuration in a line: performance: versions 1, 2; canary → 2, stable → 1."""
     model = config.model_config_list.config[0]
     labels = ", ".join(f"{label} → {version}" for label, version in sorted(model.version_labels.items()))
     return f"{model.name}: versions {_listed(model.model_version_policy.specific.versions)}; {labels or 'no labels'}"
@@ -105,25 +113,25 @@ def _label(text: str) -> tuple[str, int]:
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """Returns 0, or 1 behind one line."""
+    """Show or change the file; return 0, or 1 after an error in one line."""
     usage, _, _ = __doc__.partition("\n\n")
     parser = argparse.ArgumentParser("python -m infra.cloud.versions", description=usage)
-    parser.add_argument("config", help="models.config, of a folder or gs://BUCKET")
-    parser.add_argument("--models", metavar="DIR", help="where the models are: the file's own folder")
+    parser.add_argument("config", help="path of models.config, in a folder or gs://BUCKET")
+    parser.add_argument("--models", metavar="DIR", help="folder of the models; default: the file's own folder")
     step = parser.add_mutually_exclusive_group()
-    step.add_argument("--load", type=int, nargs="+", default=[], metavar="N")
-    step.add_argument("--unload", type=int, nargs="+", default=[], metavar="N")
-    step.add_argument("--label", type=_label, nargs="+", default=[], metavar="NAME=N")
+    step.add_argument("--load", type=int, nargs="+", default=[], metavar="N", help="versions to load")
+    step.add_argument("--unload", type=int, nargs="+", default=[], metavar="N", help="versions to unload")
+    step.add_argument("--label", type=_label, nargs="+", default=[], metavar="NAME=N", help="give a version a label")
     args = parser.parse_args(argv)
     try:
-        seen = storage.version(args.config)  # two people may be at it
+        seen = storage.version(args.config)  # two people may change it at the same time
         config = changed(read(args.config), args.load, args.unload, dict(args.label))
         folder = args.models or args.config.rpartition("/")[0] or "."
         if args.load or args.unload or args.label:
             if absent := missing(folder, config):
                 raise VersionsError(f"{', '.join(absent)}: no {SERVED}; publish it first (python -m trainer export)")
             write(args.config, config, seen)
-        print(told(config))
+        print(summary(config))
     except (MusicError, OSError) as error:
         print(f"python -m infra.cloud.versions: {error}", file=sys.stderr)
         return 1

@@ -1,1 +1,1 @@
-"""A demonstration of everything, and the examples of the documentation."""
+"""The demo, and the examples of the documentation."""

@@ -1,10 +1,10 @@
-"""The demo: a real server, real POSTs to /generate, and files to hear and to see.
+"""The demo: a real server, real POSTs to /generate, and files to listen to and to look at.
 
     python -m infra.demo --output out/demo [--notes 200 --random-seed 2]
 
 Starts `python -m serving` with the model in models/ on a free port of this machine, sends it half a minute of piano
 music, writes the continuation as MIDI, as a piano roll, as MP3 and as a score, and stops the server. MP3 and score are
-the server's own answers to more requests with the same random seed: the same piece, and what any client would get.
+the server's replies to more requests with the same random seed: the same piece, as any client would get it.
 """
 
 import argparse
@@ -31,7 +31,7 @@ READY = 120  # seconds that the server has to load its model
 
 @contextlib.contextmanager
 def server(log: Path) -> Iterator[str]:
-    """The front end's address; it runs until the block ends, and says what it does in `log`."""
+    """Run the front end until the block ends, with its output in `log`; yield its address."""
     with open(log, "w") as file:
         process = subprocess.Popen([sys.executable, "-m", "serving", "--port", "0"], stdout=file, stderr=file)
     try:
@@ -55,7 +55,11 @@ def server(log: Path) -> Iterator[str]:
 
 
 def post(url: str, body: bytes) -> tuple[bytes, dict]:
-    """The reply and its headers. Raises MissingDependency for a 406: the server lacks what makes this format."""
+    """Send a request; return the reply and its headers.
+
+    Raises:
+        MissingDependency: HTTP 406, the server lacks a library for this format.
+    """
     request = urllib.request.Request(url, body, {"Content-Type": "audio/midi"})
     try:
         with urllib.request.urlopen(request, timeout=120) as reply:
@@ -67,38 +71,39 @@ def post(url: str, body: bytes) -> tuple[bytes, dict]:
         raise SystemExit(f"{url}: {error.code} {problem}") from error
 
 
-def write(path: Path, made: Callable[[], bytes]) -> str:
-    """Write a file, and say what it is, or why there is none: what makes it may not be installed."""
+def write(path: Path, make: Callable[[], bytes]) -> str:
+    """Write what `make` returns to a file; describe the file, or say why there is none: a library may be missing."""
     path.unlink(missing_ok=True)
     started = time.monotonic()
     try:
-        path.write_bytes(made())
+        path.write_bytes(make())
     except MissingDependency as error:
         return f"none: {error}"
     return f"{path}   {path.stat().st_size / 1000:.0f} kB, in {time.monotonic() - started:.1f} s"
 
 
-def told(card: dict) -> str:
-    """What a model's card knows of its training; that of a run that was stopped, or of another trainer, knows less."""
-    effort, made = card.get("metrics", {}).get("trained", {}), card.get("made", {})
-    known = [
-        f"run {made['run']}:" if "run" in made else "",
+def training_summary(card: dict) -> str:
+    """Describe a model's training from its card; the card of a stopped run, or of another trainer, says less."""
+    effort, origin = card.get("metrics", {}).get("trained", {}), card.get("made", {})
+    parts = [
+        f"run {origin['run']}:" if "run" in origin else "",
         f"{effort['notes']:,} notes" if "notes" in effort else "",
         f"of {card['dataset']['source']}" if card.get("dataset", {}).get("source") else "",
         f"in {effort['seconds'] / 60:.0f} minutes" if "seconds" in effort else "",
-        f"with {made['backend']}" if "backend" in made else "",
+        f"with {origin['backend']}" if "backend" in origin else "",
     ]
-    return " ".join(filter(None, known)) or "its card says nothing of it"
+    return " ".join(filter(None, parts)) or "its card says nothing of it"
 
 
 def run(argv: list[str] | None = None) -> int:
+    """Run the demo, and print what it wrote; return 0."""
     parser = argparse.ArgumentParser("python -m infra.demo", description=__doc__.partition("\n\n")[0])
-    parser.add_argument("--output", default="out/demo", type=Path)
-    parser.add_argument("--notes", type=int, default=200)
-    parser.add_argument("--random-seed", type=int, default=2)
+    parser.add_argument("--output", default="out/demo", type=Path, help="folder of the files; default: %(default)s")
+    parser.add_argument("--notes", type=int, default=200, help="number of new notes; default: %(default)s")
+    parser.add_argument("--random-seed", type=int, default=2, help="of the continuation; default: %(default)s")
     args = parser.parse_args(argv)
     args.output.mkdir(parents=True, exist_ok=True)
-    seed_path, whole_path = args.output / "seed.mid", args.output / "continued.mid"
+    seed_path, piece_path = args.output / "seed.mid", args.output / "continued.mid"
     picture, recording = args.output / "continued.png", args.output / "continued.mp3"
     score, page = args.output / "continued.musicxml", args.output / "continued-score.png"
     seed_path.write_bytes(midi.write(nocturne()))
@@ -114,23 +119,23 @@ def run(argv: list[str] | None = None) -> int:
             card = json.load(described)["card"]
         sound = write(recording, lambda: post(f"{url}&format=mp3", seed_path.read_bytes())[0])
         written = write(score, lambda: post(f"{url}&format=musicxml", seed_path.read_bytes())[0])
-    continuation = midi.read(reply)  # it goes on from the seed's clock
-    whole = nt.from_tuples([*seed.tolist(), *continuation.tolist()])
-    whole_path.write_bytes(midi.write(whole))
+    continuation = midi.read(reply)  # its times go on from the seed's
+    piece = nt.from_tuples([*seed.tolist(), *continuation.tolist()])
+    piece_path.write_bytes(midi.write(piece))
     engraved = write(page, lambda: engraving.png(score.read_bytes())[0]) if score.exists() else written
     piano_roll({"seed": seed, "continuation": continuation}, picture)
 
-    length = f"{len(continuation)} notes more in {seconds:.1f} s; the piece is {nt.length(whole):.0f} s long"
+    length = f"{len(continuation)} notes more in {seconds:.1f} s; the piece is {nt.length(piece):.0f} s long"
     parameters = f"{card['parameters']:,} parameters; " if "parameters" in card else ""
     print(f"""
 seed           {seed_path}   {len(seed)} notes, {nt.length(seed):.0f} s
-continued      {whole_path}   {length}
+continued      {piece_path}   {length}
 piano roll     {picture}
 sound          {sound}
 score          {written}
 first page     {engraved}
 model          {headers["X-Model"]}, {parameters}random seed {headers["X-Random-Seed"]}
-its training   {told(card)}
+its training   {training_summary(card)}
 
 Next: make serve, then in another terminal
   curl -F seed=@{seed_path} 'http://127.0.0.1:8080/generate?notes=300&temperature=0.9' -o mine.mid

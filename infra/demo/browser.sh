@@ -1,6 +1,6 @@
 #!/bin/sh
-# Install Chromium, in which the page is tested, where it is missing and we may: it is a system package, as Playwright's
-# own download of one is a browser that nobody updates. Where we may not, say the one command and go on.
+# Install Chromium, in which the page is tested, if it is missing and we have the rights. It is a system package, as nobody
+# would update Playwright's own download. Without the rights, print the one command and go on.
 #
 #   sh infra/demo/browser.sh
 
@@ -10,7 +10,7 @@ here && exit
 if [ "$(id -u)" = 0 ]; then as_root=; else as_root="sudo -n"; fi
 if command -v apt-get >/dev/null && $as_root true 2>/dev/null; then
     echo "installing Chromium, to test the page in …"
-    for list in old new; do # as for sound.sh
+    for list in old new; do # as in sound.sh
         [ $list = old ] || $as_root apt-get update -qq
         $as_root env DEBIAN_FRONTEND=noninteractive \
             apt-get install -qq -y --no-install-recommends -o DPkg::Lock::Timeout=60 chromium

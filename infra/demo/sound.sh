@@ -1,6 +1,6 @@
 #!/bin/sh
-# Install FluidSynth, the synthesiser that sound is made with, where it is missing and we may: it is a system library,
-# and the one thing that pip does not bring. Where we may not, say the one command and go on: only sound needs it.
+# Install FluidSynth, the synthesiser for sound, if it is missing and we have the rights. It is a system library, the one
+# dependency that pip does not install. Without the rights, print the one command and go on: only sound needs it.
 #
 #   sh infra/demo/sound.sh PYTHON
 

@@ -1,10 +1,10 @@
-"""Build the images for real where there is no Docker and no image registry, start them, and say how large they are.
+"""Build the images without Docker and without an image registry, start them, and print their sizes.
 
     python -m infra.images [--work build/images] [--only serve train …]
 
-Their RUN steps are executed by buildah on a substitute of the base (see rootfs.py), then each image is started and has
-to do its work (see checks.py). Needs Linux, root, and `apt-get install buildah debootstrap`; 10 GB of disk, which
-are free again at the end. The trainer's image is built from its lock without CUDA, the one for a GPU is not built.
+buildah executes their RUN steps on a substitute of the base (see rootfs.py), then each image is started and must do its
+work (see checks.py). Needs Linux, root, and `apt-get install buildah debootstrap`; 10 GB of disk, which are free again
+at the end. The trainer's image is built from its lock without CUDA; the one for a GPU is not built.
 """
 
 import argparse
@@ -19,15 +19,15 @@ from typing import NamedTuple
 from infra.images.rootfs import Container, Store, registries
 
 BASE = "docker.io/library/python:3.11-slim-bookworm"
-BOOT = "localhost/beam-boot"  # in the place of Beam's own image
+BOOT = "localhost/beam-boot"  # stands in for Beam's own image
 
 
 class Image(NamedTuple):
-    """How one is built, and what it must do."""
+    """How an image is built, and what it must do."""
 
     dockerfile: str
     options: tuple[str, ...]
-    check: str  # a function of image_checks; it says what it measured, or raises AssertionError
+    check: str  # a function of checks.py; it returns what it measured, or raises AssertionError
     most: int | None = None  # megabytes
 
 
@@ -41,25 +41,38 @@ IMAGES = {
 
 
 def arguments() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
     usage, _, _ = __doc__.partition("\n\n")
     parser = argparse.ArgumentParser("python -m infra.images", description=usage)
-    parser.add_argument("--work", type=Path, default=Path("build/images"), help="everything is kept in here")
-    parser.add_argument("--only", nargs="+", choices=list(IMAGES), default=list(IMAGES), metavar="NAME")
     parser.add_argument(
-        "--driver", choices=["overlay", "vfs"], default="overlay", help="vfs: slower, works on any disk"
+        "--work", type=Path, default=Path("build/images"), help="folder for all files; default: %(default)s"
     )
-    parser.add_argument("--mirror", metavar="URL", help="of Debian's packages, if not debootstrap's own choice")
-    parser.add_argument("--keep", action="store_true", help="keep --work, and take up the base that is in it")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=list(IMAGES),
+        default=list(IMAGES),
+        metavar="NAME",
+        help="images to build; default: all",
+    )
+    parser.add_argument(
+        "--driver",
+        choices=["overlay", "vfs"],
+        default="overlay",
+        help="of buildah's storage; vfs: slower, works on any disk; default: overlay",
+    )
+    parser.add_argument("--mirror", metavar="URL", help="of Debian's packages; default: debootstrap's own choice")
+    parser.add_argument("--keep", action="store_true", help="keep --work, and use the base that is in it")
     return parser
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """Build and check; 0, or 1 where an image does not do what it must."""
+    """Build and check; return 0, 1 where an image does not do what it must, or 2 where a program is missing."""
     args = arguments().parse_args(argv)
-    if lack := _lacking():
-        print(f"python -m infra.images: {lack}", file=sys.stderr)
+    if missing := _missing():
+        print(f"python -m infra.images: {missing}", file=sys.stderr)
         return 2
-    from infra.images import checks  # late, as it brings TensorFlow along
+    from infra.images import checks  # late, as it imports TensorFlow
 
     store = Store(args.work, args.driver)
     if not args.keep:
@@ -84,7 +97,7 @@ def _row(*cells: str) -> None:
 
 
 def _one(store: Store, name: str, check: Callable[[Container, Path], str]) -> bool:
-    """Print a row of the table; whether all is well."""
+    """Build and check one image, and print its row of the table; return whether it passed."""
     image = IMAGES[name]
     tag = f"localhost/cadenza-{name}"
     begun = time.monotonic()
@@ -95,14 +108,14 @@ def _one(store: Store, name: str, check: Callable[[Container, Path], str]) -> bo
         size = container.size() / 1e6
         try:
             assert image.most is None or size < image.most, f"expected under {image.most} MB"
-            passed, said = True, check(container, store.folder)
+            passed, result = True, check(container, store.folder)
         except AssertionError as error:
-            passed, said = False, f"FAILED: {error}"
-    _row(name, f"{size:.0f}", f"{store.compressed(tag) / 1e6:.0f}", f"{seconds:.0f} s", said)
+            passed, result = False, f"FAILED: {error}"
+    _row(name, f"{size:.0f}", f"{store.compressed(tag) / 1e6:.0f}", f"{seconds:.0f} s", result)
     return passed
 
 
-def _lacking() -> str:
+def _missing() -> str:
     missing = [program for program in ("buildah", "debootstrap", "unshare") if not shutil.which(program)]
     if missing:
         return f"{' and '.join(missing)} missing: apt-get install buildah debootstrap"

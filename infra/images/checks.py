@@ -1,4 +1,4 @@
-"""What each image must do once it is built. Each check starts a container, and says what it measured.
+"""Checks of what each image must do once it is built. Each check starts a container, and returns what it measured.
 
 The model server is the one of the tests (the shipped model, the official stubs, on loopback), as there is no binary of
 TF Serving in the package registries.
@@ -29,9 +29,9 @@ from tests.trainer.test_loop import SMALL
 
 MODEL = Path(__file__).parents[2] / "models" / "performance"
 START = 120  # seconds that a front end may take until it answers
-NOTES = 40  # asked for
+NOTES = 40  # new notes of each request
 _BOOT = """#!/bin/sh
-# Stands in for Beam's boot, which no package registry has; of it we need `--worker_pool`, on a port of our own.
+# Stands in for Beam's boot, which no package registry has; we need only its `--worker_pool`, on a port of our own.
 exec python -m apache_beam.runners.worker.worker_pool_main --service_port="$POOL_PORT"
 """
 
@@ -39,46 +39,46 @@ exec python -m apache_beam.runners.worker.worker_pool_main --service_port="$POOL
 def front_end(
     container: Container, folder: Path, formats: Sequence[str] = ("mid", "json", "ndjson", "wav", "mp3")
 ) -> str:
-    """Before the tests' model server: health, every format, no TensorFlow, and a clean end."""
+    """Check the front end before the tests' model server: health, every format, no TensorFlow, and a clean end."""
     _lacks(container, "tensorflow", "keras", "jax")
     with ModelServer(MODEL) as server:
         flags = ("--server", server.address, "--model-name", server.name)
-        said = _answers(container, folder, flags, formats)
+        result = _answers(container, folder, flags, formats)
         assert {name for name, _ in server.calls} >= {"describe", "prime", "generate"}, (
             f"calls of the model: {server.calls}"
         )
-    return said
+    return result
 
 
 def full_front_end(container: Container, folder: Path) -> str:
-    """The same with pictures and scores."""
+    """Check the same with pictures and scores."""
     return front_end(container, folder, ("mid", "json", "ndjson", "wav", "mp3", "png", "musicxml"))
 
 
 def embedded(container: Container, folder: Path) -> str:
-    """With the model that is inside, and without Keras."""
+    """Check the front end with the model inside the image, and without Keras."""
     _lacks(container, "keras", "jax")
     return _answers(container, folder, (), ("mid", "json", "ndjson", "wav", "mp3"))
 
 
 def trainer(container: Container, folder: Path) -> str:
-    """A tiny run from TFRecords to a SavedModel, as the image's user; taken away in the middle, it goes on."""
+    """Check a tiny run from TFRecords to a SavedModel, as the image's user; stopped in the middle, it goes on."""
     with _shared(folder) as shared:
         _preprocess(shared, "data")
         for path in [shared, *shared.rglob("*")]:
             shutil.chown(path, int(container.configuration["User"]))
         settings = [*SMALL, "training.steps=150", "training.epochs=1"]
         sets = [part for setting in settings for part in ("--set", setting)]
-        where = ["--data", f"{shared}/data", "--run", f"{shared}/run", "--checkpoint-minutes", "0"]
-        train = [*container.entrypoint, "train", "--recipe", "performance", *where, *sets]
+        folders = ["--data", f"{shared}/data", "--run", f"{shared}/run", "--checkpoint-minutes", "0"]
+        train = [*container.entrypoint, "train", "--recipe", "performance", *folders, *sets]
         with container.start(train, log=folder / "train.log", share=shared) as process:
             _until((shared / "run" / "checkpoint.npz").exists, process)
             begun = time.monotonic()
             code = process.stop()
             stopped = time.monotonic() - begun
             assert code == 143, f"expected to end with 143 after SIGTERM, got {code}: {process.log.read_text()[-2000:]}"
-        said = _done(container, train, shared)
-        assert "going on after epoch 0 and step" in said, said
+        log = _done(container, train, shared)
+        assert "going on after epoch 0 and step" in log, log
         _done(
             container,
             [*container.entrypoint, "export", "--run", f"{shared}/run", "--output", f"{shared}/model"],
@@ -90,7 +90,7 @@ def trainer(container: Container, folder: Path) -> str:
 
 
 def worker(container: Container, folder: Path) -> str:
-    """A pipeline of this machine, run by the image's workers: the same bytes as in this process."""
+    """Check that the image's workers run a pipeline of this machine, with the same bytes as a local run."""
     _lacks(container, "tensorflow", "keras", "jax", "flask")
     port = _free_port()
     with _shared(folder) as shared:
@@ -111,7 +111,7 @@ def worker(container: Container, folder: Path) -> str:
 
 
 def make_boot(store: Store, name: str) -> None:
-    """An image with what stands in for Beam's boot."""
+    """Make an image with a script that stands in for Beam's boot."""
     with tempfile.TemporaryDirectory() as folder:
         boot = Path(folder, "opt/apache/beam/boot")
         boot.parent.mkdir(parents=True)
@@ -121,7 +121,7 @@ def make_boot(store: Store, name: str) -> None:
 
 
 def _answers(container: Container, folder: Path, flags: tuple[str, ...], formats: Sequence[str]) -> str:
-    """Start a front end, ask it for each format, look at its health and stop it."""
+    """Start a front end, request each format, check its health, and stop it."""
     port = _free_port()
     health = container.configuration["Healthcheck"]["Test"][1:]
     assert container.run(health, PORT=str(port)).returncode, "the health check is content before anything runs"
@@ -147,7 +147,7 @@ def _answers(container: Container, folder: Path, flags: tuple[str, ...], formats
 
 
 def _good(name: str, body: bytes) -> None:
-    """Look into a reply."""
+    """Check a reply of a format."""
     seed = len(nocturne())
     if name == "mid":
         assert len(midi.read(body)) == seed + NOTES, f"expected {seed} + {NOTES} notes, got {len(midi.read(body))}"
@@ -177,7 +177,7 @@ def _lacks(container: Container, *packages: str) -> None:
 
 
 def _preprocess(shared: Path, name: str, *flags: str) -> None:
-    """A dataset of twelve waltzes, made by this machine's own environment."""
+    """Preprocess twelve waltzes into a dataset, in this machine's own environment."""
     for seed in range(12):
         (shared / "midi").mkdir(exist_ok=True)
         (shared / "midi" / f"{seed:02d}.mid").write_bytes(midi.write(waltz(seed)))
@@ -187,7 +187,7 @@ def _preprocess(shared: Path, name: str, *flags: str) -> None:
 
 
 def _done(container: Container, command: list[str], shared: Path) -> str:
-    """What a command says on standard error."""
+    """Run a command to its end; return what it wrote to standard error."""
     done = container.run(command, share=shared)
     assert done.returncode == 0, f"{' '.join(command[:4])} ended with {done.returncode}: {done.stderr[-2000:]}"
     return done.stderr
@@ -195,7 +195,7 @@ def _done(container: Container, command: list[str], shared: Path) -> str:
 
 @contextlib.contextmanager
 def _shared(folder: Path) -> Iterator[Path]:
-    """An empty folder, for a container to see under the same name."""
+    """Make an empty folder that a container sees under the same path."""
     with tempfile.TemporaryDirectory(dir=folder) as shared:
         yield Path(shared).resolve()
 
@@ -211,16 +211,16 @@ def _connects(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _until(holds, process: Process) -> None:
+def _until(condition, process: Process) -> None:
     end = time.monotonic() + START
-    while not holds():
+    while not condition():
         assert process.running(), f"it ended at once: {process.log.read_text()[-2000:]}"
         assert time.monotonic() < end, f"not there after {START} s: {process.log.read_text()[-2000:]}"
         time.sleep(0.05)
 
 
 def _get(port: int, path: str) -> bytes | None:
-    """The body, or None if there is no good answer."""
+    """Return the body; None if there is no answer, or an HTTP error."""
     with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as reply:
         return reply.read()
     return None

@@ -1,12 +1,9 @@
 """A substitute for the images' base, and a container's process without a daemon: for machines that have no Docker.
 
-The base is made of Debian's own packages by debootstrap: the release and the version of Python that the real base has,
-but Debian's build of it. A process is started as a container's would be: the image's user, environment, folder and
-entry point, its own process numbers, itself the first of them. The network is this machine's, so that a test reaches it
-over loopback.
-
-How this machine reaches its package registries (pip's and uv's configuration, certificates, apt's settings) is mounted
-while RUN steps run, and never becomes part of an image.
+debootstrap makes the base from Debian's own packages: the real base's release and version of Python, but Debian's build
+of it. A process starts as in a container: with the image's user, environment, folder and entry point, and as the first
+of its own process numbers. The network is this machine's, so that a test reaches it over loopback. This machine's
+settings for its package registries are mounted while RUN steps run, and never become part of an image.
 """
 
 import contextlib
@@ -25,7 +22,7 @@ from typing import NamedTuple
 RELEASE = "bookworm"
 _PACKAGES = "python3,python3-venv,ca-certificates"
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-# Each exec replaces the program before, so that what is started is the first process of its own numbering.
+# Each exec replaces the program before, so that the program itself is the first process of its own numbering.
 _ENTER = """
 root=$0 share=$1 user=$2 folder=$3; shift 3
 mount --rbind /dev "$root/dev"
@@ -37,7 +34,7 @@ _UNUSED = ["usr/share/doc", "usr/share/man", "usr/share/locale", "var/lib/apt/li
 
 
 class Store:
-    """A folder with everything that buildah keeps, so that removing it removes all."""
+    """A folder with all files of buildah's, so that removing it removes all."""
 
     def __init__(self, folder: Path, driver: str):
         self.folder = folder.resolve()
@@ -51,7 +48,7 @@ class Store:
         ]
 
     def buildah(self, command: str, *arguments: str) -> str:
-        """What a buildah command prints. What it says meanwhile goes to buildah.log."""
+        """Run a buildah command, and return its output. Its messages go to buildah.log."""
         with open(self.folder / "buildah.log", "a") as log:
             done = subprocess.run(
                 ["buildah", *self._options, command, *arguments],
@@ -66,18 +63,19 @@ class Store:
         return done.stdout.strip()
 
     def remove(self) -> None:
-        """Remove all of it, also what a run that was killed left behind."""
+        """Remove the whole folder, and mounts that a killed run has left."""
         mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
         for mount in sorted((mount for mount in mounts if mount.startswith(f"{self.folder}/")), reverse=True):
             subprocess.run(["umount", "--lazy", mount], check=True)
         shutil.rmtree(self.folder, ignore_errors=not self.folder.exists())
 
     def images(self) -> set[str]:
+        """List the names of all images."""
         listed = json.loads(self.buildah("images", "--json") or "null") or []
         return {name for image in listed for name in image["names"] or []}
 
     def make_base(self, name: str, mirror: str | None) -> None:
-        """Have `name` be a minimal Debian with Python, as small as the real one and with its paths."""
+        """Make an image `name`: a minimal Debian with Python, as small as the real base and with its paths."""
         root = self.folder / "base"
         shutil.rmtree(root, ignore_errors=True)
         options = ["--variant=minbase", f"--include={_PACKAGES}", RELEASE, str(root)]
@@ -91,7 +89,7 @@ class Store:
             (root / folder).mkdir()
         for link in ("python", "python3", "python3.11"):
             (root / "usr/local/bin" / link).symlink_to("/usr/bin/python3.11")
-        packages = root / "usr/local/lib/python3.11/dist-packages"  # where Debian's Python looks, and the real base's
+        packages = root / "usr/local/lib/python3.11/dist-packages"  # where Debian's Python looks for packages
         packages.mkdir(parents=True, exist_ok=True)
         (packages / "real.pth").write_text("/usr/local/lib/python3.11/site-packages\n")
         (root / "usr/lib/python3.11/EXTERNALLY-MANAGED").unlink()  # the real base's Python is its own
@@ -105,11 +103,11 @@ class Store:
         self.buildah("commit", "--format", "docker", "--rm", container, name)
 
     def configuration(self, image: str) -> dict:
-        """What an image says of itself: User, Env, Entrypoint, Healthcheck …"""
+        """Return an image's configuration: User, Env, Entrypoint, Healthcheck …"""
         return json.loads(self.buildah("inspect", "--type", "image", image))["Docker"]["config"]
 
     def compressed(self, image: str) -> int:
-        """Bytes that a registry would keep of it."""
+        """Return the bytes that the image takes in a registry."""
         folder = self.folder / "pushed"
         shutil.rmtree(folder, ignore_errors=True)
         self.buildah("push", image, f"dir:{folder}")
@@ -119,7 +117,7 @@ class Store:
 
     @contextlib.contextmanager
     def container(self, image: str) -> Iterator["Container"]:
-        """A container of an image, nothing running in it yet; removed at the end."""
+        """Make a container of an image, with no process in it yet; remove it at the end."""
         name = self.buildah("from", "--pull-never", image)
         try:
             yield Container(Path(self.buildah("mount", name)), self.configuration(image))
@@ -128,10 +126,10 @@ class Store:
 
 
 class Usage(NamedTuple):
-    """What all processes of a container use."""
+    """The resources that all processes of a container use."""
 
     processes: int
-    megabytes: float  # of memory; what processes share is counted once
+    megabytes: float  # of memory; shared memory is counted once
 
 
 class Container:
@@ -141,19 +139,19 @@ class Container:
         self.root, self.configuration = root, configuration
 
     def size(self) -> int:
-        """Bytes of all files."""
+        """Return the bytes of all files."""
         return int(
             subprocess.run(["du", "-sxb", self.root], capture_output=True, text=True, check=True).stdout.split()[0]
         )
 
     def start(self, command: Sequence[str], *, log: Path, share: Path | None = None, **environment: str) -> "Process":
-        """Start a program, found on the image's PATH; a folder to share has the same name inside and outside."""
+        """Start a program from the image's PATH; `share` is a folder with the same path inside and outside."""
         return Process(self._command(command, share, environment), log)
 
     def run(
         self, command: Sequence[str], *, share: Path | None = None, timeout: float = 300, **environment: str
     ) -> subprocess.CompletedProcess:
-        """Run one to its end."""
+        """Run a program to its end; `timeout` in seconds."""
         command = self._command(command, share, environment)
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
 
@@ -182,18 +180,19 @@ class Process:
         return self
 
     def __exit__(self, *error) -> None:
-        self._process.kill()  # and with it, by --kill-child, all that it started
+        self._process.kill()  # and by --kill-child also all processes that it started
         self._process.wait(10)
 
     def running(self) -> bool:
         return self._process.poll() is None
 
     def stop(self, timeout: float = 60) -> int:
-        """Send its first process SIGTERM, as `docker stop` does; its exit code."""
+        """Send its first process SIGTERM, as `docker stop` does; return its exit code."""
         os.kill(_children(self._process.pid)[0], signal.SIGTERM)
         return self._process.wait(timeout)
 
     def usage(self) -> Usage:
+        """Measure what all processes use now."""
         waiting, kilobytes, count = _children(self._process.pid), 0, 0
         while waiting:
             pid = waiting.pop()
@@ -215,7 +214,7 @@ def _tail(path: Path, lines: int = 12) -> str:
 
 @functools.cache
 def registries(folder: Path) -> tuple[str, ...]:
-    """buildah's options that mount how this machine reaches its registries; the files are written to `folder`."""
+    """Make buildah's options that mount this machine's settings for its registries; their files go to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     index = os.environ.get("UV_DEFAULT_INDEX") or os.environ.get("PIP_INDEX_URL") or _pip("global.index-url")
     pip, uv = ["[global]", f"cert = {_CERTIFICATES}"], ["system-certs = true"]

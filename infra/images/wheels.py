@@ -1,9 +1,9 @@
-"""How large an image's packages are, without downloading them: the wheels of a lock, packed and unpacked.
+"""Print how large an image's packages are, packed and unpacked, without downloading them: the wheels of a lock file.
 
     python -m infra.images.wheels requirements/train-gpu.txt
 
-uv says where each wheel lies; its size comes from the registry's header, and what it unpacks to from the directory at
-the end of the archive. For the image that needs a GPU, whose gigabytes nobody wants to fetch only to count them.
+uv finds each wheel's address. Its size comes from the registry's header, its unpacked size from the directory at the
+end of the archive. For the image that needs a GPU, whose gigabytes nobody wants to download only to measure them.
 """
 
 import io
@@ -35,7 +35,7 @@ class Size(NamedTuple):
 
 
 class Remote(io.RawIOBase):
-    """A file on a server that answers requests for ranges."""
+    """A file on a server that answers range requests; reading it downloads only the bytes that are read."""
 
     def __init__(self, url: str):
         self._url, self._at = url, 0
@@ -64,16 +64,17 @@ class Remote(io.RawIOBase):
 
 
 def best(package: dict) -> str:
-    """The address of the wheel that an image installs."""
+    """Choose the wheel that an image installs; return its address, "" if there is none."""
     ranks = {tag: rank for rank, tag in reversed(list(enumerate(_TAGS)))}
-    found = []
+    candidates = []
     for wheel in package.get("wheels", []):
         tags = parse_wheel_filename(wheel["url"].rsplit("/", 1)[1])[3]
-        found += [(ranks[tag], wheel["url"]) for tag in tags if tag in ranks]
-    return min(found)[1] if found else ""
+        candidates += [(ranks[tag], wheel["url"]) for tag in tags if tag in ranks]
+    return min(candidates)[1] if candidates else ""
 
 
 def size(package: dict) -> Size:
+    """Measure a package's wheel."""
     url = best(package)
     if not url:  # a source distribution: small, and unpacked as it is built
         return Size(0, 0, f"{package['name']} {package['version']} (no wheel, not counted)")

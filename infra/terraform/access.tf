@@ -1,5 +1,5 @@
-# One service account for each kind of work, and for each what it needs: rights on buckets by bucket, and of the
-# project's roles the narrowest that Google has for the work. None may change rights, and none has a key.
+# One service account for each kind of work, with the rights that it needs: on single buckets, and of the project's
+# roles the narrowest that Google has for the work. No account may change rights, and none has a key.
 locals {
   accounts = {
     worker  = "Beam's workers on Dataflow"
@@ -69,7 +69,7 @@ resource "google_artifact_registry_repository_iam_member" "account" {
   member     = google_service_account.account[split("/", each.value)[0]].member
 }
 
-# Who deploys a revision must be allowed to let it run as the server's account; of that account alone.
+# To deploy a revision, Cloud Build needs the right to run it as the server's account; it has that right for no other one.
 resource "google_service_account_iam_member" "build_as_server" {
   service_account_id = google_service_account.account["server"].name
   role               = "roles/iam.serviceAccountUser"

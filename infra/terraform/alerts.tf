@@ -1,4 +1,4 @@
-# Mail when money or a job goes wrong. An alert tells; it stops nothing.
+# Mail when the budget is reached or a job fails. An alert only informs; it stops nothing.
 data "google_project" "this" {
   depends_on = [google_project_service.api]
 }
@@ -38,8 +38,8 @@ resource "google_billing_budget" "month" {
   }
 }
 
-# What is in the log when a job has failed. Of Batch we know our own trainer's last words, and the agent's report of a
-# container that ended with another code than 0; whether each filter meets its case has not been seen yet (README.md).
+# Log lines of jobs that have failed. For Batch these are our trainer's last line, and the agent's report of a container
+# that ended with another code than 0. Whether each filter matches its case has not been tested yet (README.md).
 locals {
   failures = {
     dataflow = "resource.type=\"dataflow_step\" AND severity>=ERROR AND textPayload:\"Workflow failed\""

@@ -1,4 +1,4 @@
-# The services that the project uses. They stay enabled after a `terraform destroy`: others may use them too.
+# The APIs that the project uses. They stay enabled after a `terraform destroy`, as other programs may use them too.
 resource "google_project_service" "api" {
   for_each = toset([
     "artifactregistry.googleapis.com",

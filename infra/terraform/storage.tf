@@ -1,5 +1,5 @@
-# Buckets by who writes to them, so that rights can be given by bucket. All are versioned: what was overwritten or
-# deleted can be had back for a while. None can be made public, and rights go by bucket alone.
+# One bucket for each program that writes, so that rights can be given by bucket. All are versioned: what was overwritten
+# or deleted can be restored for a while. None can be made public, and rights are given for whole buckets only.
 locals {
   buckets = {
     data   = "Raw MIDI and TFRecords: the pipeline writes, the trainer reads."
@@ -25,10 +25,10 @@ resource "google_storage_bucket" "bucket" {
   }
 
   soft_delete_policy {
-    retention_duration_seconds = 0 # versions do this already, and are not charged twice
+    retention_duration_seconds = 0 # old versions can be restored already; this would be charged in addition
   }
 
-  # Older versions of an object: kept for a while, then gone.
+  # Older versions of an object are deleted after a while.
   lifecycle_rule {
     condition {
       days_since_noncurrent_time = each.key == "temp" ? 1 : var.keep_runs_days
@@ -38,7 +38,7 @@ resource "google_storage_bucket" "bucket" {
     }
   }
 
-  # An upload that was broken off leaves parts that nobody sees and everybody pays for.
+  # An interrupted upload leaves parts that are not listed, but cost money.
   lifecycle_rule {
     condition {
       age = 1
@@ -48,7 +48,7 @@ resource "google_storage_bucket" "bucket" {
     }
   }
 
-  # Temporary files go by themselves; all others stay until somebody deletes them.
+  # Temporary files are deleted after a week; all others stay until somebody deletes them.
   dynamic "lifecycle_rule" {
     for_each = each.key == "temp" ? [1] : []
 

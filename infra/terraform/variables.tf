@@ -1,5 +1,5 @@
 variable "project" {
-  description = "The project's id. Names of buckets begin with it, because they are one name space for everybody."
+  description = "The project's id. Names of buckets begin with it, because a bucket's name must be unique among all projects."
   type        = string
 
   validation {
@@ -9,7 +9,7 @@ variable "project" {
 }
 
 variable "region" {
-  description = "Where buckets, images, jobs and the service are. One region for all: traffic inside it costs nothing."
+  description = "The region of buckets, images, jobs and the service. One region for all: traffic inside it costs nothing."
   type        = string
   default     = "europe-west4"
 }
@@ -25,13 +25,13 @@ variable "billing_account" {
 }
 
 variable "monthly_budget" {
-  description = "In the billing account's own currency. Mail goes out at half of it, at nine tenths, and at all of it; nothing is switched off."
+  description = "In the billing account's own currency. Mail is sent at half of it, at nine tenths, and at all of it; nothing is stopped."
   type        = number
   default     = 50
 }
 
 variable "alert_email" {
-  description = "Who gets mail when a job fails or the budget is reached."
+  description = "Address that gets mail when a job fails or the budget is reached."
   type        = string
 }
 
@@ -42,7 +42,7 @@ variable "keep_runs_days" {
 }
 
 variable "keep_images" {
-  description = "How many versions of each image are kept; older ones go after a month."
+  description = "Number of versions of each image that are kept; older ones are deleted after a month."
   type        = number
   default     = 10
 }

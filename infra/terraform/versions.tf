@@ -1,4 +1,4 @@
-# State lies in a bucket of its own, made once by hand (infra/README.md, step 2); its name comes with
+# The state is in a bucket of its own, made once by hand (infra/README.md, step 2). Its name is given by
 # `terraform init -backend-config=bucket=PROJECT-cadenza-terraform`, because a backend block takes no variables.
 terraform {
   required_version = ">= 1.6"
@@ -19,7 +19,7 @@ provider "google" {
   project = var.project
   region  = var.region
 
-  # Budgets belong to a billing account: their API wants to know who pays for the call.
+  # Budgets belong to a billing account, not to a project: their API must be told which project pays for the call.
   billing_project       = var.project
   user_project_override = true
 }

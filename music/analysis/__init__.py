@@ -1,1 +1,1 @@
-"""Notes → what can be counted and compared of them."""
+"""Notes → counts and comparisons: statistics, similarity and memorization."""

@@ -1,7 +1,7 @@
-"""What can be counted in music: histograms of its notes, chord symbols, composers. For pictures, never for training.
+"""Notes, or a dataset's `stats.json` → Statistics: histograms of notes, chord symbols, composers.
 
-Preprocessing adds the counts of a corpus up and writes them as `stats.json`; `of` counts a few pieces here and now, and
-`read` reads such a file. Both give Statistics. Knows nothing of Beam, nor of how counts look.
+They are for pictures, never for training. Preprocessing sums the counts of a corpus and writes them as `stats.json`,
+which `read` reads; `of` counts a few pieces. Knows nothing of Beam, nor of how counts are drawn.
 """
 
 import os
@@ -32,24 +32,24 @@ EDGES: dict[str, list] = {
 
 
 class Histogram(NamedTuple):
-    """How many values lie in each bin [edges[k], edges[k + 1]); the last one holds all that is longer, too."""
+    """How many values lie in each bin [edges[k], edges[k + 1]); the last bin has all larger values, too."""
 
     edges: np.ndarray  # float64 [bins + 1], rising
     counts: np.ndarray  # int64 [bins]
 
     def median(self) -> float:
-        """The middle value, read along a straight line inside its bin; NaN of nothing."""
+        """Compute the median by linear interpolation inside its bin; NaN without values."""
         below = np.concatenate([[0], np.cumsum(self.counts)])
         return float(np.interp(below[-1] / 2, below, self.edges)) if below[-1] else float("nan")
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What there is to see of some music.
+    """The counts of some music.
 
     Args:
         histograms: by the names in EDGES.
-        composers: pieces of each; empty where nobody knows.
+        composers: pieces of each; empty where they are unknown.
         chords: groups of notes that begin together, by symbol; None where they were not counted.
     """
 
@@ -62,7 +62,7 @@ class Statistics:
 
 def histograms(notes: Notes) -> dict[str, np.ndarray]:
     """Count one piece: {name: int64 [bins of EDGES[name]]}, in the order of EDGES."""
-    sizes = [len(notes)] if len(notes) else []  # a silent piece is in no bin
+    sizes = [len(notes)] if len(notes) else []  # a piece without notes is in no bin
     bins = {
         "pitch": notes["pitch"],
         "velocity": notes["velocity"],
@@ -77,34 +77,34 @@ def histograms(notes: Notes) -> dict[str, np.ndarray]:
 
 
 def _time_bins(seconds: np.ndarray) -> np.ndarray:
-    """Bins of _MILLISECONDS; a longer time is in the last. A table, as searching takes longer than reading MIDI."""
+    """Find the bins of times; longer ones are in the last. By a table: searching takes longer than reading MIDI."""
     microseconds = np.rint(seconds * 1e6).astype("i8")  # 0.29 s must not become 289 ms
     return _BIN_OF_MILLISECOND[np.minimum(microseconds // 1000, len(_BIN_OF_MILLISECOND) - 1)]
 
 
 def chord_codes(notes: Notes) -> np.ndarray:
-    """Count one piece's groups of notes that begin together, drums aside: int64 [chords.CODES]."""
+    """Count one piece's groups of notes that begin together, without drums: int64 [chords.CODES]."""
     drums = notes["program"] == DRUMS
-    tuned = notes[~drums] if drums.any() else notes  # a mask takes longer than the count
-    return np.bincount(chords.codes(tuned, chords.group(tuned)), minlength=chords.CODES)
+    pitched = notes[~drums] if drums.any() else notes  # a mask takes longer than the count
+    return np.bincount(chords.codes(pitched, chords.group(pitched)), minlength=chords.CODES)
 
 
 def by_symbol(counts: dict[int, int]) -> dict[str, int]:
-    """Counts of chord codes → counts of symbols, the most frequent first, equally frequent ones by name."""
-    named = [(chords.symbol(code), count) for code, count in counts.items() if count]
-    return dict(sorted(named, key=lambda pair: (-pair[1], pair[0])))
+    """Turn counts of chord codes into counts of symbols, the most frequent first, equally frequent ones by name."""
+    symbols = [(chords.symbol(code), count) for code, count in counts.items() if count]
+    return dict(sorted(symbols, key=lambda pair: (-pair[1], pair[0])))
 
 
 def of(pieces: Iterable[Notes]) -> Statistics:
     """Count some pieces."""
     pieces = list(pieces)
-    found = [histograms(notes) for notes in pieces]
+    counted = [histograms(notes) for notes in pieces]
     codes = sum((chord_codes(notes) for notes in pieces), np.zeros(chords.CODES, "i8"))
     return Statistics(
         pieces=len(pieces),
         notes=sum(map(len, pieces)),
         histograms={
-            name: Histogram(np.array(edges, "f8"), sum((each[name] for each in found), np.zeros(len(edges) - 1, "i8")))
+            name: Histogram(np.array(edges, "f8"), sum((one[name] for one in counted), np.zeros(len(edges) - 1, "i8")))
             for name, edges in EDGES.items()
         },
         chords=by_symbol({code: int(codes[code]) for code in np.flatnonzero(codes).tolist()}),
@@ -112,13 +112,13 @@ def of(pieces: Iterable[Notes]) -> Statistics:
 
 
 def read(path: str | os.PathLike) -> Statistics:
-    """Read a `stats.json`. One written before chords were counted has none.
+    """Read a `stats.json`. An old one, from before chords were counted, has no chords.
 
     Raises:
-        RecordError: it is damaged, or something else.
+        RecordError: it is damaged, or no stats.json.
     """
     try:
-        facts = checksums.unseal(storage.read(path), f"expected the stats.json of a dataset, and {path}")
+        facts = checksums.checked(storage.read(path), f"expected the stats.json of a dataset, and {path}")
         splits = facts["splits"].values()
         return Statistics(
             pieces=sum(int(split["pieces"]) for split in splits),
@@ -128,11 +128,12 @@ def read(path: str | os.PathLike) -> Statistics:
             chords=_counts(facts["chords"]) if "chords" in facts else None,
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        told = f"{type(error).__name__}: {error}"  # its repr could hold the whole file
-        raise RecordError(f"expected the stats.json of a dataset: {told}") from error
+        reason = f"{type(error).__name__}: {error}"  # its repr could hold the whole file
+        raise RecordError(f"expected the stats.json of a dataset: {reason}") from error
 
 
 def _histogram(facts: dict) -> Histogram:
+    """Read a histogram from its JSON. Raises ValueError if it is none."""
     edges, counts = np.array(facts["edges"], "f8"), np.array(facts["counts"], "i8")
     if edges.ndim != 1 or edges.shape != (len(counts) + 1,) or not (np.diff(edges) > 0).all() or (counts < 0).any():
         raise ValueError("a histogram whose edges and counts do not fit")
@@ -140,4 +141,5 @@ def _histogram(facts: dict) -> Histogram:
 
 
 def _counts(facts: dict) -> dict[str, int]:
+    """Read counts by name from their JSON."""
     return {str(name): int(count) for name, count in facts.items()}

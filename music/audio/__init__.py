@@ -1,4 +1,4 @@
-"""Notes → sound; and sound fonts, whole and for browsers."""
+"""Notes → sound; and sound fonts, as files and as samples for browsers."""
 
 from music.audio.synthesis import FORMATS, RATE, check, format_of, render, write
 

@@ -1,7 +1,7 @@
-"""A sound font's instrument → its samples and how each key plays them. Knows nothing of what plays them.
+"""A sound font's instrument → its samples and how each key plays them. Knows nothing of the player.
 
-It reads what SoundFont 2 says of key ranges, tuning, loops, loudness, and the two envelopes; it ignores the LFOs,
-velocity layers' other modulators, chorus and reverb, for the pianos that this is read for do without.
+It reads SoundFont 2's key ranges, tuning, loops, loudness, and the two envelopes. It ignores LFOs, the other modulators
+of velocity layers, chorus and reverb: the pianos that this is used for do not need them.
 """
 
 import os
@@ -13,7 +13,7 @@ import numpy as np
 from music.audio.sound_fonts import check
 from music.errors import SoundFontError
 
-_GENERATORS = {  # number: (our name, what SoundFont 2.04 says where a font is silent), section 8.1.2 and 8.1.3
+_GENERATORS = {  # number: (our name, SoundFont 2.04's default), section 8.1.2 and 8.1.3
     8: ("filter_cents", 13500), 11: ("filter_envelope_cents", 0), 17: ("pan", 0),
     25: ("filter_delay", -12000), 26: ("filter_attack", -12000), 27: ("filter_hold", -12000),
     28: ("filter_decay", -12000), 29: ("filter_sustain", 0), 30: ("filter_release", -12000),
@@ -40,7 +40,7 @@ _RECORDS = {
 
 
 class Instrument(NamedTuple):
-    """What one preset needs to sound."""
+    """One preset: its samples, and the keys that play them."""
 
     name: str
     frames: np.ndarray  # int16, all of its samples one after the other
@@ -61,16 +61,16 @@ def read(font: str | os.PathLike, program: int = 0) -> Instrument:
         chunks = dict(_chunks(data, 12, len(data)))
         tables = {name: np.frombuffer(chunks[name], np.dtype(fields)) for name, fields in _RECORDS.items()}
         header = tables["phdr"][:-1]
-        found = np.flatnonzero((header["bank"] == 0) & (header["preset"] == program))
-        if not len(found):
+        presets = np.flatnonzero((header["bank"] == 0) & (header["preset"] == program))
+        if not len(presets):
             raise SoundFontError(f"{font}: no instrument {program} in its bank 0")
-        return _instrument(tables, int(found[0]), np.frombuffer(chunks["smpl"], "<i2"))
+        return _instrument(tables, int(presets[0]), np.frombuffer(chunks["smpl"], "<i2"))
     except (ValueError, IndexError, KeyError, struct.error) as error:
         raise SoundFontError(f"{font}: a damaged sound font: {error!r}") from error
 
 
 def _chunks(data: bytes, at: int, end: int):
-    """(name, bytes) of all chunks that are no list; lists are opened."""
+    """Yield (name, bytes) of all chunks that are no list, and of those inside lists."""
     while at + 8 <= end:
         name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
         if name == b"LIST":
@@ -82,13 +82,13 @@ def _chunks(data: bytes, at: int, end: int):
 
 def _instrument(tables: dict[str, np.ndarray], preset: int, wave: np.ndarray) -> Instrument:
     header, instruments = tables["phdr"], tables["inst"]
-    used: dict[int, int] = {}  # which sample of the font: which of ours
+    used: dict[int, int] = {}  # number of a sample in the font: its number in the result
     zones = []
-    for ours in _zones(tables, "p", header[preset]["bag"], header[preset + 1]["bag"], _INSTRUMENT):
-        which = ours[_INSTRUMENT]
-        for theirs in _zones(tables, "i", instruments[which]["bag"], instruments[which + 1]["bag"], _SAMPLE):
-            number = theirs[_SAMPLE]
-            if zone := _zone(ours, theirs, tables["shdr"][number]):
+    for preset_zone in _zones(tables, "p", header[preset]["bag"], header[preset + 1]["bag"], _INSTRUMENT):
+        index = preset_zone[_INSTRUMENT]
+        for instrument_zone in _zones(tables, "i", instruments[index]["bag"], instruments[index + 1]["bag"], _SAMPLE):
+            number = instrument_zone[_SAMPLE]
+            if zone := _zone(preset_zone, instrument_zone, tables["shdr"][number]):
                 zones.append({"sample": used.setdefault(number, len(used)), **zone})
     samples = [tables["shdr"][number] for number in used]
     pieces = [wave[int(sample["start"]) : int(sample["end"])] for sample in samples]
@@ -101,7 +101,7 @@ def _instrument(tables: dict[str, np.ndarray], preset: int, wave: np.ndarray) ->
 
 
 def _zones(tables: dict[str, np.ndarray], kind: str, first: int, last: int, leads: int):
-    """The generators of each zone that leads somewhere, over those of a global zone, which comes first."""
+    """Yield the generators of each zone that has the generator `leads`, over those of a global zone, the first one."""
     bags, generators = tables[f"{kind}bag"], tables[f"{kind}gen"]
     common: dict[int, int] = {}
     for bag in range(first, last):
@@ -114,10 +114,10 @@ def _zones(tables: dict[str, np.ndarray], kind: str, first: int, last: int, lead
 
 
 def _zone(preset: dict[int, int], instrument: dict[int, int], sample: np.void) -> dict[str, Any] | None:
-    """What plays some keys, or None where the two ranges have nothing in common.
+    """Describe how some keys play a sample; None where no key or no velocity is in both zones.
 
-    keys and velocities: the lowest and the highest; cents: what is added to 100 for each key above `root`; gain: of a
-    full stroke; loop: [from, to) in frames of the sample, or None; the envelopes of loudness and of the filter.
+    keys and velocities: the lowest and the highest; cents: added to `cents_a_key` for each key above `root`; gain: at
+    full velocity; loop: [from, to) in frames of the sample, or None; the envelopes of loudness and of the filter.
     """
     ranges = []
     for number in (_KEYS, _VELOCITIES):
@@ -156,7 +156,7 @@ def _zone(preset: dict[int, int], instrument: dict[int, int], sample: np.void) -
 
 
 def _range(amount: int | None) -> tuple[int, int]:
-    """Two bytes, the lower one first."""
+    """Split an amount into its two bytes, the lower one first; 0 and 127 if there is none."""
     return (0, 127) if amount is None else (amount & 255, amount >> 8 & 255)
 
 

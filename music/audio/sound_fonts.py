@@ -1,4 +1,4 @@
-"""The files that instruments' sounds come from. Knows nothing of how they are played."""
+"""Find and check sound fonts, the files with the instruments' samples. Knows nothing of how they are played."""
 
 import importlib.util
 import os
@@ -8,7 +8,7 @@ from music.errors import MissingDependency, SoundFontError
 
 
 def default() -> Path:
-    """The TimGM6mb that comes inside pretty_midi. Raises MissingDependency."""
+    """Find the TimGM6mb that the package pretty_midi contains. Raises MissingDependency."""
     package = importlib.util.find_spec("pretty_midi")
     font = Path(package.origin if package and package.origin else __file__).with_name("TimGM6mb.sf2")
     if not font.is_file():
@@ -19,7 +19,9 @@ def default() -> Path:
 
 
 def check(font: str | os.PathLike) -> None:
-    """See that a file is a sound font and whole: what it cannot read itself FluidSynth gives to a noisier library.
+    """Check that a file is a complete sound font.
+
+    FluidSynth passes a file that it cannot read to another library, which prints errors.
 
     Raises:
         SoundFontError: it is not.
@@ -32,10 +34,10 @@ def check(font: str | os.PathLike) -> None:
                 chunks.append(chunk[:4])
                 size = int.from_bytes(chunk[4:], "little")
                 file.seek(size + size % 2, os.SEEK_CUR)
-            whole = file.tell() == os.fstat(file.fileno()).st_size
+            complete = file.tell() == os.fstat(file.fileno()).st_size
     except OSError as error:
         raise SoundFontError(f"{font}: expected a sound font, a .sf2 or .sf3 file: {error.strerror}") from error
     if head[:4] + head[8:] != b"RIFFsfbk":
         raise SoundFontError(f"{font}: no sound font: expected it to begin with RIFF....sfbk, got {head!r}")
-    if not whole or chunks != [b"LIST"] * 3:  # facts, samples, presets
-        raise SoundFontError(f"{font}: a damaged sound font: it breaks off, or its parts are not in their places")
+    if not complete or chunks != [b"LIST"] * 3:  # facts, samples, presets
+        raise SoundFontError(f"{font}: a damaged sound font: it breaks off, or its parts are not in order")

@@ -1,7 +1,7 @@
 """Notes → groups that begin together → symbols: "C4" for one note, a normal order such as "0.4.7" for a chord.
 
-A symbol has a number, its code: a single pitch is its MIDI number, a chord 128 + the 12-bit mask of its pitch classes.
-So a piece's symbols are counted and looked up with numpy alone. Knows nothing of vocabularies, models or files.
+A symbol has a number, its code: for a single pitch its MIDI number, for a chord 128 + the 12-bit mask of its pitch
+classes. So numpy alone counts and looks up a piece's symbols. Knows nothing of vocabularies, models or files.
 
 Source: normal order after Forte 1973, The Structure of Atonal Music; its result is music21's for every set.
 """
@@ -20,10 +20,10 @@ _NAMES = {nt.name(pitch): pitch for pitch in range(128)}
 
 
 def group(notes: Notes, tolerance: float = TOLERANCE) -> np.ndarray:
-    """Group sorted notes: a group is all that begins within `tolerance` seconds of its first note.
+    """Group sorted notes: a group is all notes that begin within `tolerance` seconds of its first note.
 
-    In whole microseconds, as datasets store onsets: so a MIDI file has its shard's groups, also where notes are just as
-    far apart as the tolerance.
+    Times are compared in whole microseconds, as datasets store onsets. So a MIDI file and its shard have the same
+    groups, also where notes are exactly as far apart as the tolerance.
 
     Returns:
         int64 [G + 1]: group g is notes[bounds[g]:bounds[g + 1]].
@@ -35,7 +35,7 @@ def group(notes: Notes, tolerance: float = TOLERANCE) -> np.ndarray:
     begins = np.ones(len(start) + 1, bool)
     begins[1:-1] = np.diff(start) > tolerance
     runs = np.flatnonzero(begins)
-    # Most runs are one group. Only in the longer ones, a tenth of MAESTRO's notes, a group may end at any note.
+    # Most runs are one group. Only inside longer runs, a tenth of MAESTRO's notes, may a group end at any note.
     long = start[runs[1:] - 1] - start[runs[:-1]] > tolerance
     at = np.flatnonzero(np.repeat(long, np.diff(runs)))
     first = -np.inf
@@ -46,7 +46,7 @@ def group(notes: Notes, tolerance: float = TOLERANCE) -> np.ndarray:
 
 
 def codes(notes: Notes, bounds: np.ndarray) -> np.ndarray:
-    """The code of each group: int64 [G + 1] bounds → int32 [G]. A group of one pitch is a note."""
+    """Compute the code of each group: int64 [G + 1] bounds → int32 [G]. A group of one pitch is a note."""
     if len(bounds) < 2:
         return np.zeros(0, "i4")
     pitch = notes["pitch"].astype("i4")
@@ -56,24 +56,24 @@ def codes(notes: Notes, bounds: np.ndarray) -> np.ndarray:
 
 
 def normal_order(classes) -> tuple[int, ...]:
-    """The most compact order of pitch classes: the least span, then most packed to the left, then the lowest first."""
+    """Find the most compact order of pitch classes: least span, then most packed to the left, then lowest first."""
     members = sorted({int(pitch) % 12 for pitch in classes})
-    turns = []
+    rotations = []
     for first in members:
         above = sorted((number - first) % 12 for number in members)
-        turns.append((above[-1], above, first))
-    _, above, first = min(turns)
+        rotations.append((above[-1], above, first))
+    _, above, first = min(rotations)
     return tuple((first + interval) % 12 for interval in above)
 
 
 @cache
 def symbol(code: int) -> str:
-    """Code → "C4", or the normal order of a chord joined with dots."""
+    """Name a code: "C4" for a note, for a chord its normal order joined with dots."""
     return nt.name(code) if code < 128 else ".".join(map(str, normal_order(classes(code))))
 
 
 def code(symbol: str) -> int:
-    """Symbol → code. Raises EncodingError for one that is neither a note's name nor pitch classes joined with dots."""
+    """Find a symbol's code. Raises EncodingError if it is no note's name and no pitch classes joined with dots."""
     if symbol in _NAMES:
         return _NAMES[symbol]
     parts = symbol.split(".")
@@ -83,14 +83,14 @@ def code(symbol: str) -> int:
 
 
 def classes(code: int) -> list[int]:
-    """The pitch classes of a code, rising."""
+    """List the pitch classes of a code, rising."""
     mask = 1 << code % 12 if code < 128 else code - 128
     return [number for number in range(12) if mask >> number & 1]
 
 
 @cache
 def pitches(code: int) -> tuple[int, ...]:
-    """The MIDI pitches that a code is played with: a note itself, a chord packed upwards from C4-B4."""
+    """List the MIDI pitches that a code is played with: a note itself, a chord packed upwards from C4-B4."""
     if code < 128:
         return (code,)
     first, *rest = normal_order(classes(code))

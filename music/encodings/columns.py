@@ -17,9 +17,9 @@ CELL = 0.01  # seconds; the grid of the "time" spacing and of the likelihood tha
 Rows: TypeAlias = np.ndarray  # int32 [T, F]
 
 TIMES = ("step", "duration")
-_MOST = 1_000_000  # values, and how large one is: beyond are damaged cards, which memory would not hold
-_TABLE = 100_000  # entries at most
-STRICT = ("pitch", "program")  # outside low..high they are an error; times and velocities clip
+_MOST = 1_000_000  # values, and the largest value: a card with more is damaged, and would not fit into memory
+_TABLE = 100_000  # entries of a lookup table at most
+STRICT = ("pitch", "program")  # a value outside low..high is an error; times and velocities are clipped
 _NAMES = (*TIMES, "pitch", "velocity", "program")
 
 
@@ -30,7 +30,7 @@ class Column:
     Args:
         name: pitch | step | duration | velocity | program; step and duration are in seconds.
         low, high: the first and the last value.
-        size: how many values.
+        size: how many values, 2 or more.
         spacing: "linear", "log", or "time": every cell of 10 ms up to `exact`, then logarithmic on whole cells.
         exact: with "time", the seconds up to which no cell is merged with another.
 
@@ -70,12 +70,12 @@ class Column:
 
     @property
     def is_time(self) -> bool:
-        """Whether it counts seconds."""
+        """Say whether the column counts seconds."""
         return self.name in TIMES
 
     @cached_property
     def values(self) -> np.ndarray:
-        """The values that ids FIRST, FIRST + 1, … stand for, float64 [size], rising."""
+        """List the values that ids FIRST, FIRST + 1, … stand for, float64 [size], rising."""
         if self.spacing == "linear":
             return np.linspace(self.low, self.high, self.size)
         if self.spacing == "log":
@@ -92,19 +92,21 @@ class Column:
 
     @cached_property
     def _borders(self) -> np.ndarray:
+        """Compute the middles between neighbouring values, float64 [size - 1]."""
         return (self.values[1:] + self.values[:-1]) / 2
 
     @cached_property
     def resolution(self) -> float:
-        """What times are rounded to before they are encoded, seconds: the values' grid, 1 µs where they lie on none."""
+        """Find the grid on which times are rounded before they are encoded, seconds; 1 µs if the values lie on none."""
         if self.spacing == "time":
             return CELL
-        whole = self.values / np.min(np.diff(self.values))
-        return float(np.min(np.diff(self.values))) if np.allclose(whole, np.rint(whole), rtol=0, atol=1e-6) else 1e-6
+        grid = np.min(np.diff(self.values))
+        counts = self.values / grid
+        return float(grid) if np.allclose(counts, np.rint(counts), rtol=0, atol=1e-6) else 1e-6
 
     @cached_property
     def cells(self) -> np.ndarray:
-        """How many cells of the likelihood's grid each value stands for, float64 [size].
+        """Count the cells of the likelihood's grid that are encoded as each value, float64 [size].
 
         Times are counted in cells of 10 ms, other columns by their own values. A value finer than a cell counts as one.
         """
@@ -116,7 +118,11 @@ class Column:
         return np.maximum(last - first, 1.0)
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        """Nearest value's id, int32, ids >= FIRST; of two equally near ones the upper."""
+        """Find the ids of the nearest values, int32, ids >= FIRST; of two equally near values the upper.
+
+        Raises:
+            EncodingError: as `check` does.
+        """
         values = np.asarray(values)
         self.check(values)
         if values.dtype.kind == "i" and self.high - self.low < _TABLE:
@@ -125,19 +131,19 @@ class Column:
         return self._search(values.astype("f8", copy=False))
 
     def encode_whole(self, counts: np.ndarray) -> np.ndarray:
-        """`encode` of so many whole `resolution`s each, float64; by a table, which is ten times as fast."""
+        """Encode whole multiples of `resolution`, float64; by a table, which is ten times as fast as `encode`."""
         if self._of_counts is None:
             return self._search(counts * self.resolution)
         return self._of_counts[np.clip(counts + 0.5, 0, len(self._of_counts) - 1).astype("i8")]
 
     def nearest_whole(self, count: float) -> int:
-        """`encode_whole` of one number, without an array around it."""
+        """Encode one whole multiple of `resolution`, without an array around it."""
         if self._of_counts is None:
             return int(self._search(np.array(count * self.resolution)))
         return int(self._of_counts[min(max(int(count + 0.5), 0), len(self._of_counts) - 1)])
 
     def check(self, values: np.ndarray) -> None:
-        """Raises EncodingError where a pitch or a program is outside; other columns take the nearest value."""
+        """Raise EncodingError where a pitch or a program is outside low..high; other columns clip their values."""
         if self.name not in STRICT or not len(values) or (values.min() >= self.low and values.max() <= self.high):
             return
         outside = (values < self.low) | (values > self.high) | ~np.isfinite(values)
@@ -151,28 +157,28 @@ class Column:
 
     @cached_property
     def _of_integers(self) -> tuple[np.ndarray, int]:
-        """The ids of all integers from the second value on, beyond which they are all alike."""
+        """Tabulate the ids of all integers from low to high; also give the integer of the first entry."""
         low = int(np.floor(self.low))
         return self._search(np.arange(low, int(np.ceil(self.high)) + 1, dtype="f8")), low
 
     @cached_property
     def _of_counts(self) -> np.ndarray | None:
-        """The ids of 0, 1, 2 … resolutions, up to where they are all the last one; None if that would be long."""
+        """Tabulate the ids of 0, 1, 2 … times `resolution`, up to the last id; None if the table would be too long."""
         count = int(np.ceil(self.high / self.resolution)) + 2
         return self._search(np.arange(count) * self.resolution) if self.low >= 0 and count < _TABLE else None
 
     def decode(self, ids: np.ndarray) -> np.ndarray:
-        """The values of ids >= FIRST, float64; PAD, BEGIN and END decode as the first value."""
+        """Look up the values of ids >= FIRST, float64; PAD, BEGIN and END decode as the first value."""
         return self.values[np.clip(np.asarray(ids) - FIRST, 0, self.size - 1)]
 
 
 def from_config(config: dict) -> Column:
-    """The column of a card; keys that we do not know are ignored."""
-    known = {field.name for field in fields(Column)}
-    return Column(**{name: value for name, value in config.items() if name in known})
+    """Make the column that a card describes; keys that we do not know are ignored."""
+    names = {field.name for field in fields(Column)}
+    return Column(**{name: value for name, value in config.items() if name in names})
 
 
 def framed(body: Rows, begin: bool, end: bool) -> Rows:
-    """Rows with a BEGIN row before them and an END row behind."""
+    """Put a BEGIN row before rows and an END row behind them, where `begin` and `end` say so."""
     edge = np.ones((1, body.shape[1]), "i4")
     return np.concatenate([edge * BEGIN] * begin + [body] + [edge * END] * end)

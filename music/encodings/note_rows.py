@@ -3,9 +3,9 @@
 A row is one event, int32 [F], one class id per Column. An event is a note (NoteRows) or all the notes that begin
 together (ChordSymbols, in chord_symbols.py).
 
-In NoteRows times are quantised on one clock, which begins where the music does, and then differenced against the clock
-as decoded so far, so every onset is within half a bin of the truth and errors never add up. An end is quantised on
-that clock too: notes that ended together still do. A silence beyond the longest step is shortened.
+NoteRows rounds all times on one clock, which begins with the music. A step is the difference from the clock as decoded
+so far, so every onset is within half a bin of the truth and errors never add up. Ends are rounded on the same clock:
+notes that ended together still do. A silence beyond the longest step is shortened.
 """
 
 from collections.abc import Iterable
@@ -20,52 +20,56 @@ from music.encodings.columns import FIRST, STRICT, TIMES, Column, Rows
 from music.errors import EncodingError
 from music.notes import Notes
 
-_COUNT = np.arange(32_768)  # 0, 1, 2 …, made once
+_COUNT = np.arange(32_768)  # 0, 1, 2 …, computed once
 _COUNT.flags.writeable = False
 
 
 class Encoding(Protocol):
-    """What a model may read and write. `heard` comes first: all other functions take what it returns."""
+    """What a model may read and write. Call `supported_notes` first: all other methods take what it returns."""
 
     @property
     def unit(self) -> str:
-        """What a row is: "note" or "symbol"."""
+        """Say what a row is: "note" or "symbol"."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The columns' names."""
+        """List the columns' names."""
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Classes per column, PAD, BEGIN and END included."""
+        """Count the classes of each column, PAD, BEGIN and END included."""
 
     @property
     def pitches(self) -> tuple[int, int]:
-        """The lowest and the highest pitch that can be expressed."""
+        """Give the lowest and the highest pitch that can be expressed."""
 
     def fit(self, pieces: Iterable[Notes]) -> "Encoding":
-        """The encoding with what it has to learn from training pieces, if anything."""
+        """Learn from training pieces what the encoding needs, if anything, and return the fitted encoding."""
 
-    def heard(self, notes: Notes) -> Notes:
-        """What of a piece can be expressed; twice is once. Raises EncodingError if nothing can, or not all."""
+    def supported_notes(self, notes: Notes) -> Notes:
+        """Reduce a piece to what can be expressed; a second call changes nothing.
+
+        Raises:
+            EncodingError: nothing can be expressed, or some notes that must not be left out cannot.
+        """
 
     def events(self, notes: Notes) -> np.ndarray:
-        """int64 [T + 1]: row i is about notes[events[i]:events[i + 1]]."""
+        """Assign notes to rows: int64 [T + 1], row i is about notes[events[i]:events[i + 1]]."""
 
     def encode(self, notes: Notes, *, begin: bool, end: bool, after: float | None = None) -> Rows:
-        """A piece, or a part of one, as int32 [T, F]; `begin` and `end` add a BEGIN and an END row."""
+        """Encode a piece, or a part of one, as int32 [T, F]; `begin` and `end` add a BEGIN and an END row."""
 
     def encode_many(self, notes: Notes, bounds: np.ndarray, after: np.ndarray) -> Rows:
-        """Excerpts of what was heard, notes[bounds[i]:bounds[i + 1]] each, without BEGIN and END: int32 [T, F]."""
+        """Encode excerpts of supported notes, notes[bounds[i]:bounds[i + 1]] each: int32 [T, F], no BEGIN and END."""
 
     def decode(self, rows: Rows, after: float = 0.0) -> Notes:
-        """Rows back to Notes; `after` is the clock as `clock` tells it. Rows decoded in parts give the same notes."""
+        """Decode rows; `after` is the clock as `clock` gives it. Rows decoded in parts give the same notes."""
 
     def clock(self, notes: Notes, before: float) -> float:
-        """From where the row after these notes counts its time, seconds; `before` where there are none."""
+        """Give the second from which the row after these notes counts its time; `before` where there are none."""
 
     def config(self) -> dict:
-        """JSON that `from_config` turns back into this encoding."""
+        """Describe this encoding as JSON that `from_config` turns back into it."""
 
 
 @dataclass(frozen=True, init=False)
@@ -80,8 +84,8 @@ class NoteRows:
 
     unit = "note"
 
-    def __init__(self, *given: Column, columns: tuple[Column, ...] = (), beat: float = 0.25):
-        columns = given or columns  # by name for dataclasses.replace
+    def __init__(self, *args: Column, columns: tuple[Column, ...] = (), beat: float = 0.25):
+        columns = args or columns  # by name for dataclasses.replace
         object.__setattr__(self, "columns", columns)
         object.__setattr__(self, "beat", beat)
         names = [column.name for column in columns]
@@ -94,29 +98,33 @@ class NoteRows:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """List the columns' names."""
         return tuple(column.name for column in self.columns)
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Classes per column, PAD, BEGIN and END included."""
+        """Count the classes of each column, PAD, BEGIN and END included."""
         return tuple(column.size + FIRST for column in self.columns)
 
     def column(self, name: str) -> Column:
+        """Find a column by its name."""
         return self.columns[self.names.index(name)]
 
     @property
     def pitches(self) -> tuple[int, int]:
+        """Give the lowest and the highest pitch that can be expressed."""
         return int(self.column("pitch").low), int(self.column("pitch").high)
 
     def fit(self, pieces: Iterable[Notes]) -> "NoteRows":
+        """Return this encoding: it has nothing to learn."""
         return self
 
     def config(self) -> dict:
-        """JSON that `from_config` turns back into this encoding."""
+        """Describe this encoding as JSON that `from_config` turns back into it."""
         return {"kind": "note_rows", "columns": [asdict(column) for column in self.columns], "beat": self.beat}
 
-    def heard(self, notes: Notes) -> Notes:
-        """What of a piece this encoding can express: without a program column, drums are left out.
+    def supported_notes(self, notes: Notes) -> Notes:
+        """Reduce a piece to what can be expressed: without a program column, drums are left out.
 
         Raises:
             EncodingError: a pitch or a program outside the columns, or nothing but drums.
@@ -129,17 +137,17 @@ class NoteRows:
         return notes
 
     def events(self, notes: Notes) -> np.ndarray:
-        """Every note is an event: 0 … n, int64 [n + 1]."""
+        """Assign one row to every note: 0 … n, int64 [n + 1]."""
         return _COUNT[: len(notes) + 1] if len(notes) < len(_COUNT) else np.arange(len(notes) + 1)
 
     def clock(self, notes: Notes, before: float) -> float:
-        """The last onset; before the first note, where that note is to begin."""
+        """Give the last onset, seconds; with no notes, the second at which the first one is to begin."""
         if len(notes):
             return float(notes["start"][-1])
         return before if "step" in self.names else before - self.beat
 
     def encode(self, notes: Notes, *, begin: bool, end: bool, after: float | None = None) -> Rows:
-        """Encode a piece, or a part of one, as far as it can be `heard`.
+        """Encode the supported notes of a piece, or of a part of one.
 
         Args:
             notes: sorted Notes.
@@ -150,9 +158,9 @@ class NoteRows:
             int32 [T, F], T = notes + begin + end.
 
         Raises:
-            EncodingError: as `heard` does.
+            EncodingError: as `supported_notes` does.
         """
-        notes = self.heard(notes)
+        notes = self.supported_notes(notes)
         if after is None:
             after = notes["start"][0] if len(notes) else 0.0
         return columns.framed(self.encode_many(notes, np.array([0, len(notes)]), np.array([after])), begin, end)
@@ -169,29 +177,30 @@ class NoteRows:
         unit = step.resolution
         piece = np.repeat(np.arange(len(after)), np.diff(bounds))
         start, end = _own_clocks(notes, bounds, after, step.values[-1])
-        given = {name: np.ascontiguousarray(notes[name]) for name in {"pitch", *self.names} - set(TIMES)} | {"end": end}
-        onset = _whole(start / unit)
-        order = _order(piece, onset, given["pitch"])
+        values = {name: np.ascontiguousarray(notes[name]) for name in {"pitch", *self.names} - set(TIMES)}
+        values["end"] = end
+        onset = _round_half_up(start / unit)
+        order = _order(piece, onset, values["pitch"])
         steps, clock = _steps(step, onset[order], bounds)
-        again = _order(piece, clock, given["pitch"][order])  # a coarse step can make onsets equal
-        order, clock = order[again], clock[again]
-        given = {name: values[order] for name, values in given.items()}
+        reorder = _order(piece, clock, values["pitch"][order])  # a coarse step can make onsets equal
+        order, clock = order[reorder], clock[reorder]
+        values = {name: column[order] for name, column in values.items()}
         rows = np.empty((len(notes), len(self.columns)), "i4")
         for k, column in enumerate(self.columns):
             if column is step:
                 rows[:, k] = steps
-            elif column.name == "duration":  # quantise the end on the absolute clock, not the difference
-                ends = _whole(given["end"] / column.resolution)
+            elif column.name == "duration":  # the end is rounded on the clock, not the difference
+                ends = _round_half_up(values["end"] / column.resolution)
                 if column.resolution == unit:
                     rows[:, k] = column.encode_whole(ends - clock)
                 else:
                     rows[:, k] = column.encode(ends * column.resolution - clock * unit)
             else:
-                rows[:, k] = column.encode(given[column.name])
+                rows[:, k] = column.encode(values[column.name])
         return rows
 
     def decode(self, rows: Rows, after: float = 0.0) -> Notes:
-        """Rows back to Notes, in the order of the rows; PAD, BEGIN and END rows are no notes.
+        """Decode rows to Notes, in the order of the rows; PAD, BEGIN and END rows are no notes.
 
         Args:
             rows: int32 [T, F].
@@ -211,13 +220,13 @@ class NoteRows:
         )
 
 
-def _whole(values: np.ndarray) -> np.ndarray:
-    """Round halves up, rounding errors or not, so that music moved in time is rounded alike."""
+def _round_half_up(values: np.ndarray) -> np.ndarray:
+    """Round halves up, with or without floating-point errors, so that music moved in time is rounded alike."""
     return np.floor(values + (0.5 + 1e-6))
 
 
 def _own_clocks(notes: Notes, bounds: np.ndarray, after: np.ndarray, longest: float) -> tuple[np.ndarray, np.ndarray]:
-    """Starts and ends with each excerpt on a clock that begins at its `after`, no silence in it above `longest` s."""
+    """Put starts and ends of each excerpt on a clock that begins at its `after`; shorten silences to `longest` s."""
     lengths = np.diff(bounds)
     after = np.repeat(after, lengths)
     start = notes["start"] - after
@@ -232,9 +241,9 @@ def _own_clocks(notes: Notes, bounds: np.ndarray, after: np.ndarray, longest: fl
 
 
 def _order(piece: np.ndarray, time: np.ndarray, pitch: np.ndarray) -> np.ndarray:
-    """What sorts notes by (time, pitch) within each excerpt, where notes that agree in both keep their order.
+    """Find the order that sorts notes by (time, pitch) within each excerpt; notes that agree in both keep theirs.
 
-    Whole times and pitches make one number, and sorting numbers that nearly rise is ten times as fast as `lexsort`.
+    Whole times and pitches make one number. Sorting numbers that nearly rise is ten times as fast as `lexsort`.
     """
     size = time.max(initial=0) + 1
     if size * (piece[-1:].sum() + 1) * 128 > 2**53 or time.min(initial=0) < 0 or (time != np.rint(time)).any():
@@ -243,11 +252,14 @@ def _order(piece: np.ndarray, time: np.ndarray, pitch: np.ndarray) -> np.ndarray
 
 
 def _steps(column: Column, onset: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Step ids int32 [n], and the clock as decoded so far, float64 [n] in units, rising within each excerpt.
+    """Encode onsets as steps.
 
     Args:
         onset: in whole units of the column's resolution, rising within each excerpt from the 0 of its own clock.
         bounds: the excerpts, as in `encode_many`.
+
+    Returns:
+        Step ids, int32 [n], and the clock as decoded so far, float64 [n] in units, rising within each excerpt.
     """
     unit = column.resolution
     firsts = bounds[:-1][np.diff(bounds) > 0]

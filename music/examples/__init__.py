@@ -1,1 +1,1 @@
-"""Pieces to begin with, made by rules: nobody's work, so free to use."""
+"""Seeds written for this project, so free to use."""

@@ -1,7 +1,7 @@
-"""Music entered by us to begin with: bars as text → Notes. Knows nothing of files or models.
+"""A nocturne to continue: bars as text → Notes. Knows nothing of files or models.
 
-The nocturne was written for this project, so that a demo has something of its own to continue. It stops on its
-dominant: whoever goes on has something to resolve.
+It was written for this project, so that a demo has a seed of its own. It stops on its dominant, so a continuation has
+something to resolve.
 """
 
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from music.notes import Notes
 
 _LETTERS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _BEATS = 4  # in a bar
-_GOLDEN = 0.618034  # its multiples modulo 1 spread evenly: unevenness of the hand, the same every time
+_GOLDEN = 0.618034  # its multiples modulo 1 are spread evenly: they imitate a hand's unevenness, the same every time
 _LIFT = 0.07  # seconds that the pedal lifts after the harmony has changed
 
 
@@ -21,7 +21,7 @@ class Bar(NamedTuple):
     """One bar of four quarters."""
 
     left: tuple[str, str]  # six triplet quavers in each half; the pedal changes with them
-    right: str  # what sounds together, joined by "+", the melody last; then ":" and how many quarters
+    right: str  # notes that begin together, joined by "+", the melody last; then ":" and how many quarters
     pace: tuple[float, float]  # seconds a quarter in each half
     touch: tuple[int, int]  # velocity of the melody and of the left hand
 
@@ -48,54 +48,55 @@ NOCTURNE = (
 # fmt: on
 
 
-class _Stroke(NamedTuple):
-    """One key, as written."""
+class _ScoreNote(NamedTuple):
+    """One note of the score."""
 
-    beat: float
-    beats: float
+    beat: float  # quarters from the beginning
+    beats: float  # how long
     pitch: int
     velocity: float
     late: float  # seconds behind the beat
 
 
 def nocturne() -> Notes:
-    """Eight bars in A flat major, half a minute: a melody over broken chords, the pedal folded into note ends."""
+    """Play eight bars in A flat major, half a minute: a melody over broken chords, the pedal folded in."""
     bars = list(enumerate(NOCTURNE))
-    strokes = sorted(stroke for number, bar in bars for stroke in (*_left(number, bar), *_right(number, bar)))
-    uneven = np.arange(len(strokes)) * _GOLDEN % 1 - 0.5
-    beat, beats, pitch, velocity, late = np.array(strokes).T
+    score = sorted(note for number, bar in bars for note in (*_left(number, bar), *_right(number, bar)))
+    uneven = np.arange(len(score)) * _GOLDEN % 1 - 0.5
+    beat, beats, pitch, velocity, late = np.array(score).T
     start = 0.05 + _seconds(beat) + late + 0.016 * uneven
     velocity = np.rint(velocity + 7 * np.roll(uneven, 5))
     return _pedalled(nt.sort(nt.from_columns(start, _seconds(beat + beats), pitch, velocity)))
 
 
 def _left(number: int, bar: Bar):
+    """Write the left hand of a bar: broken chords, the first note of each half the loudest."""
     for half, figure in enumerate(bar.left):
         for k, name in enumerate(figure.split()):
             accent = 7 if k == 0 else 2 if k == 3 else 0
-            yield _Stroke(_BEATS * number + 2 * half + k / 3, 1 / 3, _pitch(name), bar.touch[1] + accent, 0.012)
+            yield _ScoreNote(_BEATS * number + 2 * half + k / 3, 1 / 3, _pitch(name), bar.touch[1] + accent, 0.012)
 
 
 def _right(number: int, bar: Bar):
-    """The melody sings: it is the loudest, rises with the line, and comes before what sounds below it."""
+    """Write the right hand of a bar. The melody is the loudest, louder as it rises, and before the notes below it."""
     beat = float(_BEATS * number)
     for chord in bar.right.split():
         names, length = chord.split(":")
         *below, top = [_pitch(name) for name in names.split("+")]
-        sung = bar.touch[0] + 0.7 * (top - _pitch("C5")) - (4 if beat % 1 else 0)
-        yield _Stroke(beat, float(length), top, sung, 0.0)
+        velocity = bar.touch[0] + 0.7 * (top - _pitch("C5")) - (4 if beat % 1 else 0)
+        yield _ScoreNote(beat, float(length), top, velocity, 0.0)
         for k, pitch in enumerate(below):
-            yield _Stroke(beat, float(length), pitch, 0.78 * sung, 0.018 + 0.011 * k)
+            yield _ScoreNote(beat, float(length), pitch, 0.78 * velocity, 0.018 + 0.011 * k)
         beat += float(length)
 
 
 def _pitch(name: str) -> int:
-    """MIDI pitch of a name: C4 is 60, Fb5 one below F5."""
+    """Find the MIDI pitch of a name: C4 is 60, Fb5 one below F5."""
     return 12 * (int(name[-1]) + 1) + _LETTERS[name[0]] - name.count("b")
 
 
 def _seconds(beat: np.ndarray) -> np.ndarray:
-    """When a beat comes: each half bar has a pace of its own."""
+    """Find the second of a beat: each half bar has a pace of its own."""
     paces = np.array([pace for bar in NOCTURNE for pace in bar.pace])
     return np.interp(beat, 2 * np.arange(len(paces) + 1), 2 * np.cumsum(np.append(0.0, paces)))
 

@@ -1,6 +1,6 @@
-"""Beginnings to continue, written for this project: voices as text → Notes. Knows nothing of files, models or pages.
+"""Seeds to continue, written for this project: voices as text → Notes. Knows nothing of files, models or web pages.
 
-Each stops where something has to follow: on its dominant, or nearly so. The nocturne, the longest, is in `nocturne`.
+Each stops where something must follow: on its dominant, or nearly so. The longest, the nocturne, is in `nocturne`.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from music.examples.nocturne import nocturne
 from music.notes import Notes
 
 _LETTERS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
-_GOLDEN = 0.618034  # its multiples modulo 1 spread evenly: unevenness of the hand, the same every time
+_GOLDEN = 0.618034  # its multiples modulo 1 are spread evenly: they imitate a hand's unevenness, the same every time
 _BEGIN = 0.05  # seconds before the first note
 _FLOW = (0, 1, 2, 3, 4, 3, 2, 1) * 2  # which note of the prelude's chord each semiquaver plays
 
@@ -40,34 +40,34 @@ _CHORALE = (  # G major: soprano, alto, tenor, bass
 
 
 class Example(NamedTuple):
-    """A beginning, as a person chooses it."""
+    """A seed, as the page lists it."""
 
     title: str
     about: str
     notes: Callable[[], Notes]
 
 
-class _Stroke(NamedTuple):
-    """One key, as written."""
+class _ScoreNote(NamedTuple):
+    """One note of the score."""
 
-    beat: float
-    beats: float
+    beat: float  # quarters from the beginning
+    beats: float  # how long
     pitch: int
     velocity: float
 
 
 def prelude() -> Notes:
-    """Eight bars of semiquavers over a slow bass, twenty seconds."""
+    """Play eight bars of semiquavers over a slow bass, twenty seconds."""
     return _played(_prelude(), pace=0.64)
 
 
 def waltz() -> Notes:
-    """Twelve bars in E minor, seventeen seconds."""
+    """Play twelve bars in E minor, seventeen seconds."""
     return _played(_waltz(), pace=0.47)
 
 
 def chorale() -> Notes:
-    """Six bars for four voices in G major, twenty seconds."""
+    """Play six bars for four voices in G major, twenty seconds."""
     return _played(_chorale(), pace=0.85)
 
 
@@ -79,52 +79,55 @@ EXAMPLES = {
 }
 
 
-def _prelude() -> Iterator[_Stroke]:
+def _prelude() -> Iterator[_ScoreNote]:
+    """Write the prelude: broken chords over bass notes of a bar each."""
     for bar, chord in enumerate(_PRELUDE):
         pitches = [_pitch(name) for name in chord.split()]
-        yield _Stroke(4 * bar, 4, pitches[0], 58)
-        for place, which in enumerate(_FLOW):
+        yield _ScoreNote(4 * bar, 4, pitches[0], 58)
+        for k, which in enumerate(_FLOW):
             if which:  # the bass sounds already
-                swell = 6 * np.sin(np.pi * (bar + place / len(_FLOW)) / len(_PRELUDE))
-                yield _Stroke(4 * bar + place / 4, 0.5, pitches[which], 46 + 4 * which + swell)
+                swell = 6 * np.sin(np.pi * (bar + k / len(_FLOW)) / len(_PRELUDE))
+                yield _ScoreNote(4 * bar + k / 4, 0.5, pitches[which], 46 + 4 * which + swell)
 
 
-def _waltz() -> Iterator[_Stroke]:
+def _waltz() -> Iterator[_ScoreNote]:
+    """Write the waltz: bass, chords on beats two and three, melody."""
     for bar, (bass, chord, melody) in enumerate(_WALTZ):
-        yield _Stroke(3 * bar, 2.6, _pitch(bass), 56)
+        yield _ScoreNote(3 * bar, 2.6, _pitch(bass), 56)
         for beat in (1, 2):
-            yield from (_Stroke(3 * bar + beat, 0.6, _pitch(name), 42 - 2 * beat) for name in chord.split("+"))
+            yield from (_ScoreNote(3 * bar + beat, 0.6, _pitch(name), 42 - 2 * beat) for name in chord.split("+"))
         yield from _line(melody, 3 * bar, velocity=74)
 
 
-def _chorale() -> Iterator[_Stroke]:
+def _chorale() -> Iterator[_ScoreNote]:
+    """Write the chorale: four voices, the outer ones louder."""
     for voice, velocity in zip(_CHORALE, (70, 56, 56, 62), strict=True):
         yield from _line(voice, 0, velocity)
 
 
-def _line(text: str, beat: float, velocity: float) -> Iterator[_Stroke]:
-    """One voice, legato; it gets louder as it rises."""
+def _line(text: str, beat: float, velocity: float) -> Iterator[_ScoreNote]:
+    """Write one voice, legato; it gets louder as it rises."""
     for word in text.split():
         name, length = word.split(":")
         pitch = _pitch(name)
-        yield _Stroke(beat, 0.97 * float(length), pitch, velocity + 0.5 * (pitch - 67))
+        yield _ScoreNote(beat, 0.97 * float(length), pitch, velocity + 0.5 * (pitch - 67))
         beat += float(length)
 
 
 def _pitch(name: str) -> int:
-    """MIDI pitch of a name: C4 is 60, C#4 and Db4 are 61."""
+    """Find the MIDI pitch of a name: C4 is 60, C#4 and Db4 are 61."""
     return 12 * (int(name[-1]) + 1) + _LETTERS[name[0]] + name.count("#") - name.count("b")
 
 
-def _played(strokes: Iterator[_Stroke], pace: float) -> Notes:
-    """Seconds for beats, `pace` each; slower towards the end, and uneven as a hand is."""
-    beat, beats, pitch, velocity = np.array(sorted(strokes)).T
+def _played(score: Iterator[_ScoreNote], pace: float) -> Notes:
+    """Turn beats into seconds, `pace` each; slower towards the end, and uneven like a hand."""
+    beat, beats, pitch, velocity = np.array(sorted(score)).T
     uneven = np.arange(len(beat)) * _GOLDEN % 1 - 0.5
-    whole = (beat + beats).max()
+    length = (beat + beats).max()
 
-    def seconds(at: np.ndarray) -> np.ndarray:
-        late = np.maximum(at / whole - 0.8, 0)  # the last fifth broadens
-        return _BEGIN + pace * (at + 0.5 * whole * late**2)
+    def seconds(beat: np.ndarray) -> np.ndarray:
+        late = np.maximum(beat / length - 0.8, 0)  # the last fifth broadens
+        return _BEGIN + pace * (beat + 0.5 * length * late**2)
 
     start = seconds(beat) + 0.014 * (uneven + 0.5)
     return nt.sort(nt.from_columns(start, seconds(beat + beats), pitch, np.rint(velocity + 6 * np.roll(uneven, 5))))

@@ -1,8 +1,8 @@
 """MIDI bytes ⇄ Notes. Knows nothing of encodings, models or where bytes come from.
 
-We read ourselves (`parser` bytes, `note_pairing` keys; some 50 times as fast as pretty_midi, which with symusic is the
-oracle in the tests) and take what is damaged as far as it makes sense; pretty_midi writes. Tempo changes count in
-whichever track they stand, on one float64 tempo map.
+We read with our own code (`parser` reads bytes, `note_pairing` pairs keys), some 50 times as fast as pretty_midi, which
+with symusic is the oracle in the tests. A damaged file is read as far as it makes sense. pretty_midi writes. Tempo
+changes count in whichever track they stand, on one float64 tempo map.
 """
 
 import contextlib
@@ -14,8 +14,7 @@ import numpy as np
 from music import notes as nt
 from music.errors import MidiError, SettingError
 from music.midi import parser
-from music.midi.note_pairing import PEDAL_DOWN
-from music.midi.note_pairing import read as read_strokes
+from music.midi.note_pairing import PEDAL_DOWN, next_onset, pair_notes
 from music.midi.parser import File
 from music.notes import DRUMS, Notes
 
@@ -32,7 +31,7 @@ DEFAULT_TEMPO = 500_000  # microseconds per quarter where a file sets none
 
 @dataclass(frozen=True)
 class Summary:
-    """What a person asks of a file first. Times in seconds, tempos in quarters per minute."""
+    """What a person wants to know of a file first. Times in seconds, tempos in quarters per minute."""
 
     notes: Notes  # the pedal folded into the ends
     seconds: float
@@ -40,26 +39,26 @@ class Summary:
     instruments: list[tuple[str, int]]  # (name, its notes)
     pedal_presses: int
     ticks_per_quarter: int
-    warnings: list[str]  # what was damaged, and where; empty for a sound file
+    warnings: list[str]  # what was damaged, and where; empty for an undamaged file
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What a file says of its own bars and beats; places are quarters from its beginning."""
+    """What a file says of its own bars and beats; positions are quarters from its beginning."""
 
-    seconds: np.ndarray  # float64 [knots], rising: moments whose place is known; between them the tempo is constant
-    quarters: np.ndarray  # float64 [knots], rising: those places
-    times: list[tuple[float, int, int]]  # (place, numerator, denominator), the first at place 0
-    keys: list[tuple[float, int]]  # (place, sharps or minus flats); a file need not say any
+    seconds: np.ndarray  # float64 [knots], rising: times whose position is known; between them the tempo is constant
+    quarters: np.ndarray  # float64 [knots], rising: those positions
+    times: list[tuple[float, int, int]]  # (position, numerator, denominator), the first at position 0
+    keys: list[tuple[float, int]]  # (position, sharps or minus flats); a file need not have any
 
 
 def read(data: bytes, *, pedal: bool = True) -> Notes:
-    """Read a Standard MIDI File. Of a damaged one what can be read; `read_mended` tells what could not.
+    """Read a Standard MIDI File, a damaged one as far as possible; `read_with_warnings` says what was damaged.
 
     Args:
         data: the whole file.
-        pedal: let notes sound until the sustain pedal (CC64 >= 64) lifts or their pitch is struck again, be it before
-            their own release.
+        pedal: let notes sound until the sustain pedal (CC64 >= 64) lifts or their pitch is struck again, even if that
+            is before their own release.
 
     Returns:
         Notes sorted by (start, pitch), in seconds; notes of no length are dropped.
@@ -67,21 +66,24 @@ def read(data: bytes, *, pedal: bool = True) -> Notes:
     Raises:
         MidiError: the bytes are not MIDI, do not say how long a tick is, or all their notes are beyond a day.
     """
-    return read_mended(data, pedal=pedal)[0]
+    return read_with_warnings(data, pedal=pedal)[0]
 
 
-def read_mended(data: bytes, *, pedal: bool = True) -> tuple[Notes, list[str]]:
-    """As `read`, and what had to be mended or left out: a line for each kind of damage, empty for a sound file."""
-    return _music(parser.read(data), pedal)
+def read_with_warnings(data: bytes, *, pedal: bool = True) -> tuple[Notes, list[str]]:
+    """Read a file as `read` does, and say what was repaired or left out: a line for each kind of damage."""
+    return _notes_and_warnings(parser.read(data), pedal)
 
 
 def write(notes: Notes) -> bytes:
     """Write Notes as a Standard MIDI File of 1 ms ticks; a note lasts at least one tick.
 
-    A note ends at the latest where its pitch is struck again: MIDI cannot tell which of two the first release is for.
+    A note ends at the latest where its pitch is struck again: MIDI cannot say which of two notes a release ends.
     """
-    start = np.rint(notes["start"] / _TICK)  # rounded here: rounded apart, a note of one tick could become one of none
-    again = _struck_again(notes["pitch"] + 128 * notes["program"].astype("i4"), start.astype("i8"))
+    start = np.rint(notes["start"] / _TICK)  # rounded here: rounded apart, a note of one tick could have none
+    key = notes["pitch"] + 128 * notes["program"].astype("i4")
+    order = np.lexsort((start, key))
+    again = np.empty(len(notes), "i8")
+    again[order] = next_onset(key[order], start[order].astype("i8"))
     end = np.minimum(np.rint(notes["end"] / _TICK), np.where(again > start, again, np.inf))
     end = np.maximum(end, start + 1)
     rounded = nt.from_columns(start * _TICK, end * _TICK, *(notes[name] for name in nt.FIELDS[2:]))
@@ -100,9 +102,9 @@ def write(notes: Notes) -> bytes:
 
 
 def inspect(data: bytes) -> Summary:
-    """Read a file and say what is in it. Raises MidiError as `read` does."""
+    """Read a file and summarise it. Raises MidiError as `read` does."""
     file = parser.read(data)
-    notes, warnings = _music(file, pedal=True)
+    notes, warnings = _notes_and_warnings(file, pedal=True)
     tempos = np.array(_tempos(file) or [(0, DEFAULT_TEMPO)])
     return Summary(
         notes=notes,
@@ -116,39 +118,39 @@ def inspect(data: bytes) -> Summary:
 
 
 def _presses(file: File) -> int:
-    """How often a sustain pedal goes down."""
+    """Count how often a sustain pedal goes down."""
     pedal = np.flatnonzero((file.status >> 4 == parser.CONTROL) & (file.first == parser.SUSTAIN))
-    hand = (file.track << 4 | file.status & 0xF)[pedal]
-    order = np.argsort(hand, kind="stable")
-    hand, down = hand[order], file.second[pedal][order] >= PEDAL_DOWN
-    return int(np.sum(down & ~(np.append(False, down[:-1]) & (hand == np.append(-1, hand[:-1])))[: len(down)]))
+    channel = (file.track << 4 | file.status & 0xF)[pedal]
+    order = np.argsort(channel, kind="stable")
+    channel, down = channel[order], file.second[pedal][order] >= PEDAL_DOWN
+    return int(np.sum(down & ~(np.append(False, down[:-1]) & (channel == np.append(-1, channel[:-1])))[: len(down)]))
 
 
 def grid(data: bytes) -> Grid:
-    """Read a file's tempo map, time signatures (4/4 where it says none) and keys. Raises MidiError as `read` does."""
+    """Read a file's tempo map, time signatures (4/4 where it has none) and keys. Raises MidiError as `read` does."""
     file = parser.read(data)
     quarter = file.ticks_per_quarter
     ticks = np.unique([0, *(tick for tick, _ in _tempos(file)), file.end + quarter])
-    times = {tick: (says[0], 2 ** says[1]) for tick, kind, says in file.marks if kind == parser.TIME}
-    keys = {tick: (says[0] + 64) % 256 - 64 for tick, kind, says in file.marks if kind == parser.KEY}
+    times = {tick: (value[0], 2 ** value[1]) for tick, kind, value in file.marks if kind == parser.TIME}
+    keys = {tick: (value[0] + 64) % 256 - 64 for tick, kind, value in file.marks if kind == parser.KEY}
     return Grid(
         seconds=_tempo_map(file)(ticks.astype("f8")),
         quarters=ticks / quarter,
-        times=[(at / quarter, *sign) for at, sign in ({0: (4, 4)} | times).items()],
-        keys=[(at / quarter, key) for at, key in keys.items()],
+        times=[(tick / quarter, *signature) for tick, signature in ({0: (4, 4)} | times).items()],
+        keys=[(tick / quarter, key) for tick, key in keys.items()],
     )
 
 
 def instrument_name(program: int) -> str:
-    """Name a General MIDI program; DRUMS are drums."""
+    """Name a General MIDI program, 0-127; DRUMS is "Drums"."""
     return "Drums" if program == DRUMS else pretty_midi.program_to_instrument_name(int(program))
 
 
 def find_program(text: str) -> int:
-    """The General MIDI program, 0-127, of a number or of an instrument's name, or of a part that no other name has.
+    """Find a General MIDI program, 0-127, by its number, its instrument's name, or a part that no other name has.
 
     Raises:
-        SettingError: there is no such program, or there are several; it names them.
+        SettingError: there is no such program, or there are several; the message names them.
     """
     if text.isdecimal():
         if len(text) > 3 or int(text) > 127:
@@ -156,25 +158,25 @@ def find_program(text: str) -> int:
         return int(text)
     names = [instrument_name(program).lower() for program in range(128)]
     wanted = text.strip().lower()
-    fits = [program for program, name in enumerate(names) if wanted in name]
-    fits = [program for program in fits if names[program] == wanted] or fits
-    if not wanted or not fits:
+    matches = [program for program, name in enumerate(names) if wanted in name]
+    matches = [program for program in matches if names[program] == wanted] or matches
+    if not wanted or not matches:
         raise SettingError(f"program: no instrument is called {text[:50]!r}, expected 0 to 127 or a General MIDI name")
-    if len(fits) > 1:
-        several = ", ".join(f"{instrument_name(program)} ({program})" for program in fits)
+    if len(matches) > 1:
+        several = ", ".join(f"{instrument_name(program)} ({program})" for program in matches)
         raise SettingError(f"program: {text[:50]!r} may be {several}")
-    return fits[0]
+    return matches[0]
 
 
-def _music(file: File, pedal: bool) -> tuple[Notes, list[str]]:
-    """A file's notes, and what is to be said of it."""
-    strokes, seconds, warnings = read_strokes(file, pedal), _tempo_map(file), list(file.warnings)
-    start, end = seconds(strokes.begin), seconds(strokes.end)
-    if strokes.unended:
-        warnings.append(f"notes: {strokes.unended:,} are struck and never released; they are left out")
-    if unheard := len(strokes.unheard):
-        track, channel = divmod(int(strokes.unheard[0]), 16)
-        more = f" (and {unheard - 1:,} more of this)" if unheard > 1 else ""
+def _notes_and_warnings(file: File, pedal: bool) -> tuple[Notes, list[str]]:
+    """Turn a file's events into Notes, and list what was damaged."""
+    paired, seconds, warnings = pair_notes(file, pedal), _tempo_map(file), list(file.warnings)
+    start, end = seconds(paired.begin), seconds(paired.end)
+    if paired.unended:
+        warnings.append(f"notes: {paired.unended:,} are struck and never released; they are left out")
+    if unused := len(paired.unused_pedals):
+        track, channel = divmod(int(paired.unused_pedals[0]), 16)
+        more = f" (and {unused - 1:,} more of this)" if unused > 1 else ""
         what = "its pedal is not heard, as the channel's notes are in other tracks"
         warnings.append(f"track {track + 1}, channel {channel + 1}: {what}{more}")
     late = end > _LONGEST
@@ -183,40 +185,30 @@ def _music(file: File, pedal: bool) -> tuple[Notes, list[str]]:
         if late.all():
             raise MidiError(f"damaged MIDI: {longest}")
         warnings.append(f"notes: {longest}; {late.sum():,} are left out")
-    kept = np.flatnonzero(~late & (end > start))
-    kept = kept[np.lexsort((strokes.pitch[kept], start[kept]))]
-    program = np.where(strokes.drum, DRUMS, strokes.program)
-    columns = (start, end, strokes.pitch, strokes.velocity, program)
-    return nt.from_columns(*(column[kept] for column in columns)), warnings
+    chosen = np.flatnonzero(~late & (end > start))
+    chosen = chosen[np.lexsort((paired.pitch[chosen], start[chosen]))]
+    program = np.where(paired.drum, DRUMS, paired.program)
+    columns = (start, end, paired.pitch, paired.velocity, program)
+    return nt.from_columns(*(column[chosen] for column in columns)), warnings
 
 
 def _tempos(file: File) -> list[tuple[int, int]]:
-    """(tick, microseconds a quarter) from each change of tempo on."""
+    """List the changes of tempo: (tick, microseconds a quarter from there on)."""
     if file.tempo is not None:
         return [(0, file.tempo)]
-    return [(tick, int.from_bytes(says)) for tick, kind, says in file.marks if kind == parser.TEMPO]
+    return [(tick, int.from_bytes(value)) for tick, kind, value in file.marks if kind == parser.TEMPO]
 
 
 def _tempo_map(file: File):
-    """Ticks → seconds, as a function on arrays."""
+    """Make the function that turns an array of ticks into seconds."""
     ticks, mspq = np.array([(0, DEFAULT_TEMPO), *_tempos(file)], "f8").T
     seconds_per_tick = mspq / 1e6 / file.ticks_per_quarter
     starts = np.append(0.0, np.cumsum(np.diff(ticks) * seconds_per_tick[:-1]))
     if not ticks.any():  # the last one counts
-        return lambda at: at * seconds_per_tick[-1]
+        return lambda tick: tick * seconds_per_tick[-1]
 
-    def seconds(at) -> np.ndarray:
-        segment = np.searchsorted(ticks, at, side="right") - 1
-        return starts[segment] + (at - ticks[segment]) * seconds_per_tick[segment]
+    def seconds(tick) -> np.ndarray:
+        segment = np.searchsorted(ticks, tick, side="right") - 1
+        return starts[segment] + (tick - ticks[segment]) * seconds_per_tick[segment]
 
     return seconds
-
-
-def _struck_again(key, begin) -> np.ndarray:
-    """The next onset of each note's key, far beyond the end where there is none."""
-    by_key = np.lexsort((begin, key))
-    following = by_key[1:]
-    same = key[following] == key[by_key[:-1]]
-    again = np.full(len(begin), np.iinfo("i8").max)
-    again[by_key[:-1][same]] = begin[following[same]]
-    return again

@@ -1,10 +1,9 @@
-"""The bytes of a Standard MIDI File → what is played in it, in ticks, and what was damaged. Knows nothing of notes.
+"""The bytes of a Standard MIDI File → its events, in ticks, and what was damaged. Knows nothing of notes.
 
-A reader of our own, on numpy: no native code sees a stranger's bytes, so none can crash on them; memory and time grow
-with the file and with nothing that it says of itself. What is damaged is read as far as it makes sense, and told: what
-it was, and the byte where it began. Only what leaves no clock to read by (no header, no division) is an error.
-
-Text, system-exclusive and most meta events are stepped over unread. So whatever they hold cannot matter.
+It uses numpy alone: no native code of another library reads a stranger's bytes, so none can crash on them. Memory and
+time grow with the size of the file, never with a number that it states. A damaged file is read as far as it makes
+sense, with a warning for each kind of damage. Only one that does not say how long a tick is (no header, no division) is
+an error. Text, system-exclusive and most meta events are skipped unread, so their content has no effect.
 """
 
 from array import array
@@ -15,63 +14,63 @@ import numpy as np
 
 from music.errors import MidiError
 
-MOST_BYTES = 20_000_000  # MAESTRO's largest file has 0.5 million; what follows takes 6 s and 1 GB at the worst
+MOST_BYTES = 20_000_000  # MAESTRO's largest file has 0.5 million; reading takes 6 s and 1 GB at the worst
 MOST_TRACKS = 65_535  # a header cannot announce more
 MOST_TICKS = 2**31 - 1  # from the beginning to the last event: at 480 a quarter and the usual tempo 25 days
 NOTE_OFF, NOTE_ON, CONTROL, PROGRAM = 0x8, 0x9, 0xB, 0xC  # the upper half of a status byte
 SUSTAIN = 64  # the controller number of the sustain pedal
-SILENCES = (120, 123)  # those of "all sound off" and "all notes off"
-_RESET = 121  # that of "reset all controllers", which is kept as a pedal that lifts
+SILENCES = (120, 123)  # the controller numbers of "all sound off" and "all notes off"
+_RESET = 121  # the controller number of "reset all controllers", which is stored as a pedal that lifts
 TEMPO, TIME, KEY = 0x51, 0x58, 0x59  # meta events
 _NAMES = {TEMPO: "a tempo", TIME: "a time signature", KEY: "a key signature"}
 _END = 0x2F
-_KEPT = [kind in (NOTE_OFF, NOTE_ON, CONTROL, PROGRAM) for kind in range(16)]
-_SAYS = np.isin(np.arange(128), (SUSTAIN, _RESET, *SILENCES))  # the controllers that are kept
+_STORED = [kind in (NOTE_OFF, NOTE_ON, CONTROL, PROGRAM) for kind in range(16)]  # which events are stored
+_CONTROLLERS = np.isin(np.arange(128), (SUSTAIN, _RESET, *SILENCES))  # which controllers are stored
 _TWO = np.array([status < 0xC0 or 0xE0 <= status < 0xF0 for status in range(256)])  # two data bytes, or no status
-_PLAIN, _WINDOW = 16, 2048  # events read one by one before some are read at once; bytes that this begins with
-_SYSTEM = {0xF1: 1, 0xF2: 2, 0xF3: 1}  # how much follows the system messages that a file may not hold; 0 the others
+_SINGLE, _WINDOW = 16, 2048  # events read one by one before some are read at once; bytes of the first such window
+_SYSTEM = {0xF1: 1, 0xF2: 2, 0xF3: 1}  # data bytes of system messages, which no file may hold; 0 for the others
 _FRAMES = {24: (24, 1_000_000), 25: (25, 1_000_000), 29: (30, 1_001_000), 30: (30, 1_000_000)}  # 29 is 30 / 1.001
 
 
 @dataclass(frozen=True)
 class File:
-    """What a file plays. Events are those of notes, sustain pedals, silences and programs, track after track, as they
-    stand."""
+    """A file's events of notes, sustain pedals, silences and programs: track after track, in the file's order."""
 
     track: np.ndarray  # int64 [events]: which track
     tick: np.ndarray  # int64 [events]: from the file's beginning
     status: np.ndarray  # uint8 [events]: kind and channel
     first: np.ndarray  # uint8 [events]: key, controller or program
     second: np.ndarray  # uint8 [events]: velocity or value
-    marks: list[tuple[int, int, bytes]]  # (tick, TEMPO | TIME | KEY, what it says), by tick; none that makes no sense
+    marks: list[tuple[int, int, bytes]]  # (tick, TEMPO | TIME | KEY, data), by tick; all of them make sense
     end: int  # the tick of the last event of all
     ticks_per_quarter: int
-    tempo: int | None  # microseconds a quarter where the clock is SMPTE's, which no mark changes
+    tempo: int | None  # microseconds a quarter if the clock is SMPTE's, which no mark changes; else None
     warnings: list[str]
 
 
 class _Faults:
-    """What was found damaged: of each kind the first place and what it says of itself, and how many there were."""
+    """Collects damage: of each kind the message of the first fault, and how many faults there were."""
 
     def __init__(self):
-        self.found: dict[str, list] = {}
+        self._by_kind: dict[str, list] = {}  # kind: [how many, message of the first]
 
-    def add(self, what: str, byte: int, track: int = 0, *values: object) -> None:
-        """Note a fault. `what` names a kind, of which there are few; the first one's values are put into it."""
-        if what in self.found:
-            self.found[what][0] += 1
+    def add(self, kind: str, byte: int, track: int = 0, *values: object) -> None:
+        """Count a fault. `kind` is one of few messages; the values of the first fault are formatted into it."""
+        if kind in self._by_kind:
+            self._by_kind[kind][0] += 1
         else:
-            place = f"track {track}, byte {byte:,}" if track else f"byte {byte:,}"
-            self.found[what] = [1, f"{place}: {what.format(*values)}"]
+            position = f"track {track}, byte {byte:,}" if track else f"byte {byte:,}"
+            self._by_kind[kind] = [1, f"{position}: {kind.format(*values)}"]
 
-    def tell(self) -> list[str]:
+    def messages(self) -> list[str]:
+        """List one message for each kind of damage."""
         return [
-            line + (f" (and {count - 1:,} more of this)" if count > 1 else "") for count, line in self.found.values()
+            line + (f" (and {count - 1:,} more of this)" if count > 1 else "") for count, line in self._by_kind.values()
         ]
 
 
 def read(data: bytes) -> File:
-    """Read a file.
+    """Read the bytes of a file.
 
     Raises:
         MidiError: the bytes are no MIDI or too many, or their header does not say how long a tick is.
@@ -79,7 +78,7 @@ def read(data: bytes) -> File:
     if len(data) > MOST_BYTES:
         raise MidiError(f"too large for a MIDI file: expected at most {MOST_BYTES:,} bytes, got {len(data):,}")
     faults = _Faults()
-    start, stop = _place(data)
+    start, stop = _find_midi(data)
     data = bytes(data[:stop])
     after, announced, ticks_per_quarter, tempo = _header(data, start, faults)
     events, sizes, marks, end = [], [], [], 0
@@ -106,28 +105,35 @@ def read(data: bytes) -> File:
         end=end,
         ticks_per_quarter=ticks_per_quarter,
         tempo=tempo,
-        warnings=faults.tell(),
+        warnings=faults.messages(),
     )
 
 
-def _place(data: bytes) -> tuple[int, int]:
-    """Where MThd stands, and where what belongs to it stops: all, or a chunk inside the RIFF of an .rmi file."""
-    if data[:4] == b"RIFF" and data[8:12] == b"RMID" and (found := data.find(b"MThd", 12, 4096)) >= 0:
-        size = int.from_bytes(data[found - 4 : found], "little")
-        stop, next = found + size, found + size + size % 2
-        behind = bytes(data[next : next + 4])  # a title and such, if the size is none that lies
-        is_data = data[found - 8 : found - 4] == b"data" and stop <= len(data)
-        return found, stop if is_data and (not behind or (_chunk(behind) and behind != b"MTrk")) else len(data)
+def _find_midi(data: bytes) -> tuple[int, int]:
+    """Find where the MIDI begins and stops: all bytes, or one chunk inside the RIFF of an .rmi file."""
+    if data[:4] == b"RIFF" and data[8:12] == b"RMID" and (start := data.find(b"MThd", 12, 4096)) >= 0:
+        size = int.from_bytes(data[start - 4 : start], "little")
+        stop, next = start + size, start + size + size % 2
+        behind = bytes(data[next : next + 4])  # another chunk, such as a title, if the stated size is right
+        is_data = data[start - 8 : start - 4] == b"data" and stop <= len(data)
+        return start, stop if is_data and (not behind or (_is_chunk(behind) and behind != b"MTrk")) else len(data)
     if data[:4] != b"MThd":
         raise MidiError(f"not a MIDI file: expected it to begin with b'MThd', got {bytes(data[:4])!r}")
     return 0, len(data)
 
 
 def _header(data: bytes, start: int, faults: _Faults) -> tuple[int, int, int, int | None]:
-    """(where the tracks begin, how many are announced, ticks per quarter, microseconds a quarter if SMPTE's)."""
+    """Read the header.
+
+    Returns:
+        Where the tracks begin, how many are announced, ticks per quarter, microseconds a quarter (None unless SMPTE's).
+
+    Raises:
+        MidiError: the header is cut, or does not say how long a tick is.
+    """
     if len(data) < start + 14:
         raise MidiError(f"damaged MIDI: the header is cut, expected 14 bytes, got {len(data) - start}")
-    size, format, tracks = (_number(data, start + at, count) for at, count in ((4, 4), (8, 2), (10, 2)))
+    size, format, tracks = (_number(data, start + offset, count) for offset, count in ((4, 4), (8, 2), (10, 2)))
     after = start + 8 + size
     if size < 6 and data[after : after + 4] == b"MTrk":
         raise MidiError(
@@ -137,8 +143,8 @@ def _header(data: bytes, start: int, faults: _Faults) -> tuple[int, int, int, in
         faults.add("the header is said to have {:,} bytes, expected 6", start + 4, 0, size)
         after = start + 14
     if format > 1:
-        what = "2, of tracks to be played one by one" if format == 2 else f"{format:,}, expected 0 to 2"
-        faults.add("its format is {}; all tracks are read as played together", start + 8, 0, what)
+        got = "2, of tracks to be played one by one" if format == 2 else f"{format:,}, expected 0 to 2"
+        faults.add("its format is {}; all tracks are read as played together", start + 8, 0, got)
     frames, ticks = data[start + 12], data[start + 13]
     if frames < 128:
         if not frames and not ticks:
@@ -161,10 +167,13 @@ def _number(data: bytes, at: int, count: int) -> int:
 
 
 def _tracks(data: bytes, at: int, faults: _Faults) -> Iterator[tuple[int, int]]:
-    """Where each track's events begin and stop. A chunk whose length leads nowhere ends where the next track begins."""
+    """Find where each track's events begin and stop.
+
+    A chunk with an impossible length ends where the next track begins.
+    """
     while at < len(data):
         kind, stop = data[at : at + 4], at + 8 + _number(data, at + 4, 4)
-        if kind != b"MTrk" and not (_chunk(kind) and stop <= len(data)):
+        if kind != b"MTrk" and not (_is_chunk(kind) and stop <= len(data)):
             following = data.find(b"MTrk", at)
             stop = following if following >= 0 else len(data)
             faults.add("{:,} bytes that are no chunk are left out", at, 0, stop - at)
@@ -172,99 +181,100 @@ def _tracks(data: bytes, at: int, faults: _Faults) -> Iterator[tuple[int, int]]:
             if len(data) < at + 8:
                 faults.add("the file is cut inside the head of a track", at)
                 return
-            if not (0 <= len(data) - stop < 8 or _chunk(data[stop : stop + 4])):
+            if not (0 <= len(data) - stop < 8 or _is_chunk(data[stop : stop + 4])):
                 following = data.find(b"MTrk", at + 8)
-                said, stop = stop - at - 8, following if following >= 0 else len(data)
-                faults.add("a track is said to have {:,} bytes, {:,} are there", at + 4, 0, said, stop - at - 8)
+                stated, stop = stop - at - 8, following if following >= 0 else len(data)
+                faults.add("a track is said to have {:,} bytes, {:,} are there", at + 4, 0, stated, stop - at - 8)
             yield at + 8, stop
         elif kind == b"MThd":
             faults.add("another song's header; all tracks are read as played together", at)
         at = stop
 
 
-def _chunk(kind: bytes) -> bool:
-    """Whether this may be the name of a chunk: four letters, digits or spaces."""
+def _is_chunk(kind: bytes) -> bool:
+    """Say whether this may be the name of a chunk: four letters, digits or spaces."""
     return len(kind) == 4 and kind.isascii() and kind.replace(b" ", b"a").isalnum()
 
 
-class _Broken(Exception):
-    """What makes the rest of a track unreadable."""
+class _TrackError(Exception):
+    """A fault that makes the rest of a track unreadable. Its arguments: a kind, as in `_Faults.add`, and its values."""
 
 
 class _Track:
-    """Reads one track. An event is packed into an int64: tick << 24 | status << 16 | first << 8 | second."""
+    """A reader of one track. An event is packed into an int64: tick << 24 | status << 16 | first << 8 | second."""
 
     def __init__(self, data: bytes, begin: int, stop: int, number: int, faults: _Faults):
         self.data, self.begin, self.number, self.faults = data[begin:stop], begin, number, faults
         self.events: list[np.ndarray] = []
         self.marks: list[tuple[int, int, bytes]] = []
         self.at = self.tick = 0  # the next byte, and the time there
-        self.running = 0  # the status that counts where none stands
+        self.running = 0  # the status of an event that has none of its own
 
     def read(self) -> None:
-        """Read to the end mark, or to where the events break off."""
+        """Read to the end mark, or to where the track is cut or unreadable."""
         try:
-            plain = _PLAIN
-            while not self._one_by_one(plain):
+            count = _SINGLE
+            while not self._one_by_one(count):
                 before, window = self.at, _WINDOW
                 while self._at_once(window):
                     window *= 4
-                plain = _PLAIN if self.at - before > _WINDOW else min(2 * plain, 1024)
+                count = _SINGLE if self.at - before > _WINDOW else min(2 * count, 1024)
             if rest := len(self.data) - self.at:
-                self._tell("{:,} bytes after its end mark are left out", rest)
+                self._add_fault("{:,} bytes after its end mark are left out", rest)
         except IndexError:
-            self._tell("it has no end mark" if self.at == len(self.data) else "it is cut inside an event")
-        except _Broken as fault:
-            what, *values = fault.args
-            self._tell(what + "; the rest of the track is left out", *values)
+            self._add_fault("it has no end mark" if self.at == len(self.data) else "it is cut inside an event")
+        except _TrackError as error:
+            kind, *values = error.args
+            self._add_fault(kind + "; the rest of the track is left out", *values)
 
-    def _tell(self, what: str, *values: object) -> None:
-        self.faults.add(what, self.begin + self.at, self.number, *values)
+    def _add_fault(self, kind: str, *values: object) -> None:
+        """Count a fault at the event that is being read."""
+        self.faults.add(kind, self.begin + self.at, self.number, *values)
 
     def _one_by_one(self, most: int) -> bool:
-        """Read so many events; whether the end mark was among them. This is the whole grammar, and what knows faults.
+        """Read up to `most` events, with the complete grammar and all faults; return whether the end mark was read.
 
         Raises:
             IndexError: the track ends inside the event at `self.at`, or before its end mark.
-            _Broken: the event at `self.at` makes no sense.
+            _TrackError: the event at `self.at` makes no sense.
         """
         data, at, tick, running = self.data, self.at, self.tick, self.running
-        kept = array("q")
+        events = array("q")
         try:
             for _ in range(most):
                 delta, at = _length(data, at)
                 tick += delta
                 if tick > MOST_TICKS:
-                    raise _Broken("its time goes beyond {:,} ticks", MOST_TICKS)
+                    raise _TrackError("its time goes beyond {:,} ticks", MOST_TICKS)
                 status = data[at]
                 if status >= 0x80:
                     at += 1
                 elif running:
                     status = running
                 else:
-                    raise _Broken("an event without a status byte")
+                    raise _TrackError("an event without a status byte")
                 if status < 0xF0:
                     running = status
                     first, second, at = data[at], 0, at + 1
                     if status >> 4 not in (0xC, 0xD):
                         second, at = data[at], at + 1
                     if first >= 0x80 or second >= 0x80:
-                        self._tell("data of 128 or more: a value counts as 127, any other event is left out")
+                        self._add_fault("data of 128 or more: a value counts as 127, any other event is left out")
                         second = min(second, 0x7F)
-                    if first < 0x80 and _KEPT[status >> 4] and (status >> 4 != CONTROL or _SAYS[first]):
+                    if first < 0x80 and _STORED[status >> 4] and (status >> 4 != CONTROL or _CONTROLLERS[first]):
                         if first == _RESET and status >> 4 == CONTROL:
                             first, second = SUSTAIN, 0
-                        kept.append(tick << 24 | status << 16 | first << 8 | second)
+                        events.append(tick << 24 | status << 16 | first << 8 | second)
                 elif status in (0xF0, 0xF7, 0xFF):
                     kind, at = (data[at], at + 1) if status == 0xFF else (-1, at)
                     size, at = _length(data, at)
                     if at + size > len(data):
-                        raise _Broken("an event of {:,} bytes where {:,} are left", size, len(data) - at)
+                        raise _TrackError("an event of {:,} bytes where {:,} are left", size, len(data) - at)
                     if kind in _NAMES:
                         self._mark(tick, kind, data[at : at + size])
                     at += size
                 else:
-                    self._tell("a system message, which no file may hold, is left out")
+                    self._add_fault("a system message, which no file may hold, is left out")
                     at += _SYSTEM.get(status, 0)
                     if at > len(data):
                         raise IndexError
@@ -272,27 +282,31 @@ class _Track:
                 if status == 0xFF and kind == _END:
                     return True
         finally:
-            self.events.append(np.frombuffer(kept, "i8"))
+            self.events.append(np.frombuffer(events, "i8"))
         return False
 
-    def _mark(self, tick: int, kind: int, says: bytes) -> None:
-        """Keep a tempo, a time signature or a key, if it is one."""
+    def _mark(self, tick: int, kind: int, value: bytes) -> None:
+        """Store a tempo, a time signature or a key signature, if its data make sense."""
         if kind == TEMPO:
-            good = len(says) == 3 and any(says)
+            valid = len(value) == 3 and any(value)
         elif kind == TIME:
-            good = len(says) >= 2 and says[0] > 0 and says[1] <= 7
+            valid = len(value) >= 2 and value[0] > 0 and value[1] <= 7
         else:
-            good = len(says) == 2 and (says[0] + 7) % 256 <= 14 and says[1] <= 1
-        if good:
-            self.marks.append((tick, kind, says))
+            valid = len(value) == 2 and (value[0] + 7) % 256 <= 14 and value[1] <= 1
+        if valid:
+            self.marks.append((tick, kind, value))
         else:
-            self._tell(_NAMES[kind] + " that is none, {}, is left out", says[:8].hex(" ") or "empty")
+            self._add_fault(_NAMES[kind] + " that is none, {}, is left out", value[:8].hex(" ") or "empty")
 
     def _at_once(self, width: int) -> bool:
-        """Read events of two data bytes from up to `width` bytes, as many as are whole and sound; whether all were.
+        """Read events of two data bytes in the next `width` bytes, up to the first one that is damaged or different.
 
-        Each has three bytes below 128: the last of its delta time, and the two of data. Bytes above stand before the
-        first of these (the delta time goes on) or the second (a status). So where the bytes below 128 stand says all.
+        Each event has three bytes below 128: the last of its delta time, and two of data. Bytes above stand before the
+        first of these (more of the delta time) or before the second (a status). So the positions of the bytes below 128
+        define the events.
+
+        Returns:
+            Whether all complete events of the window were read, and more bytes follow.
         """
         left = len(self.data) - self.at
         piece = np.frombuffer(self.data, "u1", min(width, left), self.at)
@@ -303,20 +317,20 @@ class _Track:
         time, first, second = np.ascontiguousarray(low[: 3 * count].reshape(-1, 3).T, "i4")
         longer = time.copy()  # bytes of the delta time before its last
         longer[1:] -= second[:-1] + 1
-        given = first - time
-        status = piece[first - 1]  # where none is given this is the delta time's last byte, below 128
-        good = (longer <= 3) & (given <= 2) & (second - first == 1) & _TWO[status]
-        if not self.running and given[0] == 1:
+        distance = first - time  # 2: with a status of its own
+        status = piece[first - 1]  # of an event without one this is the delta time's last byte, below 128
+        valid = (longer <= 3) & (distance <= 2) & (second - first == 1) & _TWO[status]
+        if not self.running and distance[0] == 1:
             return False
-        whole = bool(good.all())
-        if not whole:
-            count = int(good.argmin())
+        complete = bool(valid.all())
+        if not complete:
+            count = int(valid.argmin())
             if not count:
                 return False
-            time, first, second, longer, given, status = (
-                column[:count] for column in (time, first, second, longer, given, status)
+            time, first, second, longer, distance, status = (
+                column[:count] for column in (time, first, second, longer, distance, status)
             )
-        changes = np.flatnonzero(given == 2)
+        changes = np.flatnonzero(distance == 2)
         lasting = np.diff(changes, prepend=0, append=count)
         status = np.repeat(np.append(np.uint8(self.running), status[changes]), lasting)
         delta = piece[time].astype("i8")
@@ -325,7 +339,7 @@ class _Track:
             delta[some] |= (piece[time[some] - k] & np.int64(0x7F)) << 7 * k
             some = some[longer[some] > k]
         tick = self.tick + np.cumsum(delta)
-        if tick[-1] > MOST_TICKS:  # to be found, and told of, one by one
+        if tick[-1] > MOST_TICKS:  # `_one_by_one` finds the event and counts the fault
             return False
         first, second, kind, ends = piece[first], piece[second], status >> 4, int(second[-1]) + 1
         control = kind == CONTROL
@@ -336,13 +350,17 @@ class _Track:
         packed |= first
         packed <<= 8
         packed |= second
-        self.events.append(packed[(kind <= NOTE_ON) | (control & _SAYS[first])])
+        self.events.append(packed[(kind <= NOTE_ON) | (control & _CONTROLLERS[first])])
         self.at, self.tick, self.running = self.at + ends, int(tick[-1]), int(status[-1])
-        return whole and width < left
+        return complete and width < left
 
 
 def _length(data: bytes, at: int) -> tuple[int, int]:
-    """A number of seven bits a byte, and where it ends."""
+    """Read a number of seven bits a byte; return it and where it ends.
+
+    Raises:
+        _TrackError: it has more than four bytes.
+    """
     byte = data[at]
     if byte < 0x80:
         return byte, at + 1
@@ -352,4 +370,4 @@ def _length(data: bytes, at: int) -> tuple[int, int]:
         number = number << 7 | byte & 0x7F
         if byte < 0x80:
             return number, k + 1
-    raise _Broken("a number of more than 4 bytes")
+    raise _TrackError("a number of more than 4 bytes")

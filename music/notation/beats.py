@@ -1,19 +1,20 @@
-"""Notes in seconds → where each stands in bars and beats. Knows nothing of pitch names, voices or paper.
+"""Notes in seconds → their positions in bars and beats. Knows nothing of pitch names, voices or paper.
 
-A file whose onsets lie on its own ticks keeps its own bars (`on_grid`). Anything played is estimated (`estimate`):
+A file whose onsets lie on its own ticks keeps its own bars (`on_grid`). For a performance they are estimated
+(`estimate`):
 
-- What begins within 45 ms is one event; each hand's events are looked at by themselves, so that triplets of one hand
-  can stand against quavers of the other.
-- A beat from any 10 ms frame, of any of some 60 lengths, has a cost: how far its events are from the slots of the best
-  of a few patterns (undivided, halves, quarters, eighths, thirds, sixths), and how unlikely that pattern is. Events
-  that stand out (many keys, long, low) make a beat cheap that begins with them.
+- Notes that begin within 45 ms are one event. Each hand has its own events, so that triplets of one hand can stand
+  against quavers of the other.
+- A beat may begin at any 10 ms frame and have any of some 60 lengths. Its cost says how far its events are from the
+  slots of the best of a few patterns (undivided, halves, quarters, eighths, thirds, sixths), and how unlikely that
+  pattern is. A beat that begins with an event that stands out (many keys, long, low) costs less.
 - Viterbi finds the cheapest chain of beats, where the length changes by a few percent from one to the next: a
   semi-Markov kin of the bar pointer model (Whiteley, Cemgil and Godsill, ISMIR 2006) and of the metrical HMM of
   rhythm transcription (Raphael, ISMIR 2001; Nakamura, Yoshii and Sagayama, TASLP 2017).
-- It is done twice, for beats of two and of three parts; the cheaper one says whether the metre is simple or compound.
-- Bars are of the 2, 3 or 4 beats whose first ones stand out most, in weight and in change of harmony.
+- This is done twice, for beats of two and of three parts; the cheaper result decides: simple or compound metre.
+- A bar has the 2, 3 or 4 beats whose first ones stand out most, in weight and in change of harmony.
 
-MAESTRO's files claim 120 quarters a minute and hold performed onsets, so all of it is estimated.
+MAESTRO's files claim 120 quarters a minute but hold performed onsets, so all of MAESTRO is estimated.
 """
 
 from itertools import pairwise
@@ -23,31 +24,31 @@ import numpy as np
 
 from music import notes as nt
 from music.midi import Grid
-from music.notation import hands
+from music.notation import hands, shortest_path
 from music.notes import Notes
 
 QUARTER = 480  # ticks; thirds, fifths and 32nds are whole numbers of them
-SILENCE = 20.0  # seconds; where nothing begins for longer, only so much is written
-MOST_BARS = 6_000  # a file that claims more is not believed
+SILENCE = 20.0  # seconds; a longer time without an onset is written as if it were so long
+MOST_BARS = 6_000  # the bars of a file that claims more are ignored
 _FRAME = 0.01  # seconds
 _EARLY = 4  # frames before a beat that belong to it
 _SPREAD = 2.2  # frames, the standard deviation of an onset from its slot
 _DRIFT = 0.05  # of the logarithm of a beat's length from one to the next
-_STEPS = 6  # lengths that it may go up or down from one beat to the next
+_STEPS = 6  # lengths by which a beat may be longer or shorter than the one before
 _LENGTHS = np.unique(np.rint(np.exp(np.arange(np.log(26), np.log(160), 0.03))).astype(int))  # frames of a beat
-_USUAL, _HABIT = (62.0, 85.0), 0.5  # frames of a usual beat, simple and compound; what the square of ln(·)/0.5 costs
+_USUAL, _HABIT = (62.0, 85.0), 0.5  # frames of a usual beat, simple and compound; the cost of the square of ln(·)/0.5
 _SALIENCE = 1.0
 _EMPTY = 1.6  # for a hand that begins nothing in a beat
-_TOGETHER = 1.0  # for taking the events of both hands as one pattern, as where one hand answers the other
+_TOGETHER = 1.0  # for one pattern of both hands' events, as where one hand answers the other
 _AGAIN = 2.0  # for a second event on one slot
-_FASTEST, _WALTZ = 0.27, 1.2  # seconds of the shortest beat; by how much three fast beats must explain more than slow
+_FASTEST, _WALTZ = 0.27, 1.2  # seconds of the shortest beat; how much better three fast beats must fit than slow ones
 _COMPOUND = 0.785  # a compound metre must be so much cheaper: its beats are longer, so they are fewer
 
 
 class _Pattern(NamedTuple):
-    """A way to fill a beat: how likely a slot is struck, and the pattern itself in simple and in compound metre.
+    """Slots of a beat: how likely each is struck, and how likely the pattern is in simple and in compound metre.
 
-    The figures were set by hand after counting the beats of string quartets, and chorales, of music21's corpus.
+    The figures were set by hand after counting beats in the string quartets and chorales of music21's corpus.
     """
 
     struck: tuple[float, ...]
@@ -78,7 +79,7 @@ class Bar(NamedTuple):
 
 
 class Rhythm(NamedTuple):
-    """Where Notes stand in a score. A tick is 1/480 of a quarter; tick 0 is the first bar's beginning."""
+    """The positions of Notes in a score. A tick is 1/480 of a quarter; tick 0 is the first bar's beginning."""
 
     onset: np.ndarray  # int64 [n], ticks
     end: np.ndarray  # int64 [n], ticks, behind `onset`
@@ -90,9 +91,9 @@ class Rhythm(NamedTuple):
 
 
 def on_grid(notes: Notes, grid: Grid) -> Rhythm | None:
-    """Place notes by the beats of their own file; None where they do not lie on them, as in a recorded performance.
+    """Place notes by the beats of their own file; None where they are not on its beats, as in a recorded performance.
 
-    They do where nine of ten onsets are within 1/120 of a quarter from a multiple of a 24th of it.
+    They are where nine of ten onsets are within 1/120 of a quarter from a multiple of a 24th of it.
     """
     quarters = np.interp(notes["start"], grid.seconds, grid.quarters)
     fine = quarters * 24
@@ -116,7 +117,7 @@ def on_grid(notes: Notes, grid: Grid) -> Rhythm | None:
 
 
 def estimate(notes: Notes) -> Rhythm:
-    """Estimate beats, bars and places of at least one note, from onsets, lengths and pitches alone."""
+    """Estimate beats, bars and positions of at least one note, from onsets, lengths and pitches alone."""
     notes = _without_silence(notes)
     number = hands.chords(notes["start"])
     right = hands.right_hand(notes)
@@ -137,8 +138,8 @@ def estimate(notes: Notes) -> Rhythm:
     of = np.clip(np.searchsorted(begins - _EARLY, times, side="right") - 1, 0, len(begins) - 1)
     phase = (times - begins[of]) / _LENGTHS[lengths][of]
     slot = np.clip(np.rint(phase * divided[:, of]), 0, divided[:, of] - 1)
-    place = np.rint((of + slot / divided[:, of]) * beat).astype("i8")  # [hands, events]
-    event = np.where(played, place, np.iinfo("i8").max).min(0)
+    position = np.rint((of + slot / divided[:, of]) * beat).astype("i8")  # [hands, events]
+    event = np.where(played, position, np.iinfo("i8").max).min(0)
     knots = np.append(begins, begins[-1] + _LENGTHS[lengths[-1]]) * _FRAME + first
     seconds = float(np.median(_LENGTHS[lengths])) * _FRAME  # of a beat
     gains = _gains(_pulse(event, beat), salience, notes, knots)
@@ -147,8 +148,8 @@ def estimate(notes: Notes) -> Rhythm:
         faster = _gains(_pulse(event, beat // 2), salience, notes, halves)
         # two bars of a waltz look like three slow beats
         if faster[3][0] > max(1.05 * faster[2][0], 1.05 * faster[4][0], _WALTZ * gains[3][0]):
-            place, knots, gains, seconds = 2 * place, halves, faster, seconds / 2
-    onset = place[right.astype(int), number]
+            position, knots, gains, seconds = 2 * position, halves, faster, seconds / 2
+    onset = position[right.astype(int), number]
     end = _ends(notes["end"], knots, beat)
     numerator, upbeat = _metre(gains, bool(kind))
     zero = (upbeat - numerator if upbeat else 0) * beat
@@ -161,9 +162,9 @@ def estimate(notes: Notes) -> Rhythm:
     return _with_upbeat(Rhythm(onset, end, bars, beat, 60 / seconds, False, []))
 
 
-def _pulse(place: np.ndarray, ticks: int) -> np.ndarray:
-    """Each event's pulse of so many ticks, -1 where it is between two."""
-    return np.where(place % ticks == 0, place // ticks, -1)
+def _pulse(position: np.ndarray, ticks: int) -> np.ndarray:
+    """Give each event's pulse, for pulses of so many ticks; -1 where it is between two."""
+    return np.where(position % ticks == 0, position // ticks, -1)
 
 
 def _without_silence(notes: Notes) -> Notes:
@@ -177,7 +178,7 @@ def _without_silence(notes: Notes) -> Notes:
 
 
 def _salience(notes: Notes, number: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """How far each event stands out from those of the four seconds around it, in standard deviations: [events]."""
+    """Compute how far each event stands out among those within 4 s of it, in standard deviations, [events]."""
     longest, lowest = np.zeros(len(at)), np.full(len(at), 127)
     np.maximum.at(longest, number, notes["end"] - notes["start"])
     np.minimum.at(lowest, number, notes["pitch"])
@@ -195,15 +196,15 @@ def _salience(notes: Notes, number: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 
 def _beat_costs(times, played, salience, frames: int):
-    """What a beat costs that begins at a frame and has a length.
+    """Compute the cost of a beat, for every frame where it may begin and every length.
 
     Args:
         times: frames of the events, float64 [events].
-        played: which hand plays something then, bool [2, events].
+        played: whether each hand plays something then, bool [2, events].
 
     Returns:
-        Costs in simple and compound metre, float32 [2, frames, lengths], and the best pattern of each hand there, uint8
-        [2, 2, frames, lengths]; it is one for both where that is cheaper.
+        Costs in simple and compound metre, float32 [2, frames, lengths]; and the best pattern of each hand there, uint8
+        [2, 2, frames, lengths], the same for both hands where that is cheaper.
     """
     pad = int(_LENGTHS[-1]) + _EARLY + 2
     costs = np.zeros((2, frames, len(_LENGTHS)), "f4")
@@ -237,14 +238,14 @@ def _beat_costs(times, played, salience, frames: int):
             each = np.array([_pattern_cost(pattern.struck, *slots[len(pattern.struck)]) for pattern in _PATTERNS])
             empty = window(counts, -_EARLY, length - _EARLY) == 0
             for kind in range(2):
-                ways = each + weights[kind]
-                cost = np.where(empty, _EMPTY * (1 + hand // 2), ways.min(0)).astype("f4")
+                candidates = each + weights[kind]
+                cost = np.where(empty, _EMPTY * (1 + hand // 2), candidates.min(0)).astype("f4")
                 if hand < 2:
-                    patterns[kind, hand, :, j] = ways.argmin(0)
+                    patterns[kind, hand, :, j] = candidates.argmin(0)
                     costs[kind, :, j] += cost
                 else:
                     one = cost + _TOGETHER < costs[kind, :, j]
-                    patterns[kind, :, one, j] = ways.argmin(0)[one, None]
+                    patterns[kind, :, one, j] = candidates.argmin(0)[one, None]
                     costs[kind, :, j] = np.minimum(costs[kind, :, j], cost + _TOGETHER)
     stands_out = window(summed(times, salience), -_EARLY, _EARLY)
     for kind in range(2):
@@ -261,65 +262,44 @@ def _pattern_cost(likely: tuple[float, ...], far: np.ndarray, number: list[np.nd
 
 
 def _cheapest(costs: np.ndarray, first: float, last: float) -> tuple[np.ndarray, np.ndarray, float]:
-    """The cheapest chain of beats, frames of their beginnings and indices of their lengths, and what it costs.
+    """Find the cheapest chain of beats: the frames where they begin, the indices of their lengths, and its cost.
 
     Args:
         costs: [frames, lengths].
-        first: frame of the first event, which is in the first beat; and `last` of the last one.
+        first: frame of the first event, which the first beat holds.
+        last: frame of the last event.
     """
     frames, count = costs.shape
-    longest, block = int(_LENGTHS[-1]), int(_LENGTHS[0])
-    best = np.full((frames + longest + block, count), np.inf, "f4")  # of chains that end at a frame with a beat so long
-    came = np.zeros((frames, count), "i1")
-    low, high = max(int(first) - longest, 0), int(first) + _EARLY
-    best[low : high + 1] = 0.0
-    moves = np.arange(-_STEPS, _STEPS + 1)
-    other = np.clip(np.arange(count)[:, None] + moves, 0, count - 1)
-    change = (np.log(_LENGTHS[other] / _LENGTHS[:, None])) ** 2 / (2 * _DRIFT**2)  # [lengths, moves]
-    for t in range(low, frames, block):  # beats are longer than a block, so its frames do not need each other
-        end = min(t + block, frames)
-        ways = best[t:end][:, other] + change
-        choice = ways.argmin(2)
-        came[t:end] = np.take_along_axis(np.broadcast_to(other, ways.shape), choice[..., None], 2)[..., 0]
-        total = np.take_along_axis(ways, choice[..., None], 2)[..., 0] + costs[t:end]
-        for j, length in enumerate(_LENGTHS.tolist()):
-            to = best[t + length : end + length, j]
-            np.minimum(to, total[:, j], out=to)
+    longest = int(_LENGTHS[-1])
+    sources = np.clip(np.arange(count)[:, None] + np.arange(-_STEPS, _STEPS + 1), 0, count - 1)
+    change = (np.log(_LENGTHS[sources] / _LENGTHS[:, None])) ** 2 / (2 * _DRIFT**2)  # [lengths, sources]
+    begin = max(int(first) - longest, 0), int(first) + _EARLY
     ends = np.arange(int(last) + _EARLY + 1, min(int(last) + _EARLY + 1 + longest, frames))
-    at, j = (int(k) for k in np.unravel_index(best[ends].argmin(), (len(ends), count)))
-    t, cost = int(ends[at]), float(best[ends[at], j])
-    begins, lengths = [], []
-    while True:
-        t -= int(_LENGTHS[j])
-        begins.append(t)
-        lengths.append(j)
-        if t <= high:
-            return np.array(begins[::-1]), np.array(lengths[::-1]), cost
-        j = int(came[t, j])
+    return shortest_path.cheapest(costs, change, sources, _LENGTHS, begin, ends)
 
 
 def _ends(end: np.ndarray, knots: np.ndarray, beat: int) -> np.ndarray:
-    """Ends in ticks, rounded to a sixth or an eighth of a beat; behind the last beat, time goes on as in it."""
+    """Convert ends to ticks, rounded to a sixth or an eighth of a beat; after the last beat its tempo continues."""
     beats = np.interp(end, knots, np.arange(len(knots)))
     beats += np.maximum(end - knots[-1], 0) / (knots[-1] - knots[-2])
     return _snap(beats * QUARTER) * beat // QUARTER
 
 
 def _snap(ticks: np.ndarray) -> np.ndarray:
-    """The nearest 32nd or third of a semiquaver's double."""
+    """Round ticks to the nearest eighth or sixth of a quarter."""
     even, third = np.rint(ticks / 60) * 60, np.rint(ticks / 80) * 80
     return np.where(np.abs(even - ticks) <= np.abs(third - ticks), even, third).astype("i8")
 
 
 def _metre(gains: dict[int, tuple[float, int]], compound: bool) -> tuple[int, int]:
-    """How many beats a bar has, and how many beats before the first whole bar: three, or else the usual number."""
+    """Choose the beats of a bar, three or the usual number; and count the beats before the first complete bar."""
     usual = 2 if compound else 4
     beats = 3 if gains[3][0] > max(gains[2][0], gains[4][0]) else usual
     return beats, gains[beats][1]
 
 
 def _gains(pulse: np.ndarray, salience: np.ndarray, notes: Notes, knots: np.ndarray) -> dict[int, tuple[float, int]]:
-    """For groups of 2, 3 and 4 pulses: how much their first ones stand out, and which pulse is a first one.
+    """Compute for groups of 2, 3 and 4 pulses how much their first ones stand out, and which pulse is the first such.
 
     Args:
         pulse: each event's pulse, int [events]; below 0 where it falls between two.
@@ -338,18 +318,18 @@ def _gains(pulse: np.ndarray, salience: np.ndarray, notes: Notes, knots: np.ndar
     weight = weight + 2.0 * (1 - (chroma * before).sum(1))
     gains = {}
     for size in (2, 3, 4):
-        ways = [(0.0, 0)]
+        candidates = [(0.0, 0)]
         for phase in range(size):
             first = np.arange(count) % size == phase
             if first.any() and not first.all():
                 by = weight[first].mean() - weight[~first].mean()
-                ways.append((float(by * np.sqrt(first.sum() * (~first).sum() / count)), phase))
-        gains[size] = max(ways)
+                candidates.append((float(by * np.sqrt(first.sum() * (~first).sum() / count)), phase))
+        gains[size] = max(candidates)
     return gains
 
 
 def _with_upbeat(rhythm: Rhythm) -> Rhythm:
-    """Begin with the first note's beat where it is in the second half of a bar: an upbeat."""
+    """Begin with the first note's beat if it is in the second half of a bar: it is an upbeat."""
     first, silent = rhythm.bars[0], int(rhythm.onset.min()) // rhythm.beat * rhythm.beat
     if 2 * silent < first.length or len(rhythm.bars) == 1:
         return rhythm
@@ -359,7 +339,7 @@ def _with_upbeat(rhythm: Rhythm) -> Rhythm:
 
 
 def _written_bars(grid: Grid, first: int, last: int) -> list[Bar] | None:
-    """The file's bars from that of tick `first` to that of `last`; None if there are absurdly many."""
+    """List the file's bars from that of tick `first` to that of tick `last`; None if there are more than MOST_BARS."""
     bars: list[Bar] = []
     changes = [*grid.times, (np.inf, 4, 4)]
     for (at, numerator, denominator), (until, *_) in pairwise(changes):

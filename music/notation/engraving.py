@@ -1,7 +1,7 @@
-"""MusicXML → pages: SVG, PNG or PDF. Knows nothing of notes; verovio and typst are imported when a page is made.
+"""MusicXML → pages: SVG, PNG or PDF. Knows nothing of notes.
 
-Verovio (RISM) engraves to SVG; typst, which brings its own fonts, makes PNG and PDF of that. Both are wheels that need
-no library of the system, no display and no network.
+Verovio (RISM) engraves to SVG; typst, which contains fonts, makes PNG and PDF of that. Both are imported when a page is
+made. Both are wheels that need no system library, no display and no network.
 """
 
 import re
@@ -28,12 +28,12 @@ _OPTIONS = {
     "xmlIdSeed": 1,  # the same bytes every time
 }
 _DPI = 150
-# Verovio writes a metronome mark in a font of its own, which it has as paths only; these are in everybody's fonts.
+# Verovio writes a metronome mark in its own music font; these characters are in common fonts.
 _SIGNS = {"\ueca3": "𝅗𝅥", "\ueca5": "♩", "\ueca7": "♪", "\uecb7": "."}
 
 
 def format_of(path: str) -> str:
-    """The format that a file's ending names. Raises SettingError for any other."""
+    """Read the format from a file's ending. Raises SettingError for an unknown one."""
     ending = Path(path).suffix.lower().removeprefix(".")
     if ending not in FORMATS:
         raise SettingError(f"{path}: expected a name that ends in {', '.join('.' + form for form in FORMATS)}")
@@ -41,7 +41,7 @@ def format_of(path: str) -> str:
 
 
 def write(musicxml: bytes, path: str) -> list[str]:
-    """Write a score in the format of the path's ending; the paths that were written.
+    """Write a score in the format of the path's ending; return the paths that were written.
 
     SVG and PNG hold one page: the first is at `path`, the second at `path` with -2 before its ending, and so on.
     """
@@ -61,7 +61,7 @@ def svg(musicxml: bytes, *, cut: bool = True) -> list[bytes]:
 
     Args:
         musicxml: as `notation.musicxml` writes it.
-        cut: end a page below its last line, instead of at the end of an A4 sheet.
+        cut: end a page below its last line, not at the end of an A4 sheet.
 
     Raises:
         EncodingError: it cannot be engraved.
@@ -70,7 +70,7 @@ def svg(musicxml: bytes, *, cut: bool = True) -> list[bytes]:
     try:
         import verovio
     except ModuleNotFoundError as error:
-        raise MissingDependency(f"a page needs {error.name}: `pip install 'cadenza[score]'` brings it") from error
+        raise MissingDependency(f"a page needs {error.name}: `pip install '.[score]'` brings it") from error
     verovio.enableLog(verovio.LOG_OFF)
     engraver = verovio.toolkit()
     engraver.setOptions(_OPTIONS | {"adjustPageHeight": cut})
@@ -90,7 +90,7 @@ def pdf(musicxml: bytes) -> bytes:
 
 
 def _plain(page: str) -> str:
-    """Rewrite what not every SVG reader understands: texts whose place is given by their parts, and signs by code."""
+    """Rewrite what not every SVG reader understands: texts positioned by their parts, and signs in Verovio's font."""
     page = re.sub(r"<title class=\"labelAttr\">.*?</title>\s*", "", page)
     page = re.sub(r"<style type=\"text/css\">@font-face.*?</style>", "", page, flags=re.DOTALL)
     page = re.sub(
@@ -109,7 +109,7 @@ def _typeset(pages: list[bytes], height: str, **form) -> list[bytes]:
     try:
         import typst
     except ModuleNotFoundError as error:
-        raise MissingDependency(f"a page needs {error.name}: `pip install 'cadenza[score]'` brings it") from error
+        raise MissingDependency(f"a page needs {error.name}: `pip install '.[score]'` brings it") from error
     with tempfile.TemporaryDirectory() as folder:
         for number, page in enumerate(pages):
             Path(folder, f"{number}.svg").write_bytes(page)
@@ -118,5 +118,5 @@ def _typeset(pages: list[bytes], height: str, **form) -> list[bytes]:
         document.write_text(
             f"#set page(width: 210mm, height: {height}, margin: 0mm, fill: white)\n" + "\n#pagebreak()\n".join(images)
         )
-        made = typst.compile(document, root=folder, ignore_system_fonts=True, **form)
-    return made if isinstance(made, list) else [made]
+        output = typst.compile(document, root=folder, ignore_system_fonts=True, **form)
+    return output if isinstance(output, list) else [output]

@@ -1,25 +1,26 @@
 """Notes → which of two hands plays each. Knows nothing of beats, spelling or paper.
 
-A pitch divides the keyboard between the hands, and moves with the music: Viterbi over that pitch, one step an onset. It
-costs to ask more than a ninth of a hand at once, or more than it reaches while the music of a moment lasts; to move the
-division; to put it between notes that are neighbours; and to leave the middle of the keyboard without need.
+A pitch divides the keyboard between the hands and moves with the music: a shortest path over that pitch, one step an
+onset. Costs: more than a ninth in one hand, more than a hand reaches within a moment, moving the division, a division
+between neighbouring notes, and one far from the middle of the keyboard.
 """
 
 import numpy as np
 
+from music.notation import shortest_path
 from music.notes import Notes
 
-CHORD = 0.045  # seconds; notes that begin within them are struck together
+CHORD = 0.045  # seconds; notes that begin within this time are struck together
 _LOWEST, _HIGHEST = 36, 85  # where the division may lie; it belongs to the right hand
 _MIDDLE = 60.5
-_SPAN, _REACH = 14, 17  # semitones of one grip, and of the moment around it
+_SPAN, _REACH = 14, 17  # semitones that one hand plays at once, and within a moment
 _MOMENT = 0.35  # seconds before and behind
 
 
 def chords(start: np.ndarray, within: float = CHORD) -> np.ndarray:
-    """Number what is struck together: int64 [n] from 0, for onsets in rising order.
+    """Number the chords, the notes struck together: int64 [n] from 0, for onsets in rising order.
 
-    A chord holds what begins within `within` seconds of its first note.
+    A chord holds the notes that begin within `within` seconds of its first one.
     """
     number = np.zeros(len(start), "i8")
     k = 0
@@ -38,7 +39,7 @@ def right_hand(notes: Notes) -> np.ndarray:
     splits = np.arange(_LOWEST, _HIGHEST + 1)
     cost = np.array([_costs(notes, splits, first, last) for first, last in _bounds(number)])  # [events, splits]
     moves = 0.25 * np.abs(splits[:, None] - splits[None, :])  # [to, from]
-    best = splits[_viterbi(cost, moves)]
+    best = splits[shortest_path.cheapest(cost, moves)[1]]
     return notes["pitch"] >= best[number]
 
 
@@ -62,22 +63,8 @@ def _costs(notes: Notes, splits: np.ndarray, first: int, last: int) -> np.ndarra
 
 
 def _excess(pitches: np.ndarray, splits: np.ndarray, span: int) -> np.ndarray:
-    """Semitones beyond `span` in both hands together, for every split; `pitches` are sorted."""
+    """Count the semitones beyond `span`, of both hands together, for every split; `pitches` are sorted."""
     count = np.searchsorted(pitches, splits)  # in the left hand
     low = np.where(count > 0, pitches[np.maximum(count - 1, 0)] - pitches[0], 0)
     high = np.where(count < len(pitches), pitches[-1] - pitches[np.minimum(count, len(pitches) - 1)], 0)
     return np.maximum(low - span, 0) + np.maximum(high - span, 0)
-
-
-def _viterbi(cost: np.ndarray, moves: np.ndarray) -> np.ndarray:
-    """The cheapest state at each step, int64 [steps], for costs [steps, states] and moves [to, from]."""
-    total, came = cost[0], np.zeros(cost.shape, "i2")
-    for k in range(1, len(cost)):
-        ways = total[None, :] + moves
-        came[k] = ways.argmin(1)
-        total = cost[k] + ways[np.arange(len(moves)), came[k]]
-    path = np.empty(len(cost), "i8")
-    path[-1] = total.argmin()
-    for k in range(len(cost) - 1, 0, -1):
-        path[k - 1] = came[k, path[k]]
-    return path

@@ -1,7 +1,7 @@
-"""Notes → a page for a pianist: MusicXML. Knows nothing of models; music21 is imported when a score is written.
+"""Notes → a piano score as MusicXML. Knows nothing of models; music21 is imported when a score is written.
 
-Where the notes stand is found by `beats`, what they are called by `spelling`, which hand plays them by `hands`, and
-what sounds together by `voices`; here they become bars with ties, rests, triplets, beams and accidentals.
+`beats` finds the positions of the notes, `spelling` their names, `hands` the hand that plays them, and `voices` their
+chords. Here they become bars with ties, rests, triplets, beams and accidentals.
 """
 
 import re
@@ -15,7 +15,7 @@ import numpy as np
 from music import midi
 from music.errors import EncodingError, MissingDependency
 from music.midi import Grid
-from music.notation import beats, hands, spelling, voices
+from music.notation import beats, hands, shortest_path, spelling, voices
 from music.notation.beats import QUARTER, Bar, Rhythm
 from music.notation.voices import DOWN, ONLY, UP, Chord
 from music.notes import DRUMS, Notes
@@ -41,8 +41,8 @@ def musicxml(notes: Notes, grid: Grid | None = None, title: str = "") -> bytes:
 
     Args:
         notes: at least one that is no drum.
-        grid: what the notes' file says of its bars (`midi.grid`); used if the notes lie on it.
-        title: stands above the first line.
+        grid: the bars of the notes' file (`midi.grid`); used if the notes lie on it.
+        title: printed above the first line.
 
     Returns:
         MusicXML 4.0, UTF-8; the same bytes for the same notes.
@@ -60,7 +60,7 @@ def musicxml(notes: Notes, grid: Grid | None = None, title: str = "") -> bytes:
 
 
 def key(notes: Notes) -> tuple[int, bool]:
-    """Estimate the key: sharps or minus flats, and whether it is minor. A note counts as two seconds at the most."""
+    """Estimate the key: sharps or minus flats, and whether it is minor. A note counts for two seconds at most."""
     return spelling.key(notes["pitch"], np.minimum(notes["end"] - notes["start"], 2.0))
 
 
@@ -69,7 +69,7 @@ def check() -> None:
     try:
         import music21
     except ModuleNotFoundError as error:
-        raise MissingDependency(f"a score needs {error.name}: `pip install 'cadenza[score]'` brings it") from error
+        raise MissingDependency(f"a score needs {error.name}: `pip install '.[score]'` brings it") from error
     assert music21
 
 
@@ -118,7 +118,7 @@ def _score(notes: Notes, rhythm: Rhythm, title: str) -> Any:
 
 
 def _player(staff: int, program: int) -> Any:
-    """What a programme of the reader plays the notes with. A piano's name is not printed: the brace says it."""
+    """Make the instrument that a program plays the notes with. A piano's name is not printed: the brace says it."""
     from music21 import instrument
 
     player = instrument.instrumentFromMidiProgram(program)
@@ -130,7 +130,7 @@ def _player(staff: int, program: int) -> Any:
 
 
 def _marks(k: int, staff: int, rhythm: Rhythm, keys, clefs) -> list:
-    """What stands before the notes of a bar: clef, key, time and tempo where they are new."""
+    """List the signs before the notes of a bar: clef, key, time and tempo where they are new."""
     from music21 import clef, duration, key, meter, tempo
 
     bar = rhythm.bars[k]
@@ -153,7 +153,7 @@ def _key_at(keys: list[tuple[int, int]], bar: Bar) -> int:
 
 
 def _clefs(chords: list[Chord], pitch: np.ndarray, bars: list[Bar], staff: int) -> list[str]:
-    """G or F for each bar: the staff's own, unless all of some bars would be ledger lines."""
+    """Choose G or F for each bar: the staff's own clef, unless nearly all notes of some bars need ledger lines."""
     starts = np.array([bar.start for bar in bars])
     other = np.zeros(len(bars))  # semitones beyond the staff's own range, and towards it
     for chord in chords:
@@ -161,29 +161,24 @@ def _clefs(chords: list[Chord], pitch: np.ndarray, bars: list[Bar], staff: int) 
         for note in chord.notes:
             p = int(pitch[note])
             other[k] += min(p - 62, 14) if staff else min(58 - p, 14)
-    usual, instead = ("F", "G") if staff else ("G", "F")
-    change, best, path = 30.0, np.array([0.0, 30.0]), []
-    for gain in other:
-        ways = np.array([[best[0], best[1] + change], [best[0] + change, best[1]]])
-        path.append(ways.argmin(1))
-        best = ways.min(1) - [0.0, gain]
-    state, found = int(best.argmin()), []
-    for came in path[::-1]:
-        found.append(instead if state else usual)
-        state = int(came[state])
-    return found[::-1]
+    costs = np.stack([np.zeros(len(bars)), -other], 1)  # of the staff's own clef and of the other one, [bars, 2]
+    change = 30.0
+    costs[0, 1] += change
+    _, states, _ = shortest_path.cheapest(costs, np.array([[0.0, change], [change, 0.0]]))
+    names = ("F", "G") if staff else ("G", "F")
+    return [names[state] for state in states]
 
 
 def _by_bar(chords: list[Chord], bars: list[Bar]) -> list[list[Chord]]:
-    """The chords that sound in each bar."""
+    """List the chords that sound in each bar."""
     starts = np.array([bar.start for bar in bars])
-    found: list[list[Chord]] = [[] for _ in bars]
+    inside: list[list[Chord]] = [[] for _ in bars]
     for chord in chords:
         first = int(np.searchsorted(starts, chord.start, side="right")) - 1
         last = int(np.searchsorted(starts, chord.end - 1, side="right")) - 1
         for k in range(first, last + 1):
-            found[k].append(chord)
-    return found
+            inside[k].append(chord)
+    return inside
 
 
 def _measure(k: int, bar: Bar, chords: list[Chord], names, triple: set[int], marks: list, fifths: int) -> Any:
@@ -214,7 +209,7 @@ def _measure(k: int, bar: Bar, chords: list[Chord], names, triple: set[int], mar
 
 
 def _two_voices(chords: list[Chord]) -> dict[int, list[Chord]]:
-    """The chords of a bar by voice: all in one where none overlap."""
+    """Group the chords of a bar by voice: all in one where none overlap."""
     ordered = sorted(chords, key=lambda chord: chord.start)
     if all(a.end <= b.start for a, b in pairwise(ordered)):
         return {ONLY: ordered}
@@ -230,7 +225,7 @@ def _two_voices(chords: list[Chord]) -> dict[int, list[Chord]]:
 
 
 def _voice(bar: Bar, both: dict[int, list[Chord]], voice: int, names, triple: set[int]) -> list[tuple[int, Any]]:
-    """The signs of one voice in one bar, with the ticks where they stand in it: no gaps, no overlaps."""
+    """Make the signs of one voice in one bar, as (ticks from its beginning, sign), without gaps and overlaps."""
     beat = voices.beat_of(bar)
     thirds = {at - bar.start for at in triple if bar.start <= at < bar.start + bar.length}
     signs: list[tuple[int, Any]] = []
@@ -257,30 +252,30 @@ def _voice(bar: Bar, both: dict[int, list[Chord]], voice: int, names, triple: se
 
 
 def _rest(start: int, end: int, bar: Bar, both, voice: int, thirds: set[int], signs, pieces) -> None:
-    """Rests; of two voices, those of the lower one are hidden, and the upper one's where the lower one sounds."""
+    """Append rests. Of two voices, those of the lower one are hidden, and the upper one's where the lower one plays."""
     from music21 import note
 
     if start == 0 and end == bar.length:
-        whole = note.Rest(quarterLength=Fraction(end, QUARTER))
-        whole.fullMeasure = True
-        whole.style.hideObjectOnPrint = voice == DOWN
+        bar_rest = note.Rest(quarterLength=Fraction(end, QUARTER))
+        bar_rest.fullMeasure = True
+        bar_rest.style.hideObjectOnPrint = voice == DOWN
         pieces.append(_Piece(0, end, False))
-        signs.append((0, whole))
+        signs.append((0, bar_rest))
         return
     others = [chord for v, other in both.items() if v != voice for chord in other]
     edges = {chord.start - bar.start for chord in others} | {chord.end - bar.start for chord in others}
     cuts = [start, *sorted(edge for edge in edges if start < edge < end and voice == UP), end]
     for low, high in pairwise(cuts):
-        heard = any(chord.start - bar.start < high and chord.end - bar.start > low for chord in others)
+        other_plays = any(chord.start - bar.start < high and chord.end - bar.start > low for chord in others)
         for piece in _split(low, high, bar.length, voices.beat_of(bar), thirds, dots=bar.denominator == 8):
             rest = note.Rest(duration=_duration(piece))
-            rest.style.hideObjectOnPrint = voice == DOWN or heard
+            rest.style.hideObjectOnPrint = voice == DOWN or other_plays
             signs.append((piece.start, rest))
             pieces.append(piece)
 
 
 def _split(start: int, end: int, length: int, beat: int, thirds: set[int], dots: bool = True) -> Iterator[_Piece]:
-    """Cut [start, end) of a bar into what single signs can show, so that the beats stay visible."""
+    """Cut [start, end) of a bar into parts that single signs can show, so that the beats stay visible."""
     at = start
     while at < end:
         begin = at // beat * beat
@@ -344,14 +339,14 @@ def _duration(piece: _Piece) -> Any:
     written = (_TRIPLETS if piece.triplet else _WRITTEN).get(piece.ticks)
     if written is None:
         return duration.Duration(Fraction(piece.ticks, QUARTER))
-    made = duration.Duration(type=written[0], dots=written[1])
+    value = duration.Duration(type=written[0], dots=written[1])
     if piece.triplet:
-        made.appendTuplet(duration.Tuplet(3, 2, "eighth"))
-    return made
+        value.appendTuplet(duration.Tuplet(3, 2, "eighth"))
+    return value
 
 
 def _bracket(signs: list[tuple[int, Any]], pieces: list[_Piece]) -> None:
-    """One bracket over the triplets of a beat."""
+    """Mark the triplets of each beat as one group."""
     for k, (piece, (_, sign)) in enumerate(zip(pieces, signs, strict=True)):
         if not piece.triplet:
             continue
@@ -365,7 +360,7 @@ def _bracket(signs: list[tuple[int, Any]], pieces: list[_Piece]) -> None:
 
 
 def _beam(signs: list[tuple[int, Any]], pieces: list[_Piece], beat: int) -> None:
-    """Beams over the short notes of each beat; rests end them."""
+    """Beam the short notes of each beat; a rest ends a beam."""
     group: list[Any] = []
     of = -1  # the beat that the group is in
     for piece, (_, sign) in zip(pieces, signs, strict=True):
@@ -393,15 +388,15 @@ def _join(signs: list[Any]) -> None:
 
 
 def _show_accidentals(signs: list[tuple[int, Any]], fifths: int) -> None:
-    """Show an accidental where the key, or what came before in the bar, would let one read another note."""
-    known: dict[tuple[str, int], int] = {}
+    """Show an accidental where the key, or an earlier note of the bar, would make one read another note."""
+    valid: dict[tuple[str, int], int] = {}  # the accidental that is valid for (step, octave)
     for _, sign in sorted(signs, key=lambda row: row[0]):
         for single in () if sign.isRest else sign.notes if sign.isChord else (sign,):
-            place = single.pitch.step, single.pitch.octave
+            line = single.pitch.step, single.pitch.octave
             alter = int(single.pitch.alter)
-            expected = known.get(place, spelling.altered(single.pitch.step, fifths))
+            expected = valid.get(line, spelling.altered(single.pitch.step, fifths))
             tied = single.tie is not None and single.tie.type != "start"
             if alter != expected and not tied:
                 single.pitch.accidental.displayStatus = True
-            if not tied or place in known:
-                known[place] = alter
+            if not tied or line in valid:
+                valid[line] = alter

@@ -1,8 +1,8 @@
-"""Notes with their places in ticks → chords in two staves of at most two voices. Knows nothing of names or paper.
+"""Notes with their positions in ticks → chords in two staves of at most two voices. Knows nothing of names or paper.
 
-A staff has one voice, in which a chord lasts until the next one at the most. It has two where a note is held while
-others move: the upper one's stems point up. Notes that a pedal holds look held too, so where a third of a staff's notes
-outlast their followers by far, holding is taken for the pedal's, and the staff keeps to one voice.
+A staff has one voice, in which a chord lasts until the next one at most. It has two where a note is held while others
+move; the upper voice's stems point up. The pedal lengthens notes too: where more than a third of a staff's notes last
+beyond the next two onsets, the pedal is the reason, and the staff has one voice.
 """
 
 from typing import NamedTuple
@@ -12,8 +12,9 @@ import numpy as np
 from music.notation.beats import QUARTER, Bar, Rhythm
 
 UP, DOWN, ONLY = 1, 2, 0
-_FULL = 0.55  # of the time to the next chord: a played chord that lasts so long is written to last until it, as is one
-# that has less than a beat for it: how short a key was held is a matter of touch and pedal
+# Of the time to the next chord: a played chord that lasts so long is written to last until that one, as is one with at
+# most a beat until the next: how short a key was held is a matter of touch and pedal.
+_FULL = 0.55
 
 
 class Chord(NamedTuple):
@@ -21,18 +22,18 @@ class Chord(NamedTuple):
 
     start: int  # ticks
     end: int
-    notes: tuple[int, ...]  # which, the lowest first
-    voice: int  # UP, DOWN, or ONLY where no other one sounds
+    notes: tuple[int, ...]  # their indices, the lowest first
+    voice: int  # UP, DOWN, or ONLY where there is no other voice
 
 
 def beat_of(bar: Bar) -> int:
-    """Ticks of a beat: three eighths where the time signature is compound, else a quarter."""
+    """Give the ticks of a beat: three eighths where the time signature is compound, else a quarter."""
     compound = bar.denominator == 8 and bar.numerator % 3 == 0
     return QUARTER * 3 // 2 if compound else QUARTER
 
 
 def settle(rhythm: Rhythm, staff: np.ndarray) -> tuple[Rhythm, list[set[int]]]:
-    """Let every beat of a staff be either of triplets or of halves; the onsets and ends of each staff are moved so.
+    """Make every beat of a staff one of triplets or one of halves, and move the onsets and ends accordingly.
 
     Args:
         staff: 0 for the upper, 1 for the lower one, int [n].
@@ -78,8 +79,9 @@ def arrange(onset: np.ndarray, end: np.ndarray, pitch: np.ndarray, exact: bool) 
     """Divide the notes of one staff into chords and voices, in the order of time.
 
     Args:
-        onset: ticks, int [n]; and `end`, behind it.
-        exact: the ends are written ones; those that were played are lengthened to what follows soon.
+        onset: ticks, int [n].
+        end: ticks after the onset, int [n].
+        exact: the ends are written ones; played ones are lengthened to what follows soon.
     """
     order = np.lexsort((pitch, onset))
     times, first = np.unique(onset[order], return_index=True)
@@ -124,7 +126,7 @@ def _chord(at: int, until: int, group, end, voice: int, exact: bool) -> Chord:
 
 
 def _outer(held: np.ndarray) -> np.ndarray:
-    """Of the held notes of a chord, those at one side of it: what else moves is on the other side."""
+    """Choose of a chord's held notes those at one side of it; the notes that move are at the other side."""
     if held.all() or not held.any():
         return held
     above, below = int(held[::-1].argmin()), int(held.argmin())

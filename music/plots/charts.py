@@ -1,7 +1,7 @@
 """Statistics → pictures: distributions of one or several sets of music, bars of composers and of chords.
 
-Everything is drawn as a share, so that a short piece can stand beside a corpus. Knows nothing of files but the one it
-writes.
+Distributions and chords are drawn as shares, so that a short piece can be compared with a corpus. Knows no file but the
+picture that it writes.
 """
 
 import os
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TOP = 20  # bars, unless told otherwise
-_MOST = 500  # bars; many more are beyond what a PNG may measure
-_SOON = 0.016  # seconds; what is shorter shares one bar, as a logarithm has no room for 0
-_NARROW = 4  # velocities in a bar: many instruments leave some of them out
-_PLENTY = 5_000  # notes; with less a bar for each semitone is mostly chance
+TOP = 20  # bars by default
+_MOST = 500  # bars; with many more a PNG would be too large
+_SHORT = 0.016  # seconds; all that is shorter is one bar, as a logarithmic axis has no 0
+_NARROW = 4  # velocities in a bar: many instruments do not use all of them
+_PLENTY = 5_000  # notes; with fewer, a bar for each semitone is mostly chance
 _PIANO = (21, 109)  # A0 to C8
 _MARKS = [digit * 10.0**decade for decade in range(-2, 6) for digit in (1, 2, 5)]
 _KINDS = ("single notes", "octaves and intervals", "three pitch classes and more")
@@ -35,7 +35,7 @@ def distributions(sets: Mapping[str, Statistics], path: str | os.PathLike, title
     """Draw how pitch, velocity, step, duration and, where all sets have several pieces, their lengths are distributed.
 
     Args:
-        sets: one, or up to six to be compared, by name; the first one is filled.
+        sets: one to six, by name; the first one is filled.
         path: the picture to write.
 
     Raises:
@@ -43,29 +43,29 @@ def distributions(sets: Mapping[str, Statistics], path: str | os.PathLike, title
     """
     if not 0 < len(sets) <= len(COLOURS):
         raise MusicError(f"expected 1 to {len(COLOURS)} sets of music beside each other, got {len(sets)}")
-    for name, found in sets.items():
-        if not found.notes:
+    for name, music in sets.items():
+        if not music.notes:
             raise MusicError(f"{name}: no notes, so there is nothing to draw")
     panels = {"pitch": _pitch, "velocity": _velocity, "step": _step, "duration": _duration}
-    if min(found.pieces for found in sets.values()) > 1:
+    if min(music.pieces for music in sets.values()) > 1:
         panels["notes_per_piece"] = _notes_per_piece
     rows = (len(panels) + 1) // 2
     figure = style.figure(11, 0.6 + (2.8 + 0.16 * len(sets)) * rows + 0.2 * len(sets) * (len(panels) % 2 == 0))
-    places = figure.subplots(rows, 2, squeeze=False).ravel()
-    for axes, (name, draw) in zip(places, panels.items(), strict=False):
-        medians = draw(axes, [found.histograms[name] for found in sets.values()])
+    grid = figure.subplots(rows, 2, squeeze=False).ravel()
+    for axes, (name, draw) in zip(grid, panels.items(), strict=False):
+        medians = draw(axes, [music.histograms[name] for music in sets.values()])
         axes.set_ylabel("pieces, %" if draw is _notes_per_piece else "notes, %")
-        _tell_medians(axes, list(sets), medians)
+        _draw_medians(axes, list(sets), medians)
         _finish(axes, "y")
-    _legend(figure, places[-1] if len(panels) % 2 else None, title, sets)
+    _legend(figure, grid[-1] if len(panels) % 2 else None, title, sets)
     style.save(figure, path)
 
 
 def composers(pieces: Mapping[str, int], path: str | os.PathLike, top: int = TOP, title: str = "") -> None:
-    """Draw whose pieces there are: a bar for each of the `top` most frequent composers, the others in words.
+    """Draw the number of pieces of each composer: bars for the `top` most frequent ones, a sum for the others.
 
     Raises:
-        MusicError: nobody is known.
+        MusicError: there is no composer.
     """
     if not pieces:
         raise MusicError("nothing tells of composers")
@@ -86,8 +86,8 @@ def chords(counts: Mapping[str, int], path: str | os.PathLike, top: int = TOP, t
         counts: by symbol, as music/encodings/chords.py writes them.
 
     Raises:
-        MusicError: there is none.
-        EncodingError: a symbol is none.
+        MusicError: there is no chord.
+        EncodingError: a symbol is not one of chords.py.
     """
     total = sum(counts.values())
     if not total:
@@ -97,14 +97,14 @@ def chords(counts: Mapping[str, int], path: str | os.PathLike, top: int = TOP, t
     for symbol, count in counts.items():
         kinds.setdefault(_kind(symbol), {})[symbol] = count
     kinds = {kind: kinds[kind] for kind in _KINDS if kind in kinds}
-    bars = min(top + 1, max(len(some) for some in kinds.values()))
+    bars = min(top + 1, max(len(group) for group in kinds.values()))
     figure = style.figure(4.6 * len(kinds), 1.6 + 0.27 * bars)
-    for axes, (kind, some) in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds.items(), strict=True):
-        _bars(axes, some, top, _spell, lambda count: f"{100 * count / total:.2f} %")
+    for axes, (kind, group) in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds.items(), strict=True):
+        _bars(axes, group, top, _spell, lambda count: f"{100 * count / total:.2f} %")
         axes.set_xlabel("times")
-        axes.set_title(f"{kind}: {100 * sum(some.values()) / total:.0f} %", loc="left", color=INK, fontsize=11)
-    told = f"{total:,} notes and chords (begun within {1000 * ch.TOLERANCE:.0f} ms) of {len(counts):,} kinds"
-    figure.suptitle(words(title or told), color=INK)
+        axes.set_title(f"{kind}: {100 * sum(group.values()) / total:.0f} %", loc="left", color=INK, fontsize=11)
+    summary = f"{total:,} notes and chords (begun within {1000 * ch.TOLERANCE:.0f} ms) of {len(counts):,} kinds"
+    figure.suptitle(words(title or summary), color=INK)
     style.save(figure, path)
 
 
@@ -112,14 +112,14 @@ def chords(counts: Mapping[str, int], path: str | os.PathLike, top: int = TOP, t
 
 
 def _pitch(axes: "Axes", histograms: list[Histogram]) -> list[tuple[float, str]]:
-    """A bar a semitone, over the piano's keys at least; to be compared with little music, a bar for three.
+    """Draw a bar a semitone, over the piano's keys at least; in a comparison with little music, a bar for three.
 
-    Returns, as the functions below: each median, where it lies on the axis and in words.
+    Returns, as the functions below: each median's position on the axis, and its text.
     """
     wide = 1 if len(histograms) == 1 or min(h.counts.sum() for h in histograms) > _PLENTY else 3
     for number, histogram in enumerate(histograms):
         edges, counts = _merge(histogram, histogram.edges % wide == 0)
-        _stairs(axes, number, edges - 0.5, counts)  # a bar stands over its number, not between two of them
+        _stairs(axes, number, edges - 0.5, counts)  # a bar is centred over its number
     low, high = _range(histograms)
     axes.set_xlim(min(low, _PIANO[0]) - 0.5, max(high, _PIANO[1]) - 0.5)
     octaves = [pitch for pitch in range(0, 128, 12) if axes.get_xlim()[0] <= pitch <= axes.get_xlim()[1]]
@@ -149,24 +149,24 @@ def _duration(axes: "Axes", histograms: list[Histogram]) -> list[tuple[float, st
 
 
 def _times(axes: "Axes", histograms: list[Histogram]) -> list[tuple[float, str]]:
-    """Five bars a decade from 16 ms on, which times on a grid of 10 ms fill as evenly as others do; to their left one
-    for all that is shorter. The last thousandth is told only.
+    """Draw five bars a decade from 16 ms on, which times on a grid of 10 ms fill as evenly as others; to their left one
+    bar for all that is shorter. The share of the longest thousandth is only printed.
     """
-    short, medians = np.log10(_SOON) + np.array([-0.27, -0.07]), []
+    short, medians = np.log10(_SHORT) + np.array([-0.27, -0.07]), []
     end = min((mark for mark in _MARKS if mark >= 2 and _beyond(histograms, mark) < 0.001), default=_MARKS[-1])
     for number, histogram in enumerate(histograms):
-        tenths = np.rint(10 * np.log10(np.maximum(histogram.edges, _SOON / 2) / 1e-3))  # of a decade above 1 ms
-        edges, counts = _merge(histogram, (histogram.edges >= _SOON) & (tenths % 2 == 0))
+        tenths = np.rint(10 * np.log10(np.maximum(histogram.edges, _SHORT / 2) / 1e-3))  # of a decade above 1 ms
+        edges, counts = _merge(histogram, (histogram.edges >= _SHORT) & (tenths % 2 == 0))
         total = max(int(counts.sum()), 1)
         _stairs(axes, number, short, counts[:1], total)
         _stairs(axes, number, np.log10(edges[1:]), counts[1:], total)
         median, longer = histogram.median(), _beyond([histogram], end)
-        told = "none" if np.isnan(median) else f"{median:.2g} s"
-        told += f", {100 * longer:.2g} % over {end:g} s" if longer else ""
-        medians.append((short.mean() if median < _SOON else np.log10(median), told))
+        text = "none" if np.isnan(median) else f"{median:.2g} s"
+        text += f", {100 * longer:.2g} % over {end:g} s" if longer else ""
+        medians.append((short.mean() if median < _SHORT else np.log10(median), text))
     axes.set_xlim(short[0] - 0.08, np.log10(end))
-    marks = [mark for mark in _MARKS if 2 * _SOON <= mark <= end]
-    axes.set_xticks([short.mean(), *np.log10(marks)], [f"<{_SOON:g}", *(f"{mark:g}" for mark in marks)])
+    marks = [mark for mark in _MARKS if 2 * _SHORT <= mark <= end]
+    axes.set_xticks([short.mean(), *np.log10(marks)], [f"<{_SHORT:g}", *(f"{mark:g}" for mark in marks)])
     return medians
 
 
@@ -184,34 +184,34 @@ def _notes_per_piece(axes: "Axes", histograms: list[Histogram]) -> list[tuple[fl
 
 
 def _stairs(axes: "Axes", number: int, edges: np.ndarray, counts: np.ndarray, total: int = 0) -> None:
-    """The shares of one set; each set has a line of its own, and the first one's are filled."""
+    """Draw the shares of one set; each set has its own line, and the first one's shares are filled."""
     shares = 100 * counts / max(total or counts.sum(), 1)
     if number == 0:
         axes.stairs(shares, edges, fill=True, color=COLOURS[0], alpha=0.3, linewidth=0)
     axes.stairs(shares, edges, color=COLOURS[number], linestyle=DASHES[number], linewidth=1.5)
 
 
-def _tell_medians(axes: "Axes", names: list[str], medians: list[tuple[float, str]]) -> None:
-    """A line where each median is, and its number above the panel, where no bar can be in the way."""
-    for number, (name, (at, told)) in enumerate(zip(names, medians, strict=True)):
+def _draw_medians(axes: "Axes", names: list[str], medians: list[tuple[float, str]]) -> None:
+    """Draw a line at each median, and its text above the panel, where it covers no bar."""
+    for number, (name, (at, text)) in enumerate(zip(names, medians, strict=True)):
         axes.axvline(at, color=COLOURS[number], linestyle=DASHES[number], linewidth=0.9, alpha=0.8)
         axes.annotate(
-            ("median " if len(names) == 1 else f"{words(style.clip(name))}: median ") + told,
+            ("median " if len(names) == 1 else f"{words(style.clip(name))}: median ") + text,
             (1, 1), (0, 3 + 12 * (len(names) - 1 - number)), "axes fraction", "offset points",
             color=COLOURS[number], ha="right", va="bottom", fontsize=9,
         )  # fmt: skip
 
 
 def _merge(histogram: Histogram, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Leave out edges that are not kept, the first and the last aside, and add up what lies between the others."""
+    """Merge bins: remove the edges where `keep` is false, except the first and the last, and add up the counts."""
     keep = keep.copy()
     keep[[0, -1]] = True
-    kept = np.flatnonzero(keep)
-    return histogram.edges[kept], np.add.reduceat(histogram.counts, kept[:-1])
+    remaining = np.flatnonzero(keep)
+    return histogram.edges[remaining], np.add.reduceat(histogram.counts, remaining[:-1])
 
 
 def _range(histograms: list[Histogram]) -> tuple[float, float]:
-    """From and to which edge there is something; 1 to 2 where there is nothing."""
+    """Find the lowest and the highest edge of the bins that are not empty; 1 and 2 if all are."""
     filled = [(h.edges[:-1][h.counts > 0], h.edges[1:][h.counts > 0]) for h in histograms if h.counts.any()]
     if not filled:
         return 1.0, 2.0
@@ -219,19 +219,19 @@ def _range(histograms: list[Histogram]) -> tuple[float, float]:
 
 
 def _beyond(histograms: list[Histogram], value: float) -> float:
-    """The largest share of any of them that lies in bins from `value` on."""
+    """Compute the largest share of a histogram that lies in bins from `value` on."""
     return max(h.counts[h.edges[:-1] >= value].sum() / max(h.counts.sum(), 1) for h in histograms)
 
 
 def _legend(figure: "Figure", room: "Axes | None", title: str, sets: Mapping[str, Statistics]) -> None:
-    """The sets' names and sizes, in a panel that is not needed or else above them all."""
+    """Draw the sets' names and sizes, in the panel that is not used (`room`) or else above all panels."""
     from matplotlib.lines import Line2D
 
     keys = [
         Line2D(
-            [], [], color=colour, linestyle=dash, linewidth=2, label=words(f"{style.clip(name, 80)}: {_size(found)}")
+            [], [], color=colour, linestyle=dash, linewidth=2, label=words(f"{style.clip(name, 80)}: {_size(music)}")
         )
-        for (name, found), colour, dash in zip(sets.items(), COLOURS, DASHES, strict=False)
+        for (name, music), colour, dash in zip(sets.items(), COLOURS, DASHES, strict=False)
     ]
     look = {
         "handles": keys,
@@ -247,9 +247,9 @@ def _legend(figure: "Figure", room: "Axes | None", title: str, sets: Mapping[str
         room.legend(loc="center", **look)
 
 
-def _size(found: Statistics) -> str:
-    pieces = f"{found.pieces:,} pieces, " if found.pieces > 1 else ""
-    return f"{pieces}{found.notes:,} notes"
+def _size(music: Statistics) -> str:
+    pieces = f"{music.pieces:,} pieces, " if music.pieces > 1 else ""
+    return f"{pieces}{music.notes:,} notes"
 
 
 # --- bars --------------------------------------------------------------------------------------------------------
@@ -261,10 +261,11 @@ def _check(top: int) -> None:
 
 
 def _bars(axes: "Axes", counts: Mapping[str, int], top: int, spell: Callable, tell: Callable) -> None:
-    """Bars to the right, the longest above, each with its number; a last line tells of those that are not drawn.
+    """Draw bars to the right, the longest above, each with its number; a last line sums up those that are not drawn.
 
     Args:
-        spell, tell: how a name and a count are written.
+        spell: writes a name.
+        tell: writes a count.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -286,7 +287,7 @@ def _bars(axes: "Axes", counts: Mapping[str, int], top: int, spell: Callable, te
 
 
 def _finish(axes: "Axes", along: Literal["x", "y"]) -> None:
-    """Faint lines across the values' axis, behind all else."""
+    """Draw faint lines across the values' axis, behind all else."""
     axes.grid(axis=along, color=INK, alpha=0.12, linewidth=0.6)
     axes.set_axisbelow(True)
     style.plain(axes)
@@ -298,7 +299,7 @@ def _kind(symbol: str) -> str:
 
 
 def _spell(symbol: str) -> str:
-    """A chord with the names of its pitch classes before it; of one class, it is an octave or several."""
+    """Write a chord's symbol after the names of its pitch classes; one class alone means octaves."""
     if ch.code(symbol) < 128:
         return symbol
     names = [nt.name(60 + int(number))[:-1] for number in symbol.split(".")]

@@ -1,4 +1,4 @@
-"""`python -m music plot`: which files make which picture.
+"""`python -m music plot`: files → pictures, by the kind of picture and of file.
 
 python -m music plot song.mid roll.png --start 60 --seconds 30         # no KIND: by what the files are
 python -m music plot seed.mid continued.mid both.svg                   # two in one roll, shared notes drawn once
@@ -9,8 +9,8 @@ python -m music plot composers data/maestro/stats.json composers.png --top 30
 python -m music plot chords data/maestro chords.png
 python -m music plot losses runs/mine/history.csv loss.png --baseline bigram=12.3
 
-IN is a MIDI file, the stats.json of a dataset, or a folder: of a dataset, or with MIDI files in it, which count as one
-set. NAME=IN gives it a name for the legend; inputs of the same name are one set. OUT ends in .png, .svg or .pdf.
+IN is a MIDI file, the stats.json of a dataset, or a folder: a dataset, or MIDI files, which count as one set. NAME=IN
+gives an input a name for the legend; inputs of the same name are one set. OUT ends in .png, .svg or .pdf.
 """
 
 import argparse
@@ -32,44 +32,44 @@ from music.plots import charts, style
 from music.plots.piano_roll import losses, piano_roll
 
 KINDS = {
-    "roll": "piano roll: what sounds when, how high and how loud",
-    "distributions": "of pitch, velocity, step and duration, of one set of music or of some beside each other",
-    "composers": "whose pieces a dataset holds",
-    "chords": "which notes and chords are played how often",
+    "roll": "piano roll: the notes by time, pitch and velocity",
+    "distributions": "distributions of pitch, velocity, step and duration, of one or several sets of music",
+    "composers": "how many pieces of each composer a dataset holds",
+    "chords": "how often which notes and chords are played",
     "losses": "the learning curves of a run",
 }
 _STATISTICS, _HISTORY = "stats.json", "history.csv"
 _MIDI = (".mid", ".midi")
-_SAME = 0.005  # seconds between the onsets of what is one note in two files; their ticks may differ
+_SAME = 0.005  # seconds between the onsets of one note in two files; their ticks may differ
 
 
 def add_to(verbs) -> None:
-    """Give the command line its `plot`."""
+    """Add the command `plot` to the command line."""
     raw = argparse.RawDescriptionHelpFormatter
     plot = verbs.add_parser("plot", help="draw music, a dataset or a run", description=__doc__, formatter_class=raw)
     kinds = plot.add_subparsers(dest="kind", metavar="KIND", required=True)
     commands = {"roll": _roll, "distributions": _distributions, "composers": _composers, "chords": _chords}
-    for kind, told in KINDS.items():
-        each = kinds.add_parser(kind, help=told, description=told)
+    for kind, text in KINDS.items():
+        each = kinds.add_parser(kind, help=text, description=text)
         several = kind in ("roll", "distributions", "chords")
         each.add_argument("inputs", metavar="IN", nargs="+" if several else 1)
         each.add_argument("out", metavar="OUT", help=f"the picture: {', '.join(style.FORMATS)}")
-        each.add_argument("--title", default="", metavar="TEXT")
+        each.add_argument("--title", default="", metavar="TEXT", help="printed above the picture")
         if several:
             flags.add_part(each)
-            each.add_argument("--notes", type=flags.count, metavar="N", help="only the first N of these notes")
+            each.add_argument("--notes", type=flags.count, metavar="N", help="only the first N of these (all)")
         if kind in ("composers", "chords"):
             each.add_argument("--top", type=flags.count, default=charts.TOP, metavar="N", help=f"bars ({charts.TOP})")
         if kind == "losses":
             each.add_argument("--unit", default="nats a note", metavar="TEXT", help="of the losses (nats a note)")
             each.add_argument(
-                "--baseline", type=_baseline, action="append", default=[], metavar="NAME=X", help="a line to beat"
+                "--baseline", type=_baseline, action="append", default=[], metavar="NAME=X", help="a loss to compare"
             )
-        each.set_defaults(command=_then_tell(commands.get(kind, _losses)))
+        each.set_defaults(command=_check_and_print(commands.get(kind, _losses)))
 
 
 def with_kind(argv: list[str]) -> list[str]:
-    """`plot IN… OUT` → `plot KIND IN… OUT`: losses of a .csv, distributions of a .json, a roll of anything else."""
+    """Insert a missing KIND into `plot IN… OUT`: losses for a .csv, distributions for a .json, else roll."""
     if argv[:1] != ["plot"] or len(argv) < 2 or argv[1] in (*KINDS, "-h", "--help"):
         return argv
     endings = {PurePath(word).suffix.lower() for word in argv[1:]}
@@ -88,8 +88,8 @@ def _baseline(text: str) -> tuple[str, float]:
     return name, value
 
 
-def _then_tell(command):
-    """A wrong name for the picture is told before anything is read, and at the end where the picture is."""
+def _check_and_print(command):
+    """Wrap a command: check the picture's name before anything is read, and print it at the end."""
 
     def run(args: argparse.Namespace) -> None:
         style.check(args.out)
@@ -122,11 +122,11 @@ def _chords(args: argparse.Namespace) -> None:
         raise MusicError(
             f"chords are drawn of one set of music, got {', '.join(sets)}; NAME=IN puts files into one set"
         )
-    (found,) = sets.values()
-    if found.chords is None:
+    (music,) = sets.values()
+    if music.chords is None:
         raise MusicError(f"{args.inputs[0]}: written before chords were counted; run the preprocessing again")
     with _about(args.inputs[0]):
-        charts.chords(found.chords, args.out, args.top, args.title)
+        charts.chords(music.chords, args.out, args.top, args.title)
 
 
 def _composers(args: argparse.Namespace) -> None:
@@ -143,25 +143,25 @@ def _losses(args: argparse.Namespace) -> None:
 
 
 def _named(inputs: list[str]) -> list[tuple[str, str]]:
-    """(name, path) of each input: NAME=PATH, or else its file or folder; of two that would be alike, the whole path."""
-    found = []
+    """Split each input into (name, path): NAME=PATH, or the name of its file or folder; if two agree, the full path."""
+    named = []
     for text in inputs:
         name, equals, path = text.partition("=")
         if equals and "/" not in name and not storage.exists(text):
-            found.append((name, path))
+            named.append((name, path))
         else:
             alike = [other for other in inputs if _name(other) == _name(text)]
-            found.append((_name(text) if len(alike) == 1 else text, text))
-    return found
+            named.append((_name(text) if len(alike) == 1 else text, text))
+    return named
 
 
 def _name(path: str) -> str:
-    whole = PurePath(path if storage.remote(path) else os.path.realpath(path))
-    return whole.parent.name if whole.name == _STATISTICS else whole.name
+    full = PurePath(path if storage.remote(path) else os.path.realpath(path))
+    return full.parent.name if full.name == _STATISTICS else full.name
 
 
 def _sets(args: argparse.Namespace) -> dict[str, Statistics]:
-    """What there is to count, by name. Statistics of a dataset cannot be added to anything else, nor cut."""
+    """Read the statistics of each set, by name. Those of a dataset can neither be added to others nor cut."""
     sets: dict[str, Statistics] = {}
     pieces: dict[str, list[Notes]] = {}
     for name, path in _named(args.inputs):
@@ -181,33 +181,33 @@ def _sets(args: argparse.Namespace) -> dict[str, Statistics]:
 
 
 def _music(path: str, args: argparse.Namespace) -> list[Notes]:
-    """The wanted part of a MIDI file, or of each one in a folder."""
+    """Read the wanted part of a MIDI file, or of each one in a folder."""
     files = [path]
     if storage.is_folder(path):
         files = [file.path for file in storage.walk(path) if file.path.lower().endswith(_MIDI)]
         if not files:
             raise MusicError(f"{path}: neither {_STATISTICS} nor a MIDI file is in it")
-    found = []
+    parts = []
     for file in files:
         with _about(file):
-            found.append(flags.read_part(file, args.start, args.seconds)[: args.notes])
-    return found
+            parts.append(flags.read_part(file, args.start, args.seconds)[: args.notes])
+    return parts
 
 
 @contextmanager
 def _about(path: str) -> Iterator[None]:
-    """Errors inside name the file."""
+    """Let errors inside name the file."""
     try:
         yield
     except MusicError as error:
         raise type(error)(f"{path}: {error}") from error
 
 
-def _without(notes: Notes, known: Notes) -> Notes:
-    """The notes that are not among the known ones: same pitch, begun at the same time."""
+def _without(notes: Notes, drawn: Notes) -> Notes:
+    """Remove the notes that are drawn already: of the same pitch, begun at the same time."""
 
     def cells(some: Notes) -> list[tuple[int, int]]:
         return list(zip(some["pitch"].tolist(), np.rint(some["start"] / _SAME).astype("i8").tolist(), strict=True))
 
-    taken = {(pitch, cell + beside) for pitch, cell in cells(known) for beside in (-1, 0, 1)}
+    taken = {(pitch, cell + beside) for pitch, cell in cells(drawn) for beside in (-1, 0, 1)}
     return notes[np.array([cell not in taken for cell in cells(notes)], bool)]

@@ -1,4 +1,4 @@
-"""Notes → piano roll, a training history → its curves. Knows nothing of models, nor where the notes are from."""
+"""Notes → piano roll; a training history → its curves. Knows nothing of models, nor where the notes come from."""
 
 import csv
 import os
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-_LINE = 75.0  # seconds; longer music is drawn in several lines below each other, as a score is
+_LINE = 75.0  # seconds; longer music is drawn in several lines, like a score
 _MARGIN = 4  # semitones above and below
-_SOFT, _LOUD = 20, 110  # velocities where the colours begin and end; softer and louder ones are rare
+_SOFT, _LOUD = 20, 110  # velocities of the first and the last colour; softer and louder ones are rare
 
 
 def piano_roll(music: Notes | Mapping[str, Notes], path: str | os.PathLike, title: str = "") -> None:
     """Draw a piano roll: seconds to the right, pitch upwards, louder notes darker.
 
     Args:
-        music: Notes, or several parts by name, such as seed and continuation; each has a colour and stands in a legend,
-            and all but the first have an outline too, lest they look alike in grey.
+        music: Notes, or several parts by name, such as seed and continuation; each has a colour and is in a legend, and
+            all but the first have an outline, so that they differ in grey too.
         path: the picture to write.
     """
     from matplotlib.patches import Patch
@@ -76,11 +76,11 @@ def losses(
     A part is any other column `x` that has a `val_x`.
 
     Args:
-        unit: what the losses are in, "nats a note" or "nats a symbol".
-        baselines: what there is to beat, by name: a line each, such as {"bigram": 12.3}.
+        unit: of the losses, "nats a note" or "nats a symbol".
+        baselines: losses to compare with, by name, such as {"bigram": 12.3}; each is a line.
 
     Raises:
-        RecordError: the file has no such columns, or no numbers.
+        RecordError: the file lacks these columns, or they hold no numbers.
     """
     columns = _numbers(history)
     parts = [name for name in columns if name != "loss" and f"val_{name}" in columns]
@@ -98,8 +98,8 @@ def losses(
 
 
 def _maps(parts: int) -> "list[Colormap]":
-    """Colours from soft (0) to loud (1): of one part those of viridis, which rise evenly to the eye and in grey; of
-    several, each part's own colour from pale to full."""
+    """Make the colours from soft (0) to loud (1): for one part those of viridis, which change evenly, also in grey; for
+    several, each part's colour from pale to full."""
     from matplotlib import colormaps
     from matplotlib.colors import LinearSegmentedColormap, to_rgb
 
@@ -112,7 +112,7 @@ def _maps(parts: int) -> "list[Colormap]":
 
 
 def _bars(axes: "Axes", notes: Notes, colours: "Colormap", outlined: bool) -> None:
-    """One bar a note. Loud notes lie over soft ones, and a line where each begins tells repeated ones apart."""
+    """Draw one bar a note. Loud notes lie over soft ones; an edge separates repeated ones."""
     from matplotlib.collections import PolyCollection
 
     notes = notes[np.argsort(notes["velocity"], kind="stable")]
@@ -130,7 +130,7 @@ def _bars(axes: "Axes", notes: Notes, colours: "Colormap", outlined: bool) -> No
 
 
 def _velocity_bar(figure: "Figure", rolls: np.ndarray, colours: "Colormap") -> None:
-    """What the colours mean, beside the first line."""
+    """Draw the scale of the colours beside the first line."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -144,7 +144,7 @@ def _velocity_bar(figure: "Figure", rolls: np.ndarray, colours: "Colormap") -> N
 
 
 def _keyboard(axes: "Axes", low: int, high: int) -> None:
-    """Grey rows for the black keys, a line under each C, and the names of the Cs."""
+    """Draw grey rows for the black keys, a line under each C, and the names of the Cs."""
     for pitch in range(low, high + 1):
         if nt.name(pitch)[1] == "#":
             axes.axhspan(pitch - 0.5, pitch + 0.5, color=PALE, alpha=0.55, linewidth=0, zorder=0)
@@ -159,14 +159,14 @@ def _keyboard(axes: "Axes", low: int, high: int) -> None:
 
 
 def _pitch_range(notes: Notes) -> tuple[int, int]:
-    """From and to which pitch to draw: two octaves at least, so that there is always a C or two."""
+    """Choose the lowest and the highest pitch to draw: two octaves at least, so that there is a C."""
     low, high = (int(notes["pitch"].min()), int(notes["pitch"].max())) if len(notes) else (60, 72)
     missing = max(24 - (high - low), 0)
     return max(low - missing // 2 - _MARGIN, 0), min(high + missing // 2 + _MARGIN, 127)
 
 
 def _lines(notes: Notes) -> tuple[list[float], float]:
-    """Where each line begins, and how long they all are, seconds."""
+    """Choose where each line begins and how long each one is, in seconds."""
     first = float(np.floor(notes["start"].min())) if len(notes) else 0.0
     seconds = max(nt.length(notes) - first, 1.0)
     count = int(np.ceil(seconds / _LINE))
@@ -177,7 +177,7 @@ def _lines(notes: Notes) -> tuple[list[float], float]:
 
 
 def _curves(axes: "Axes", columns: Mapping[str, np.ndarray], names: list[str], unit: str) -> None:
-    """Training pale, validation full with a dash of its own, its best value in the legend."""
+    """Draw training pale and validation full, with its best value in the legend."""
     from matplotlib.ticker import MaxNLocator
 
     for number, name in enumerate(names):
@@ -198,13 +198,13 @@ def _curves(axes: "Axes", columns: Mapping[str, np.ndarray], names: list[str], u
 
 
 def _numbers(history: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The columns of a CSV file as float64; an empty field is NaN."""
+    """Read the columns of a CSV file as float64; an empty field is NaN."""
     content = storage.read(history)
     try:
         rows = list(csv.DictReader(content.decode().splitlines()))
         columns = {name: np.array([float(row[name] or "nan") for row in rows]) for name in rows[0]}
         columns["epoch"], columns["loss"], columns["val_loss"]
     except (IndexError, KeyError, TypeError, ValueError, csv.Error) as error:
-        told = f"{type(error).__name__}: {error}"
-        raise RecordError(f"{history}: expected rows of epoch, loss and val_loss; {told}") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise RecordError(f"{history}: expected rows of epoch, loss and val_loss; {reason}") from error
     return columns

@@ -1,7 +1,8 @@
 """What all pictures share: colours, plain axes, and a figure → PNG, SVG or PDF.
 
-matplotlib is imported when one is drawn, without pyplot: nothing is global and no display is needed. Colours are those
-of Okabe and Ito 2008, which colour-blind readers tell apart; as print may be grey, a dash or an outline says it too.
+matplotlib is imported when a picture is drawn, without pyplot: nothing is global and no display is needed. The colours
+are those of Okabe and Ito 2008, which colour-blind readers can distinguish; for grey print there is also a dash or an
+outline.
 """
 
 import io
@@ -25,7 +26,7 @@ _DPI = 120
 
 
 def check(path: str | os.PathLike) -> str:
-    """The format that a path's ending asks for. Raises MusicError naming the known ones."""
+    """Read the format from a path's ending. Raises MusicError, which names the formats."""
     ending = PurePath(path).suffix.lower()
     if ending not in FORMATS:
         raise MusicError(f"{path}: expected a name that ends in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
@@ -33,46 +34,47 @@ def check(path: str | os.PathLike) -> str:
 
 
 def figure(wide: float, tall: float) -> "Figure":
-    """An empty figure, inches."""
+    """Make an empty figure; width and height in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(wide, tall), dpi=_DPI, layout="constrained")
 
 
 def canvas(x: tuple[float, float], y: tuple[float, float]) -> "tuple[Figure, Axes]":
-    """An empty figure to draw on in inches, from and to which place."""
-    drawn = figure(x[1] - x[0], y[1] - y[0])
-    drawn.set_layout_engine("none")
-    axes = drawn.add_axes((0.0, 0.0, 1.0, 1.0))
+    """Make an empty figure whose coordinates are inches, with the given limits."""
+    blank = figure(x[1] - x[0], y[1] - y[0])
+    blank.set_layout_engine("none")
+    axes = blank.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set(xlim=x, ylim=y)
     axes.set_axis_off()
-    return drawn, axes
+    return blank, axes
 
 
 def plain(axes: "Axes") -> None:
+    """Hide the upper and right line of the axes, and the ticks."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=INK, length=0)
 
 
 def words(text: str) -> str:
-    """Somebody's text as matplotlib takes it: a $ begins no formula, and a _ at the front does not hide a legend."""
+    """Escape text for matplotlib: a $ begins no formula, and a leading _ hides no entry of a legend."""
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
 def clip(text: str, letters: int = 28) -> str:
-    """A name short enough for a corner."""
+    """Shorten a name to so many letters."""
     return text if len(text) <= letters else text[: letters - 1] + "…"
 
 
 def save(drawn: "Figure", path: str | os.PathLike) -> None:
-    """Write a figure as its path's ending says. Raises MusicError for an unknown ending."""
+    """Write a figure in the format of the path's ending. Raises MusicError for an unknown one."""
     import matplotlib
 
     kind, out = check(path), io.BytesIO()
     dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    # An SVG's text stays text, to be searched and selected; and the same picture has the same bytes.
+    # An SVG's text stays text, which can be searched and selected; and the same picture has the same bytes.
     style = matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cadenza"})
     with style, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a name in letters that the font lacks: boxes will do
+        warnings.filterwarnings("ignore", "Glyph")  # letters of a name that the font lacks become boxes
         drawn.savefig(out, format=kind, metadata=dates.get(kind))
     storage.write(path, out.getvalue())

@@ -1,4 +1,4 @@
-"""Files on a disk and objects in a bucket, gs://…, by the same names; whole or not there."""
+"""Files on a disk and objects in a bucket, gs://…, by the same functions. A file is written whole or not at all."""
 
 from music.storage.paths import (
     WILDCARD,

@@ -1,7 +1,7 @@
-"""A file or a folder in the making, under a hidden name beside its own; and what writers leave that were killed.
+"""Write a file or a folder under a hidden name, then rename it; and remove what killed writers left unfinished.
 
-Who makes one holds a lock on it, which the system lets go when a process ends, however it ends. So what nobody holds
-can be swept away while others write. Knows nothing of buckets, nor of what is made.
+A writer locks what it writes. The system releases the lock when the process ends, however it ends. So what nobody locks
+can be removed while others write. Knows nothing of buckets, nor of what is written.
 """
 
 import contextlib
@@ -19,27 +19,33 @@ from music.errors import Conflict
 
 try:
     import fcntl
-except ImportError:  # not a Unix: nothing is locked there, and nothing swept
+except ImportError:  # not a Unix: nothing is locked there, and nothing is removed
     fcntl = None  # type: ignore[assignment]
 
 _NAME = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
-_YOUNG = 2.0  # seconds in which its maker may not hold it yet
-_UNNAMED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)  # of a write: which file, it does not say
+_YOUNG = 2.0  # seconds in which its writer may not have locked it yet
+_UNNAMED = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EROFS,
+)  # of a write: these do not name the file
 
 
 @contextlib.contextmanager
 def file(target: Path) -> Iterator[BinaryIO]:
-    """A file to write to that becomes `target` when the block ends, or nothing at all if that raises."""
+    """Open a file to write to. It becomes `target` when the block ends, and is removed if the block raises."""
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = _beside(target)
     try:
-        with _named(beside, target), open(beside, "wb") as made:
-            _hold(made.fileno())
-            yield made
-            made.flush()
-            os.fsync(made.fileno())
-            if fcntl is None:  # Windows renames no open file; elsewhere it stays held until it is in its place
-                made.close()
+        with _errors_name(target, beside), open(beside, "wb") as unfinished:
+            _lock(unfinished.fileno())
+            yield unfinished
+            unfinished.flush()
+            os.fsync(unfinished.fileno())
+            if fcntl is None:  # Windows renames no open file; elsewhere it stays locked until it is renamed
+                unfinished.close()
             os.replace(beside, target)
     finally:
         beside.unlink(missing_ok=True)
@@ -47,18 +53,18 @@ def file(target: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def folder(target: Path) -> Iterator[Path]:
-    """A new folder to fill that becomes `target` when the block ends, or nothing at all if that raises.
+    """Make a folder to fill. It becomes `target` when the block ends, and is removed if the block raises.
 
     Raises:
-        Conflict: meanwhile something stands there.
+        Conflict: somebody else has written `target` meanwhile.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = _beside(target)
     beside.mkdir()
-    held = None if fcntl is None else os.open(beside, os.O_RDONLY)  # on Windows no folder can be opened
+    descriptor = None if fcntl is None else os.open(beside, os.O_RDONLY)  # on Windows no folder can be opened
     try:
-        if held is not None:
-            _hold(held)
+        if descriptor is not None:
+            _lock(descriptor)
         yield beside
         try:
             os.rename(beside, target)
@@ -67,50 +73,51 @@ def folder(target: Path) -> Iterator[Path]:
                 raise
             raise Conflict(f"{target} is there already; choose another one") from error
     finally:
-        if held is not None:
-            os.close(held)
+        if descriptor is not None:
+            os.close(descriptor)
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def sweep(where: Path) -> list[str]:
-    """Remove from a folder and below it what was left in the making by those that live no more; its names."""
+def sweep(folder: Path) -> list[str]:
+    """Remove from a folder, and below it, what killed writers left unfinished; return its names."""
     if fcntl is None:
         return []
-    below = os.walk(where)  # which steps over what goes meanwhile, as rglob does not: others take theirs away right now
-    found = [Path(at, name) for at, *both in below for names in both for name in names if _NAME.fullmatch(name)]
-    return [path.name for path in sorted(found) if _removed(path)]
+    below = os.walk(folder)  # which, unlike rglob, ignores what other writers remove at the same time
+    paths = [Path(at, name) for at, *both in below for names in both for name in names if _NAME.fullmatch(name)]
+    return [path.name for path in sorted(paths) if _remove_unlocked(path)]
 
 
-def _removed(path: Path) -> bool:
+def _remove_unlocked(path: Path) -> bool:
+    """Remove a file or a folder unless it is new or somebody has locked it; tell whether it was removed."""
     try:
         if time.time() - path.stat().st_mtime < _YOUNG:
             return False
-        number = os.open(path, os.O_RDONLY)
-    except OSError:  # gone meanwhile, or not ours
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:  # removed meanwhile, or another user's
         return False
     try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(path) if path.is_dir() else path.unlink()
         return True
-    except OSError:  # somebody is still at it, or it is not ours
+    except OSError:  # somebody still writes it, or it is another user's
         return False
     finally:
-        os.close(number)
+        os.close(descriptor)
 
 
 def _beside(target: Path) -> Path:
     return target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")  # two containers have the same process id
 
 
-def _hold(number: int) -> None:
+def _lock(descriptor: int) -> None:
     if fcntl is not None:
-        with contextlib.suppress(OSError):  # a file system without locks, where nothing will be swept
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.suppress(OSError):  # a file system without locks, where nothing will be removed
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextlib.contextmanager
-def _named(beside: Path, target: Path) -> Iterator[None]:
-    """A full disk, or one that must not be written, is an error of the file that the user knows."""
+def _errors_name(target: Path, beside: Path) -> Iterator[None]:
+    """Let the error of a full or read-only disk name `target`, which the user knows, and not the hidden file."""
     try:
         yield
     except OSError as error:

@@ -1,12 +1,12 @@
-"""Objects in Google Cloud Storage: `gs://bucket/name` → bytes, names, and back. `music/storage/paths.py` is the way in.
+"""Objects in Google Cloud Storage: `gs://bucket/name` → bytes, names, and back. Callers use `music/storage/paths.py`.
 
-An object is put by one request, or in chunks that become an object with the last of them, so nobody ever sees half of
-one. Its crc32c goes with it, and the server refuses other bytes; what is read is checked against the crc32c that comes
-with it. Whatever may pass (503, 429, a cut connection, wrong bytes) is tried again for DEADLINE seconds, and only here:
-the library's own retries are off. What does not pass becomes one line by `music/storage/gcs_errors.py`.
+An object is written by one request, or in chunks that become an object with the last one, so no reader sees a part of
+it. Its crc32c is sent along, and the server refuses other bytes; a reader compares what it gets with the crc32c.
+After a temporary error (503, 429, a cut connection, wrong bytes) a request is repeated, for DEADLINE seconds, and only
+here: the library's own retries are off. Other errors are translated by `music/storage/gcs_errors.py`.
 
-Knows nothing of local files, nor of what bytes mean. The library is imported when the first object is asked for, and
-each process makes its own client: none survives a fork, and none is pickled.
+Knows nothing of local files, nor of what the bytes mean. The library is imported at the first request. Each process
+makes its own client: none is used after a fork, and none is pickled.
 """
 
 import base64
@@ -30,67 +30,67 @@ from music.storage import gcs_errors
 if TYPE_CHECKING:
     from google.cloud.storage import Blob, Client
 
-DEADLINE = 120.0  # seconds after the first failure; then whoever asked is told
-PAUSES = (0.5, 16.0)  # seconds before the second try, and at most
+DEADLINE = 120.0  # seconds after the first failure; then the caller gets an error
+PAUSES = (0.5, 16.0)  # seconds before the second try, and the longest pause
 TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two bytes
-CHUNK = 32 * 2**20  # bytes of one request; up to 8 MiB the library puts an object in one
-_BLOCK = 2**20  # bytes read at once from an object that is read here and there
+CHUNK = 32 * 2**20  # bytes of one request; the library writes an object of up to 8 MiB in one
+_BLOCK = 2**20  # bytes read at once from an object that is read in parts
 _CREDENTIALS = 1.0  # seconds; the metadata server of a machine at Google answers in some thousandths
 
 _URL = re.compile(r"gs://(?P<bucket>[^/]+)(?:/+(?P<name>.*))?", re.DOTALL)
 _log = logging.getLogger(__name__)
 _clients: dict[tuple[int, str], "Client"] = {}
 _lock = threading.Lock()
-_Answer = TypeVar("_Answer")
+_Result = TypeVar("_Result")
 
 
 class Object(NamedTuple):
-    """What a listing tells of an object."""
+    """An object as a listing shows it."""
 
     name: str  # in its bucket
     size: int
 
 
 def split(url: str) -> tuple[str, str]:
-    """gs://bucket/some/name → bucket, some/name; the name may be empty. Raises StorageError."""
-    found = _URL.fullmatch(url)
-    if not found:
+    """Split gs://bucket/some/name into bucket and some/name; the name may be empty. Raises StorageError."""
+    match = _URL.fullmatch(url)
+    if not match:
         raise StorageError(f"{url}: expected gs://BUCKET/NAME or a local path")
-    return found["bucket"], found["name"] or ""
+    return match["bucket"], match["name"] or ""
 
 
 def read(url: str) -> bytes:
-    """An object's bytes. Raises FileNotFoundError, StorageError."""
+    """Read an object's bytes and compare them with its checksum. Raises FileNotFoundError, StorageError."""
 
     def attempt() -> bytes:
         blob = _blob(url)
         data = blob.download_as_bytes(checksum="crc32c", timeout=TIMEOUT, retry=None)
         if not blob.crc32c:
-            raise StorageError(f"{url}: came without a checksum, so nobody can say whether it is whole")
+            raise StorageError(f"{url}: came without a checksum, so nobody can say whether it is complete")
         return data
 
     return _ask(url, "storage.objects.get", attempt)
 
 
 def open_read(url: str) -> BinaryIO:
-    """An object to read here and there, a block at a time. No checksum comes with a part: check what you read."""
-    blob = _ask(url, "storage.objects.get", lambda: _found(url))
+    """Open an object to read parts of it, a block at a time. A part has no checksum: check what you read."""
+    blob = _ask(url, "storage.objects.get", lambda: _metadata(url))
     return io.BufferedReader(_Parts(url, blob.generation, blob.size), _BLOCK)  # type: ignore[type-var]
 
 
 def write(url: str, file: BinaryIO, expected: int | None = None) -> int:
-    """Put an object.
+    """Write an object.
 
     Args:
         file: read from its beginning to its end, again at each try.
-        expected: the generation that must be there now, 0 for none at all; None: whatever is there.
+        expected: the generation that the object must have now, 0: there is no such object; None: any.
 
     Returns:
         The new generation.
 
     Raises:
-        Conflict: something else is there than expected.
-        StorageError: it cannot be put.
+        Conflict: the object has another generation.
+        StorageError: it cannot be written.
     """
     size, crc32c = _measure(file)
     tries = 0
@@ -108,24 +108,24 @@ def write(url: str, file: BinaryIO, expected: int | None = None) -> int:
         except Exception as error:
             if not gcs_errors.is_conflict(error):
                 raise
-            there = _stored(url)  # what we put ourselves, if only the answer to an earlier try was lost
-            if tries == 1 or there is None or there.crc32c != crc32c:
+            stored = _stored(url)  # it is our own if an earlier try succeeded and only its answer was lost
+            if tries == 1 or stored is None or stored.crc32c != crc32c:
                 raise
-            blob = there
+            blob = stored
         return int(blob.generation)
 
     return _ask(url, "storage.objects.create", attempt)
 
 
 def generation(url: str) -> int:
-    """A number that is another one after every write; 0 where there is no such object."""
+    """Look up an object's generation, a number that changes with every write; 0 where there is no such object."""
     blob = _ask(url, "storage.objects.get", lambda: _stored(url))
     return int(blob.generation) if blob else 0
 
 
 def listed(url: str, *, deep: bool) -> Iterator[Object]:
-    """The objects whose URLs begin with `url`; unless `deep`, none below a further folder but the folder's name, with
-    its slash, once."""
+    """List the objects whose URLs begin with `url`. Unless `deep`, a folder behind it is listed once, as its name with
+    a slash, instead of the objects in it."""
     bucket, prefix = split(url)
     token = None
     while True:
@@ -137,7 +137,7 @@ def listed(url: str, *, deep: bool) -> Iterator[Object]:
 
 
 def remove(url: str) -> None:
-    """Remove an object; it need not be there."""
+    """Remove an object if it is there."""
 
     def attempt() -> None:
         try:
@@ -150,7 +150,7 @@ def remove(url: str) -> None:
 
 
 class _Parts(io.RawIOBase):
-    """An object as a file to read and seek in; each read is a request for that part of one generation."""
+    """An object as a file to read and seek in; each read requests that part, always of the same generation."""
 
     def __init__(self, url: str, generation: int, size: int):
         self._url, self._generation, self._size, self._at = url, generation, size, 0
@@ -182,19 +182,22 @@ class _Parts(io.RawIOBase):
 
         try:
             part = _ask(self._url, "storage.objects.get", attempt)
-        except FileNotFoundError as error:  # no file of a zip is missing, the whole zip is another one
+        except FileNotFoundError as error:  # no file in the zip is missing: the zip itself was replaced
             raise StorageError(f"{self._url} was replaced or removed while it was read") from error
         buffer[: len(part)] = part
         self._at += len(part)
         return len(part)
 
 
-def _ask(url: str, right: str, attempt: Callable[[], _Answer]) -> _Answer:
-    """attempt(), again and again while it may yet succeed.
+def _ask(url: str, right: str, attempt: Callable[[], _Result]) -> _Result:
+    """Return attempt(); while it raises temporary errors, try again.
+
+    Args:
+        right: the permission that the request needs, for the error.
 
     Raises:
         FileNotFoundError: there is no such object.
-        StorageError: it was refused, and then `right` is what may be missing; or DEADLINE has passed.
+        StorageError: the request was refused, or DEADLINE has passed.
     """
     began, pause = 0.0, PAUSES[0]
     while True:
@@ -207,7 +210,7 @@ def _ask(url: str, right: str, attempt: Callable[[], _Answer]) -> _Answer:
             if absent and right == "storage.objects.get":
                 raise gcs_errors.absent(url) from error
             if not absent and not gcs_errors.may_pass(error):  # absent in a write: an upload that the server forgot
-                raise gcs_errors.told(error, url, right) from error
+                raise gcs_errors.translate_error(error, url, right) from error
             now = time.monotonic()
             began = began or now
             if now + pause > began + DEADLINE:
@@ -219,12 +222,12 @@ def _ask(url: str, right: str, attempt: Callable[[], _Answer]) -> _Answer:
 
 
 def _bucket_is_there(url: str) -> bool:
-    """An absent object and an absent bucket are both 404, and not every server says which."""
+    """Tell whether the bucket exists: for an absent object and an absent bucket alike the server answers 404."""
     bucket, _ = split(url)
     try:
         _page(bucket, "", True, None, size=1)
     except Exception as error:
-        return not gcs_errors.is_absent(error)  # that we may not list it is no proof that it is not there
+        return not gcs_errors.is_absent(error)  # a bucket that we may not list may exist
     return True
 
 
@@ -235,7 +238,7 @@ def _blob(url: str, generation: int | None = None) -> "Blob":
     return _client().bucket(bucket).blob(name, generation=generation)
 
 
-def _found(url: str) -> "Blob":
+def _metadata(url: str) -> "Blob":
     blob = _blob(url)
     blob.reload(timeout=TIMEOUT, retry=None)
     return blob
@@ -243,7 +246,7 @@ def _found(url: str) -> "Blob":
 
 def _stored(url: str) -> "Blob | None":
     try:
-        return _found(url)
+        return _metadata(url)
     except Exception as error:
         if gcs_errors.is_absent(error) and _bucket_is_there(url):
             return None
@@ -251,8 +254,8 @@ def _stored(url: str) -> "Blob | None":
 
 
 def _page(bucket: str, prefix: str, deep: bool, token: str | None, size: int | None = None):
-    """One page of a listing: objects, folders, and what to ask the next page with."""
-    found = _client().list_blobs(
+    """Request one page of a listing: objects, folders, and the token of the next page."""
+    blobs = _client().list_blobs(
         bucket,
         prefix=prefix or None,
         delimiter=None if deep else "/",
@@ -262,12 +265,12 @@ def _page(bucket: str, prefix: str, deep: bool, token: str | None, size: int | N
         timeout=TIMEOUT,
         retry=None,
     )
-    page = list(next(found.pages, ()))
-    return page, sorted(found.prefixes), found.next_page_token
+    page = list(next(blobs.pages, ()))
+    return page, sorted(blobs.prefixes), blobs.next_page_token
 
 
 def _measure(file: BinaryIO) -> tuple[int, str]:
-    """Size and crc32c, in base 64 as the server has it."""
+    """Compute a file's size and its crc32c, in base 64 as the server has it."""
     file.seek(0)
     checksum, size = google_crc32c.Checksum(), 0
     while part := file.read(_BLOCK):
@@ -277,7 +280,7 @@ def _measure(file: BinaryIO) -> tuple[int, str]:
 
 
 def _client() -> "Client":
-    """This process' client, for the emulator where STORAGE_EMULATOR_HOST names one. Threads share it."""
+    """Get this process' client, which its threads share. It talks to the emulator that STORAGE_EMULATOR_HOST names."""
     emulator = os.environ.get("STORAGE_EMULATOR_HOST", "")
     key = os.getpid(), emulator
     with _lock:
@@ -293,23 +296,24 @@ def _make_client(anonymous: bool) -> "Client":
         from google.auth.transport.requests import Request
         from google.cloud.storage import Client
     except ImportError as error:
-        raise MissingDependency(f"gs:// needs {error.name}; `pip install 'cadenza[cloud]'` brings it") from error
+        raise MissingDependency(f"gs:// needs {error.name}; `pip install '.[cloud]'` brings it") from error
 
-    class Hasty(Request):
-        """Looks for the metadata server for so long only, where it would be half a minute."""
+    class ShortTimeout(Request):
+        """Wait for the metadata server for a second instead of half a minute."""
 
         def __call__(self, url, method="GET", body=None, headers=None, timeout=None, **rest):
             return super().__call__(url, method, body, headers, _CREDENTIALS, **rest)
 
-    # else, where OpenTelemetry is installed, it asks for facts of the bucket that an object's user may not see
+    # otherwise, where OpenTelemetry is installed, the library requests the bucket's metadata, which a user of objects
+    # may not be allowed to read
     os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
-    ours: credentials.Credentials
+    login: credentials.Credentials
     if anonymous:
-        ours = credentials.AnonymousCredentials()
+        login = credentials.AnonymousCredentials()
     else:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Your application has authenticated using end user credentials")
-            ours, _ = default(scopes=["https://www.googleapis.com/auth/devstorage.read_write"], request=Hasty())
-    client = Client(project=None, credentials=ours)  # of a project we need nothing
+            login, _ = default(scopes=["https://www.googleapis.com/auth/devstorage.read_write"], request=ShortTimeout())
+    client = Client(project=None, credentials=login)  # no request of ours needs a project
     client._http.mount("https://", requests.adapters.HTTPAdapter(pool_maxsize=64))  # threads of a Beam worker
     return client

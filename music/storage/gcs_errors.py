@@ -1,6 +1,6 @@
-"""What Google Cloud Storage answers when it does not do as asked → try again, or a line that says what to do.
+"""An error of Google Cloud Storage or its libraries → try again, or an error of ours that says what to do.
 
-Knows no objects and makes no requests, but for the names of the exceptions that the libraries raise.
+Knows nothing of objects and makes no requests. Of the libraries it knows only the exceptions that they raise.
 """
 
 import errno
@@ -10,13 +10,13 @@ import re
 
 from music.errors import Conflict, StorageError, Unreachable
 
-_PASSING = (408, 410, 429, 500, 502, 503, 504)  # 410: an upload that the server forgot
+_TEMPORARY = (408, 410, 429, 500, 502, 503, 504)  # 410: an upload that the server forgot
 _ROLES = {"storage.objects.get": "objectViewer", "storage.objects.list": "objectViewer"}  # any other: objectUser
 _LOGIN = "`gcloud auth application-default login`, or name a key file in GOOGLE_APPLICATION_CREDENTIALS"
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether the same request may succeed a little later."""
+    """Tell whether the same request may succeed a little later."""
     import http.client
 
     import requests
@@ -27,7 +27,7 @@ def may_pass(error: Exception) -> bool:
     from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 
     if isinstance(error, GoogleAPICallError):
-        return error.code in _PASSING or (error.code == 400 and "crc32c" in str(error).lower())  # damaged on its way
+        return error.code in _TEMPORARY or (error.code == 400 and "crc32c" in str(error).lower())  # damaged on its way
     if isinstance(error, GoogleAuthError):
         return isinstance(error, NoToken) or bool(getattr(error, "retryable", False))
     if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
@@ -46,32 +46,43 @@ def may_pass(error: Exception) -> bool:
 
 
 def is_absent(error: Exception) -> bool:
+    """Tell whether the server answered 404: there is no such object or bucket."""
     return getattr(error, "code", None) == 404
 
 
 def is_conflict(error: Exception) -> bool:
+    """Tell whether the server answered 412: the object has another generation than the one expected."""
     return getattr(error, "code", None) == 412
 
 
 def absent(url: str) -> FileNotFoundError:
+    """Make the error of an object that is not there, the same as for a local file."""
     return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
 
 
 def given_up(error: Exception, url: str, seconds: float) -> Unreachable:
+    """Make the error of a request that failed again and again for so many seconds; `error` is the last failure."""
     return Unreachable(f"{url}: no success within {seconds:.0f} s, the last answer: {short(error)}; try again later")
 
 
-def told(error: Exception, url: str, right: str) -> StorageError:
-    """The line for what will not pass; `right` is what the request needs. Raises what is no answer of a server."""
+def translate_error(error: Exception, url: str, right: str) -> StorageError:
+    """Translate an error that trying again does not cure into one line that says what to do.
+
+    Args:
+        right: the permission that the request needs, such as storage.objects.get.
+
+    Raises:
+        Exception: `error` itself, where it is neither a server's answer nor about credentials: a mistake in the code.
+    """
     from google.api_core.exceptions import GoogleAPICallError
     from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 
-    said, bucket = short(error), "/".join(url.split("/")[:3])
+    reason, bucket = short(error), "/".join(url.split("/")[:3])
     code = getattr(error, "code", None)
     if isinstance(error, DefaultCredentialsError):
-        return StorageError(f"{url}: there are no Google Cloud credentials here ({said}); run {_LOGIN}")
+        return StorageError(f"{url}: there are no Google Cloud credentials here ({reason}); run {_LOGIN}")
     if isinstance(error, GoogleAuthError) or code == 401:
-        return StorageError(f"{url}: the Google Cloud credentials are not accepted ({said}); run {_LOGIN}")
+        return StorageError(f"{url}: the Google Cloud credentials are not accepted ({reason}); run {_LOGIN}")
     if code == 412:
         return Conflict(f"{url}: somebody else has written it meanwhile; only one may write here")
     if code == 404:
@@ -79,21 +90,21 @@ def told(error: Exception, url: str, right: str) -> StorageError:
             f"{url}: there is no bucket {bucket}; name another, or make it: `gcloud storage buckets create {bucket}`"
         )
     if code == 403:
-        return StorageError(f"{url}: {_forbidden(str(error), said, bucket, right)}")
+        return StorageError(f"{url}: {_forbidden(str(error), reason, bucket, right)}")
     if isinstance(error, GoogleAPICallError | ValueError):  # a ValueError: the library's own, of a bucket's name
-        return StorageError(f"{url}: {said}")
+        return StorageError(f"{url}: {reason}")
     raise error
 
 
-def _forbidden(whole: str, said: str, bucket: str, right: str) -> str:
-    if re.search(r"accessNotConfigured|SERVICE_DISABLED|has not been used in project|it is disabled", whole):
-        project, api = re.search(r"project[ =/]+([a-z0-9-]+)", whole), re.search(r"/apis/api/([a-z-]+)", whole)
+def _forbidden(text: str, reason: str, bucket: str, right: str) -> str:
+    if re.search(r"accessNotConfigured|SERVICE_DISABLED|has not been used in project|it is disabled", text):
+        project, api = re.search(r"project[ =/]+([a-z0-9-]+)", text), re.search(r"/apis/api/([a-z-]+)", text)
         named = f" --project {project[1]}" if project else ""
         service = f"{api[1] if api else 'storage'}.googleapis.com"
         return f"the Cloud Storage API is not enabled; `gcloud services enable {service}{named}`"
-    if "billing" in whole.lower():
-        return f"the project's billing is not in order ({said})"
-    who = re.search(r"([\w.+-]+@[\w.-]+\w)", whole)
+    if "billing" in text.lower():
+        return f"the project's billing is not in order ({reason})"
+    who = re.search(r"([\w.+-]+@[\w.-]+\w)", text)
     kind = "serviceAccount" if who and who[1].endswith("gserviceaccount.com") else "user"
     member = f"{kind}:{who[1]}" if who else "user:YOU"
     return (
@@ -104,17 +115,17 @@ def _forbidden(whole: str, said: str, bucket: str, right: str) -> str:
 
 
 def short(error: Exception) -> str:
-    """An error's own words, in one line of bounded length, without the request's address."""
+    """Give an error's own text in one line of at most 200 characters, without the address of the request."""
     while inner := next((each for each in (getattr(error, "reason", None), *error.args) if _is_error(each)), None):
-        error = inner  # libraries wrap it three times
+        error = inner  # the libraries wrap it three times
     words = " ".join(str(getattr(error, "message", "") or error).split())
     words = re.sub(r"^[A-Z]+ https?://\S+: ", "", words)
     words = re.sub(r":? ?\('Request failed with status code.*", "", words)
-    if found := re.search(r'"message": ?"((?:[^"\\]|\\.)+)"', words):
-        words = found[1]  # the rest of it is JSON
+    if message := re.search(r'"message": ?"((?:[^"\\]|\\.)+)"', words):
+        words = message[1]  # the rest of it is JSON
     code = getattr(error, "code", None)
-    told = f"{int(code)} {words}" if isinstance(code, int) else words or type(error).__name__
-    return told if len(told) <= 200 else told[:199] + "…"
+    line = f"{int(code)} {words}" if isinstance(code, int) else words or type(error).__name__
+    return line if len(line) <= 200 else line[:199] + "…"
 
 
 def _is_error(thing: object) -> bool:

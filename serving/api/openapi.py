@@ -1,4 +1,4 @@
-"""The API as OpenAPI 3.1, from the tables that requests are read by. Knows what is said, not how it is done."""
+"""The API as OpenAPI 3.1, from the tables that requests are read by. Knows the contract, not how it is kept."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ _MEANS = {
     "temperature": "0 takes the likeliest note each time; above 1 is wilder.",
     "top_p": "Draw only from the likeliest choices that make up this share.",
     "min_p": "Draw only from choices at least this share as likely as the likeliest.",
-    "random_seed": "The same one gives the same bytes. Without it one is drawn, and told in X-Random-Seed.",
+    "random_seed": "The same one gives the same bytes. Without it one is drawn, and reported in X-Random-Seed.",
     "program": "The General MIDI instrument of all notes but drums. Without it, as the notes say.",
     "include_seed": "Whether the reply begins with the seed's own notes.",
-    "originality": "Whether to tell the longest run of new notes that the music the model was trained on has, too, in "
-    "any key and tempo. 422 where the server has no index of it.",
-    "format": "What the reply is. Without it the Accept header says so, and else it is MIDI.",
+    "originality": "Whether to report the longest run of new notes that the training set also has, in any key and "
+    "tempo. 422 where the server has no index of the training set.",
+    "format": "What the reply is. Without it the Accept header decides, and without that it is MIDI.",
 }
 _EXAMPLES = {"notes": 8, "temperature": 0.9, "top_p": 0.95, "min_p": 0.02, "random_seed": 7, "program": 0}
 _BINARY = {"type": "string", "format": "binary"}
@@ -25,25 +25,25 @@ _NOTE_EXAMPLE = {
 }
 _PROBLEMS = {
     400: "The seed is not MIDI.",
-    401: "A key is wanted.",
-    406: "Another format than those that can be made here.",
+    401: "A valid key is missing.",
+    406: "The server cannot make this format.",
     408: "The body came too slowly.",
     413: "The body is too large.",
-    415: "Another content type.",
-    422: "A parameter, or a seed without notes, with too many, or with some that the model cannot express.",
+    415: "The content type is not accepted.",
+    422: "A wrong parameter; or a seed without notes, with too many, or with some that the model cannot express.",
     429: "Too many at once, or too often.",
-    500: "A mistake of the server's.",
-    502: "The model answered nonsense.",
-    503: "There is no model just now.",
+    500: "An error in the server.",
+    502: "The model's answer is not valid.",
+    503: "The model is not available.",
     504: "The model, or the whole piece, took too long.",
 }
-_MODEL_ERRORS = (429, 500, 502, 503, 504)  # a model server may be busy as well
+_MODEL_ERRORS = (429, 500, 502, 503, 504)  # a model server may be overloaded as well
 _BODY_ERRORS = (400, 408, 413, 415, 422)
 
 
 def document(closed: bool) -> dict[str, Any]:
-    """The document; `closed`: keys are wanted."""
-    said: dict[str, Any] = {
+    """Describe the API; `closed`: it needs keys."""
+    result: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
             "title": "Cadenza",
@@ -57,11 +57,11 @@ def document(closed: bool) -> dict[str, Any]:
         "components": {"schemas": _schemas(), "headers": _headers()},
     }
     if closed:
-        said["components"]["securitySchemes"] = {
+        result["components"]["securitySchemes"] = {
             "bearer": {"type": "http", "scheme": "bearer"},
             "key": {"type": "apiKey", "in": "header", "name": api_keys.HEADER},
         }
-    return said
+    return result
 
 
 def _operations() -> list[tuple[str, str, dict]]:
@@ -72,8 +72,8 @@ def _operations() -> list[tuple[str, str, dict]]:
     ready = {"type": "object", "required": ["status", "model"], "properties": {
         "status": {"const": "ready"}, "model": {"type": "string"}, "label": {"type": "string"},
     }}  # fmt: skip
-    well = {"type": "object", "required": ["status"], "properties": {"status": {"const": "ok"}}}
-    heard = {"type": "object", "required": ["notes", "drums"], "properties": {
+    healthy = {"type": "object", "required": ["status"], "properties": {"status": {"const": "ok"}}}
+    seed_notes = {"type": "object", "required": ["notes", "drums"], "properties": {
         "notes": {"type": "array", "items": _ref("Note")}, "drums": {"type": "integer", "minimum": 0},
     }}  # fmt: skip
     return [
@@ -85,15 +85,15 @@ def _operations() -> list[tuple[str, str, dict]]:
             "problems": (*_BODY_ERRORS, 406, *_MODEL_ERRORS),
         }),
         ("/notes", "post", {
-            "name": "notes", "summary": "What a MIDI file holds, as /generate hears it.", "body": True,
-            "content": _json(heard, {"notes": [{**_NOTE_EXAMPLE, "seed": False}], "drums": 0}),
+            "name": "notes", "summary": "The notes of a MIDI file, as /generate reads them.", "body": True,
+            "content": _json(seed_notes, {"notes": [{**_NOTE_EXAMPLE, "seed": False}], "drums": 0}),
             "problems": (*_BODY_ERRORS, 429, 500),
         }),
         ("/model", "get", {
             "name": "model", "summary": "The model's card.", "content": _json(card), "problems": _MODEL_ERRORS,
         }),
         ("/healthz", "get", {
-            "name": "healthz", "summary": "This process is up.", "content": _json(well, {"status": "ok"}),
+            "name": "healthz", "summary": "This process is up.", "content": _json(healthy, {"status": "ok"}),
             "problems": (500,),
         }),
         ("/readyz", "get", {
@@ -101,7 +101,7 @@ def _operations() -> list[tuple[str, str, dict]]:
             "content": _json(ready, {"status": "ready", "model": "performance/1"}),
         }),
         ("/metrics", "get", {
-            "name": "metrics", "summary": "What Prometheus scrapes.", "problems": (429, 500),
+            "name": "metrics", "summary": "Numbers for Prometheus.", "problems": (429, 500),
             "content": {"text/plain": {"schema": {"type": "string"}}},
         }),
         ("/openapi.json", "get", {
@@ -113,25 +113,27 @@ def _operations() -> list[tuple[str, str, dict]]:
 def _operation(path: str, closed: bool, *, name: str, summary: str, content: dict, problems: tuple, **more) -> dict:
     guarded = closed and path not in api_keys.OPEN
     headers = {header: {"$ref": f"#/components/headers/{header}"} for header in more.get("headers", ())}
-    ours = {request_context.HEADER: {"$ref": f"#/components/headers/{request_context.HEADER}"}}
-    said: dict[str, Any] = {"operationId": name, "summary": summary}
+    request_id = {request_context.HEADER: {"$ref": f"#/components/headers/{request_context.HEADER}"}}
+    operation: dict[str, Any] = {"operationId": name, "summary": summary}
     if "description" in more:
-        said["description"] = more["description"]
+        operation["description"] = more["description"]
     if "parameters" in more:
-        said["parameters"] = more["parameters"]
+        operation["parameters"] = more["parameters"]
     if "body" in more:
-        said["requestBody"] = _body(more["body"])
-    said["responses"] = {"200": {"description": "As asked for.", "headers": headers | ours, "content": content}}
+        operation["requestBody"] = _body(more["body"])
+    operation["responses"] = {
+        "200": {"description": "The requested content.", "headers": headers | request_id, "content": content}
+    }
     for status in sorted({*problems, *((401,) if guarded else ())}):
         extra = {429: "Retry-After", 503: "Retry-After", 401: "WWW-Authenticate"}.get(status)
-        said["responses"][str(status)] = {
+        operation["responses"][str(status)] = {
             "description": _PROBLEMS[status],
-            "headers": ours | ({extra: {"$ref": f"#/components/headers/{extra}"}} if extra else {}),
+            "headers": request_id | ({extra: {"$ref": f"#/components/headers/{extra}"}} if extra else {}),
             "content": {"application/problem+json": {"schema": _ref("Problem")}},
         }
     if guarded:
-        said["security"] = [{"bearer": []}, {"key": []}]
-    return said
+        operation["security"] = [{"bearer": []}, {"key": []}]
+    return operation
 
 
 def _ref(name: str) -> dict:
@@ -153,21 +155,22 @@ def _body(required: bool) -> dict:
 
 
 def _parameters() -> list[dict]:
-    said = [_parameter(name, number_schema(number), _EXAMPLES[name]) for name, number in NUMBERS.items()]
+    numbers = [_parameter(name, number_schema(number), _EXAMPLES[name]) for name, number in NUMBERS.items()]
     boolean = {"anyOf": [{"type": "boolean"}, {"enum": sorted(BOOLS)}]}
-    flags = [_parameter(name, boolean | {"default": usual}, not usual) for name, usual in FLAGS.items()]
+    flags = [_parameter(name, boolean | {"default": default}, not default) for name, default in FLAGS.items()]
     formats = {"type": "string", "enum": [*FORMATS], "default": "mid"}
-    return [*said, *flags, _parameter("format", formats, "json")]
+    return [*numbers, *flags, _parameter("format", formats, "json")]
 
 
 def _parameter(name: str, schema: dict, example: Any) -> dict:
     default = {"default": DEFAULTS[name]} if name in DEFAULTS else {}
-    said = {"name": name, "in": "query", "description": _MEANS[name], "schema": schema | default, "example": example}
-    return said | {"allowEmptyValue": True}  # it counts as absent: so browsers send a field that nobody filled
+    described = {"description": _MEANS[name], "schema": schema | default, "example": example}
+    # an empty value counts as absent: browsers send one for a field that nobody filled
+    return {"name": name, "in": "query", **described, "allowEmptyValue": True}
 
 
 def number_schema(number: Number) -> dict:
-    """A Number of requests.py as JSON Schema."""
+    """Write a Number of `requests` as JSON Schema."""
     return {
         "type": "integer" if number.kind is int else "number",
         "exclusiveMinimum" if number.above else "minimum": number.low,
@@ -176,34 +179,34 @@ def number_schema(number: Number) -> dict:
 
 
 def _pieces() -> dict:
-    """What /generate replies in each format."""
-    said: dict[str, dict] = {kinds[0]: {"schema": _BINARY} for kinds in FORMATS.values()}
+    """Describe what /generate replies in each format."""
+    content: dict[str, dict] = {kinds[0]: {"schema": _BINARY} for kinds in FORMATS.values()}
     example = {"model": "performance/1", "random_seed": 7, "ended": "length", "notes": [_NOTE_EXAMPLE]}
-    said[FORMATS["json"][0]] = {"schema": _ref("Piece"), "example": example}
-    said[FORMATS["ndjson"][0]] = {
+    content[FORMATS["json"][0]] = {"schema": _ref("Piece"), "example": example}
+    content[FORMATS["ndjson"][0]] = {
         "schema": {"type": "string", "description": "Lines, each one a JSON object: see the schema Line."},
         "example": '{"model":"performance/1","random_seed":7}\n{"end":"length"}\n',
     }
-    assert MIDI_TYPES[0] in said
-    return said
+    assert MIDI_TYPES[0] in content
+    return content
 
 
 def _schemas() -> dict:
-    text, whole = {"type": "string"}, {"type": "integer"}
+    text, integer = {"type": "string"}, {"type": "integer"}
     seconds = {"type": "number"}
     ended = {"enum": ["final", "length"], "description": "final: the piece ended by itself"}
     note = {
-        "pitch": whole | {"minimum": 0, "maximum": 127},
+        "pitch": integer | {"minimum": 0, "maximum": 127},
         "name": text,
         "start": seconds,
         "end": seconds,
-        "velocity": whole | {"minimum": 1, "maximum": 127},
+        "velocity": integer | {"minimum": 1, "maximum": 127},
         "step": seconds | {"description": "since the start of the note before"},
         "duration": seconds,
         "seed": {"type": "boolean", "description": "true: the note is the seed's own"},
     }
     random_seed = number_schema(NUMBERS["random_seed"])
-    status = whole | {"minimum": 400, "maximum": 599}
+    status = integer | {"minimum": 400, "maximum": 599}
     return {
         "Note": _object(note, optional={"seed"}),
         "Piece": _object(
@@ -217,10 +220,10 @@ def _schemas() -> dict:
             optional={"longest_run"},
         ),
         "Run": {
-            "description": "The longest run of new notes that the training set has, too, where `originality` asked.",
+            "description": "With `originality`: the longest run of new notes that the training set also has.",
             **_object(
                 {
-                    "notes": whole | {"minimum": 0, "description": "0: none of 8 or more"},
+                    "notes": integer | {"minimum": 0, "description": "0: none of 8 or more"},
                     "start": seconds | {"description": "the onset of its first note"},
                     "seconds": seconds | {"description": "from there to the onset of its last note"},
                 },
@@ -228,7 +231,7 @@ def _schemas() -> dict:
             ),
         },
         "Line": {
-            "description": "Of a stream: Opening, then Notes as they are made, then End or Broken. Moved may come "
+            "description": "Of a stream: Opening, then Notes as they are generated, then End or Broken. Moved may come "
             "between, where a new version of the model has taken over.",
             "anyOf": [_ref(name) for name in ("Note", "Opening", "Moved", "End", "Broken")],
         },
@@ -248,21 +251,21 @@ def _object(properties: dict, optional: set[str] = frozenset()) -> dict:  # type
 
 
 def _headers() -> dict:
-    said = {
+    headers = {
         request_context.HEADER: (
-            "The caller's, if it is 1 to 128 of A-Za-z0-9._~-; else one of our own.",
+            "The client's, if it is 1 to 128 of A-Za-z0-9._~-; else one made by the server.",
             {"type": "string"},
         ),
-        "X-Random-Seed": ("What was drawn, or asked for.", number_schema(NUMBERS["random_seed"])),
-        "X-Model": ("Its name and version; several where a new version took over.", {"type": "string"}),
-        "X-Notes": ("How many are new; not of a stream.", {"type": "integer"}),
-        "X-Ended": ("final or length; not of a stream.", {"enum": ["final", "length"]}),
+        "X-Random-Seed": ("The one that was drawn, or requested.", number_schema(NUMBERS["random_seed"])),
+        "X-Model": ("The model's name and version; several where a new version took over.", {"type": "string"}),
+        "X-Notes": ("How many notes are new; not in a stream.", {"type": "integer"}),
+        "X-Ended": ("final or length; not in a stream.", {"enum": ["final", "length"]}),
         "X-Longest-Run": (
-            "With `originality`, not of a stream: the longest run of new notes that the training set has, too, as "
+            "With `originality`, not in a stream: the longest run of new notes that the training set also has, as "
             "notes=12, start=3.5, seconds=1.25; notes=0: none of 8 or more.",
             {"type": "string"},
         ),
         "Retry-After": ("Seconds.", {"type": "integer"}),
         "WWW-Authenticate": ("Bearer.", {"type": "string"}),
     }
-    return {name: {"description": means, "schema": schema} for name, (means, schema) in said.items()}
+    return {name: {"description": means, "schema": schema} for name, (means, schema) in headers.items()}

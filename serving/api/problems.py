@@ -14,33 +14,33 @@ RETRY_AFTER = 2  # seconds; most pieces take less
 _STATUS = {  # most specific first
     errors.MidiError: 400,
     errors.EncodingError: 422,
-    errors.SoundFontError: 422,  # the font is ours and whole: it has no such note of the program that was asked for
-    errors.MissingDependency: 406,  # of a format: there are others
+    errors.SoundFontError: 422,  # the font is the server's and undamaged: it has no such note of the requested program
+    errors.MissingDependency: 406,  # for one format; others work
     errors.Unavailable: 503,
     errors.Overloaded: 429,
     errors.DeadlineExceeded: 504,
     errors.BackendError: 502,  # the model answered, but not with what it should
-    errors.RecordError: 502,  # or its card is not one that we can read
+    errors.RecordError: 502,  # or its card cannot be read
     errors.MusicError: 500,
 }
 _TYPE = "application/problem+json"
 
 
 def register(app: flask.Flask) -> None:
-    """Let every error of `app` leave it as a problem."""
+    """Let `app` answer every error as a problem."""
     app.register_error_handler(errors.MusicError, _from_music)
-    app.register_error_handler(HTTPException, _from_http)  # an unforeseen exception comes as a 500, logged by Flask
+    app.register_error_handler(HTTPException, _from_http)  # Flask logs an unforeseen exception, and turns it into a 500
 
 
 def status_of(error: errors.MusicError) -> int:
-    """The HTTP status of one of our errors."""
+    """Return the HTTP status of an error."""
     return next(status for kind, status in _STATUS.items() if isinstance(error, kind))
 
 
 def note(error: Exception) -> None:
-    """Let log and metrics know what kind of error a request met."""
-    if visit := request_context.current():
-        visit.error = type(error).__name__
+    """Write the class of an error into the request's context, for log and metrics."""
+    if context := request_context.current():
+        context.error = type(error).__name__
 
 
 def _from_music(error: errors.MusicError) -> Response:
@@ -58,14 +58,14 @@ def _from_http(error: HTTPException) -> Response:
 
 
 def _body(status: int, detail: str) -> str:
-    """`about:blank` says that there is no more to the kind of problem than its status."""
+    """Write a problem; its type `about:blank` says that the status is all that there is to its kind."""
     title = HTTPStatus(status).phrase
     facts = {"type": "about:blank", "title": title, "status": status, "detail": detail}
     return json.dumps(facts | ({"request_id": request_context.current_id()} if request_context.current() else {}))
 
 
 def _detail(error: HTTPException) -> str:
-    """Our own message, or a friendlier one than werkzeug's for what it raises by itself."""
+    """Return our own message, or a friendlier one than werkzeug's for what werkzeug raises by itself."""
     request = flask.request
     if error.code == 404:
         return f"there is no {request.path} here; to generate music, POST to /generate"

@@ -1,8 +1,8 @@
 """An HTTP request → GenerateRequest, validated and immutable. Knows nothing of models or of how a reply is made.
 
 Seed: the multipart part `seed`, or the raw body, or absent. Parameters: in the query or the form. An unknown parameter
-is refused, for a misspelt one that is silently ignored costs its user an hour. A parameter left empty counts as absent:
-that is what a browser sends for a field that nobody filled.
+is refused, as a misspelt one that is silently ignored costs its user an hour. An empty parameter counts as absent, as a
+browser sends one for each field that nobody filled.
 """
 
 import difflib
@@ -21,7 +21,7 @@ from music import notes as nt
 from music.errors import EncodingError, MidiError
 from music.generation import Settings
 from music.notes import Notes
-from serving.middleware.concurrency import Turns
+from serving.middleware.concurrency import ConcurrencyLimit
 
 MIDI_TYPES = ("audio/midi", "audio/mid", "audio/x-midi")
 FORMATS = {  # name: the media types that ask for it; the first one is the reply's
@@ -34,23 +34,22 @@ FORMATS = {  # name: the media types that ask for it; the first one is the reply
     "musicxml": ("application/vnd.recordare.musicxml+xml",),
 }
 MOST_NOTES = 30_000  # of a seed; MAESTRO's longest piece has 25,076, a 5 MB file may hold 800,000
-READERS = 2  # files at once: each may take a core for seconds and up to 500 MB
-WAITING = 32  # for a turn at it: as many as may make a piece may all come with their seed in one instant
-_READING = Turns("reading MIDI files", READERS, waiting=WAITING)
+READERS = 2  # MIDI files read at once: each may take a core for seconds, and up to 500 MB
+WAITING = 32  # requests whose file waits: all that may generate a piece at once may send their seed in one instant
 RAW_TYPES = (*MIDI_TYPES, "application/octet-stream")
 _FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
 @dataclass(frozen=True)
 class GenerateRequest:
-    """What a listener asks for."""
+    """What a client asks for."""
 
     seed: Notes  # empty: a new piece
     settings: Settings  # its random_seed is always set
     include_seed: bool  # the reply begins with the seed's own notes
-    format: str  # of FORMATS
-    program: int | None = None  # the instrument of every note that is no drum; None: as the notes say
-    originality: bool = False  # tell the longest run of new notes that the training set has, too
+    format: str  # a key of FORMATS
+    program: int | None = None  # the instrument of every note that is not a drum; None: as the notes say
+    originality: bool = False  # report the longest run of new notes that the training set also has
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Number:
         return f"{noun} {low} {self.low} {high} {self.high}"
 
     def parse(self, text: str) -> int | float:
-        """Raises ValueError for what is no number or lies outside; nan lies outside."""
+        """Read a number. Raises ValueError for a text that is none, or a number outside the range; nan is outside."""
         value = self.kind(text)
         inside = self.low <= value <= self.high and math.isfinite(value)
         if not inside or (self.above and value == self.low) or (self.below and value == self.high):
@@ -87,32 +86,38 @@ NUMBERS = {
 }
 BOOLS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 DEFAULTS = {name: getattr(Settings(), name) for name in ("notes", "temperature", "top_p", "min_p")}
-FLAGS = {"include_seed": True, "originality": False}  # and what they are where nothing is said
+FLAGS = {"include_seed": True, "originality": False}  # and their defaults
 PARAMETERS = (*NUMBERS, *FLAGS, "format")
 
 
-def parse(request: flask.Request) -> GenerateRequest:
-    """Read a request.
+def reading_limit() -> ConcurrencyLimit:
+    """Make the limit of how many MIDI files one app reads at once."""
+    return ConcurrencyLimit("reading MIDI files", READERS, waiting=WAITING)
+
+
+def parse(request: flask.Request, reading: ConcurrencyLimit) -> GenerateRequest:
+    """Read a request to /generate; `reading` limits how many MIDI files are read at once.
 
     Raises:
         HTTPException: 400, 406, 413, 415 or 422, its description for a person to read.
-        MidiError, EncodingError: the seed is no MIDI, or has no notes, or too many.
+        MidiError, EncodingError: the seed is not MIDI, has no notes, or too many.
+        Overloaded: too many MIDI files are being read.
     """
     data = _seed(request)
-    given = _parameters(request)
-    numbers: dict[str, Any] = {name: _number(name, given[name]) for name in NUMBERS if name in given}
+    texts = _parameters(request)
+    numbers: dict[str, Any] = {name: _number(name, texts[name]) for name in NUMBERS if name in texts}
     numbers.setdefault("random_seed", secrets.randbelow(2**32))
     return GenerateRequest(
         program=numbers.pop("program", None),
-        seed=nt.empty() if data is None else _notes(data),
+        seed=nt.empty() if data is None else _notes(data, reading),
         settings=Settings(**numbers),
-        **{name: _bool(name, given[name]) if name in given else usual for name, usual in FLAGS.items()},
-        format=_format(given.get("format"), request),
+        **{name: _bool(name, texts[name]) if name in texts else default for name, default in FLAGS.items()},
+        format=_format(texts.get("format"), request),
     )
 
 
-def read_seed(request: flask.Request) -> Notes:
-    """The notes of a request that has to bring a seed, and nothing else. Raises what `parse` raises."""
+def read_seed(request: flask.Request, reading: ConcurrencyLimit) -> Notes:
+    """Read the notes of a request that must have a seed, and nothing else. Raises what `parse` raises."""
     data = _seed(request)
     if unknown := [name or "" for name in (*request.args, *request.form, *request.files) if name != "seed"]:
         raise UnprocessableEntity(
@@ -120,11 +125,11 @@ def read_seed(request: flask.Request) -> Notes:
         )
     if data is None:
         raise MidiError("no MIDI file: send one as the body (Content-Type: audio/midi) or as the part 'seed' of a form")
-    return _notes(data)
+    return _notes(data, reading)
 
 
 def _seed(request: flask.Request) -> bytes | None:
-    """The seed's bytes, or None where the request has none."""
+    """Return the seed's bytes, or None where the request has none."""
     kind = request.mimetype
     if not request.content_length and not request.headers.get("Transfer-Encoding"):
         if kind in MIDI_TYPES:
@@ -140,14 +145,14 @@ def _seed(request: flask.Request) -> bytes | None:
         raise UnsupportedMediaType(
             f"a body of type {kind}: expected a MIDI file as one of {', '.join(RAW_TYPES)}, or a form"
         )
-    data = request.get_data(cache=False)  # without a type, bytes are taken for what they are
+    data = request.get_data(cache=False)  # also without a type
     if request.content_length is None and len(data) == request.max_content_length:
         raise RequestEntityTooLarge  # werkzeug cuts a chunked body off at the limit without a word
     return data
 
 
 def _part(request: flask.Request) -> bytes | None:
-    """The part `seed` of a form; a file field that was left empty in a browser has no name."""
+    """Return the part `seed` of a form; a file field that was left empty in a browser has no name."""
     if "seed" in request.form:
         raise MidiError("'seed' is text, expected a file; with curl: -F seed=@music.mid")
     parts: list[FileStorage] = request.files.getlist("seed")
@@ -158,10 +163,10 @@ def _part(request: flask.Request) -> bytes | None:
 
 
 def _parameters(request: flask.Request) -> Mapping[str, str]:
-    """What query and form say, each name once."""
+    """Return the parameters of query and form, each name once; empty ones are left out."""
     sources = [request.args] + ([request.form] if request.mimetype in _FORM_TYPES else [])
-    given = [(name or "", value.strip()) for source in sources for name, value in source.items(multi=True)]
-    names = [name for name, _ in given] + [name or "" for name in request.files if name != "seed"]
+    pairs = [(name or "", value.strip()) for source in sources for name, value in source.items(multi=True)]
+    names = [name for name, _ in pairs] + [name or "" for name in request.files if name != "seed"]
     for name in names:
         if name not in PARAMETERS:
             close = difflib.get_close_matches(name, (*PARAMETERS, "seed"), 1)
@@ -171,7 +176,7 @@ def _parameters(request: flask.Request) -> Mapping[str, str]:
             )
         if names.count(name) > 1:
             raise UnprocessableEntity(f"{name} is given {names.count(name)} times, expected once")
-    return {name: value for name, value in given if value}
+    return {name: value for name, value in pairs if value}
 
 
 def _number(name: str, text: str) -> int | float:
@@ -188,7 +193,7 @@ def _bool(name: str, text: str) -> bool:
 
 
 def _format(name: str | None, request: flask.Request) -> str:
-    """The parameter, else the Accept header, else MIDI; also for a browser, which would take a picture as well."""
+    """Choose the parameter, else the Accept header, else MIDI; MIDI for a browser, too, which would take a picture."""
     if name is None and "text/html" in request.accept_mimetypes.values():
         name = "mid"
     if name is None:
@@ -202,10 +207,10 @@ def _format(name: str | None, request: flask.Request) -> str:
     return name.lower()
 
 
-def _notes(data: bytes) -> Notes:
+def _notes(data: bytes, reading: ConcurrencyLimit) -> Notes:
     if not data:
         raise MidiError("the seed is empty, expected a MIDI file")
-    with _READING.take():
+    with reading.take():
         notes = midi.read(data)
     if not len(notes):
         raise EncodingError("the seed is a MIDI file without notes, so there is nothing to continue")

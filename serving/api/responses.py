@@ -1,7 +1,7 @@
-"""A stream of notes → an HTTP reply: MIDI, JSON, sound, picture, score, or NDJSON line by line. Knows no models.
+"""Chunks of notes → an HTTP reply: MIDI, JSON, sound, picture, score, or NDJSON line by line. Knows no models.
 
 All but NDJSON are complete before their headers go out, so an error in the middle of a piece has its own status code.
-NDJSON is sent as the music is made; an error in the middle is its last line.
+NDJSON is sent while the music is generated; an error in the middle is its last line.
 """
 
 import importlib.util
@@ -9,11 +9,10 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from concurrent import futures
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import flask
 import numpy as np
@@ -26,75 +25,69 @@ from music.generation import Chunk
 from music.notes import Notes
 from music.plots.piano_roll import piano_roll
 from serving.api import problems
+from serving.api.rendering import Renderers
 from serving.api.requests import FORMATS, GenerateRequest
-from serving.middleware.concurrency import Turns
 
 MOST_SECONDS = 1800  # of sound, of a picture or a score; as MP3, the slowest, they take a core for about a minute
 MOST_SCORED = 8000  # notes of a score: 2.3 ms each
-_SOUNDING = Turns("sound", os.cpu_count() or 1, seconds=120)  # more would not be faster, but need more memory
-_DRAWING = Turns("pictures and scores", 1, seconds=120)  # neither matplotlib nor music21 is made for threads
-# who does it: for each thread that ever drew matplotlib keeps its fonts open, and for each that sounded OpenMP a thread
-_PEN = futures.ThreadPoolExecutor(1, "drawing")
-_PLAYERS = futures.ThreadPoolExecutor(os.cpu_count(), "sound")
-_PIECE = 2**16  # bytes of a file sent at once
-_COMPACT = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one for each line
+_BLOCK = 2**16  # bytes of a file sent at once
+_COMPACT = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make an encoder for each line
 _log = logging.getLogger(__name__)
 
 
-def reply(request: GenerateRequest, chunks: Iterator[Chunk]) -> flask.Response:
-    """Answer in the format asked for. Raises what `chunks` raises: in a stream, only for the first of them."""
-    return _MAKERS[request.format](request, chunks)
+def reply(request: GenerateRequest, chunks: Iterator[Chunk], renderers: Renderers) -> flask.Response:
+    """Make the reply in the requested format. Raises what `chunks` raises: in a stream, only for the first of them."""
+    return _MAKERS[request.format](request, chunks, renderers)
 
 
-def _midi(request: GenerateRequest, chunks: Iterator[Chunk]) -> flask.Response:
+def _midi(request: GenerateRequest, chunks: Iterator[Chunk], renderers: Renderers) -> flask.Response:
     pieces = list(chunks)
     return _file(request, pieces, midi.write(np.concatenate(_parts(request, pieces))))
 
 
-def _sound(request: GenerateRequest, chunks: Iterator[Chunk]) -> flask.Response:
-    """WAV and MP3. They go through a file, as a WAV is 10 MB a minute."""
-    audio.check()  # before the music is made in vain
+def _sound(request: GenerateRequest, chunks: Iterator[Chunk], renderers: Renderers) -> flask.Response:
+    """Make WAV or MP3. It goes through a file, as a WAV is 10 MB a minute."""
+    audio.check()  # before the music is generated in vain
     _check_length(request, request.seed)
     pieces = list(chunks)
     notes = np.concatenate(_parts(request, pieces))
     _check_length(request, notes)
     with ExitStack() as failing:
         file = failing.enter_context(tempfile.TemporaryFile())
-        with _SOUNDING.take():
-            _PLAYERS.submit(audio.write, notes, file, request.format).result()
+        renderers.write_sound(notes, file, request.format)
         failing.pop_all()
-    response = _file(request, pieces, _sent(file))
+    response = _file(request, pieces, _read(file))
     response.content_length = file.seek(0, os.SEEK_END)
     return response
 
 
-def _picture(request: GenerateRequest, chunks: Iterator[Chunk]) -> flask.Response:
-    """A piano roll, seed and continuation in two colours."""
+def _picture(request: GenerateRequest, chunks: Iterator[Chunk], renderers: Renderers) -> flask.Response:
+    """Make a piano roll, seed and continuation in two colours."""
     _require("matplotlib", "plots", request)
     _check_length(request, request.seed)
     pieces = list(chunks)
-    seed, made = _parts(request, pieces)
-    _check_length(request, np.concatenate([seed, made]))
-    parts = {"seed": seed, "continuation": made} if len(seed) else made
+    seed, continuation = _parts(request, pieces)
+    _check_length(request, np.concatenate([seed, continuation]))
+    parts = {"seed": seed, "continuation": continuation} if len(seed) else continuation
     with tempfile.TemporaryDirectory() as folder:
-        _drawn(piano_roll, parts, Path(folder, "roll.png"))
+        renderers.draw(piano_roll, parts, Path(folder, "roll.png"))
         return _file(request, pieces, Path(folder, "roll.png").read_bytes())
 
 
-def _json(request: GenerateRequest, chunks: Iterator[Chunk]) -> flask.Response:
+def _json(request: GenerateRequest, chunks: Iterator[Chunk], renderers: Renderers) -> flask.Response:
     pieces = list(chunks)
-    made = np.concatenate([chunk.notes for chunk in pieces])
-    return _whole(request, pieces, dumps({
+    continuation = np.concatenate([chunk.notes for chunk in pieces])
+    return _complete(request, pieces, dumps({
         "model": _models(pieces),
         "random_seed": request.settings.random_seed,
         "ended": pieces[-1].ended,
         **_longest_run(pieces[-1]),
-        "notes": _seed_notes(request) + as_json(made, _last_onset(request.seed)),
+        "notes": _seed_notes(request) + as_json(continuation, _last_onset(request.seed)),
     }) + "\n")  # fmt: skip
 
 
-def _ndjson(request: GenerateRequest, chunks: Iterator[Chunk]) -> flask.Response:
-    """The first line names the model and the random seed; the seed's notes come next, then a line per new note."""
+def _ndjson(request: GenerateRequest, chunks: Iterator[Chunk], renderers: Renderers) -> flask.Response:
+    """Make a stream: a line with model and random seed, then the seed's notes, then a line for each new note."""
     first = next(chunks)
     headers = _headers(request, first.model)
     headers["X-Accel-Buffering"] = "no"  # a proxy in front should pass each line on as well
@@ -115,7 +108,7 @@ def _lines(request: GenerateRequest, first: Chunk, rest: Iterator[Chunk]) -> Ite
             last, onset = chunk, _last_onset(chunk.notes, onset)
         yield _joined([{"end": last.ended, **_longest_run(last)}])
     except ClientDisconnected:
-        return  # nobody hears us
+        return  # nobody reads the rest
     except MusicError as error:
         problems.note(error)
         yield _joined([{"error": str(error), "status": problems.status_of(error)}])
@@ -125,9 +118,9 @@ def _lines(request: GenerateRequest, first: Chunk, rest: Iterator[Chunk]) -> Ite
         yield _joined([{"error": "something broke on the server's side; its log says what", "status": 500}])
 
 
-def _score(request: GenerateRequest, chunks: Iterator[Chunk]) -> flask.Response:
-    """MusicXML."""
-    from music.notation import musicxml  # late, as only those who ask for one need what it brings along
+def _score(request: GenerateRequest, chunks: Iterator[Chunk], renderers: Renderers) -> flask.Response:
+    """Make MusicXML."""
+    from music.notation import musicxml  # late, as only this format needs what it imports
 
     musicxml.check()
     _check_length(request, request.seed)
@@ -136,7 +129,7 @@ def _score(request: GenerateRequest, chunks: Iterator[Chunk]) -> flask.Response:
     _check_length(request, notes)
     if len(notes) > MOST_SCORED:
         raise EncodingError(f"format 'musicxml': expected at most {MOST_SCORED:,} notes, got {len(notes):,}")
-    return _file(request, pieces, _drawn(musicxml.musicxml, notes))
+    return _file(request, pieces, renderers.draw(musicxml.musicxml, notes))
 
 
 _MAKERS = {
@@ -150,17 +143,11 @@ _MAKERS = {
 }
 
 
-def _drawn(draw: Callable, *args: Any) -> Any:
-    """What `draw` makes of these."""
-    with _DRAWING.take():
-        return _PEN.submit(draw, *args).result()
-
-
 def _require(package: str, extra: str, request: GenerateRequest) -> None:
-    """Raise MissingDependency, before the music is made in vain."""
+    """Raise MissingDependency if `package` is not installed; before the music is generated in vain."""
     if importlib.util.find_spec(package) is None:
         raise MissingDependency(
-            f"format {request.format!r} needs {package}: `pip install 'cadenza[{extra}]'` on the server brings it"
+            f"format {request.format!r} needs {package}: `pip install '.[{extra}]'` on the server brings it"
         )
 
 
@@ -173,31 +160,31 @@ def _check_length(request: GenerateRequest, notes: Notes) -> None:
 
 
 def _parts(request: GenerateRequest, pieces: list[Chunk]) -> tuple[Notes, Notes]:
-    """The seed, if it was asked for, and what was made, on the instrument that was asked for."""
+    """Return the seed, empty if it is not wanted, and the continuation; both on the requested instrument."""
     seed = request.seed if request.include_seed else nt.empty()
-    made = np.concatenate([chunk.notes for chunk in pieces])
+    continuation = np.concatenate([chunk.notes for chunk in pieces])
     if request.program is None:
-        return seed, made
-    return nt.with_program(seed, request.program), nt.with_program(made, request.program)
+        return seed, continuation
+    return nt.with_program(seed, request.program), nt.with_program(continuation, request.program)
 
 
 def _file(request: GenerateRequest, pieces: list[Chunk], body: bytes | Iterator[bytes]) -> flask.Response:
-    """A reply to be kept as a file, named by the model and the random seed that make it again."""
-    response = _whole(request, pieces, body)
+    """Make a reply that is saved as a file, named by the model and the random seed that generate it again."""
+    response = _complete(request, pieces, body)
     name = f"{pieces[-1].model.replace('/', '-')}-{request.settings.random_seed}.{request.format}"
     response.headers.set("Content-Disposition", "attachment", filename=name)
     return response
 
 
-def _sent(file: BinaryIO) -> Iterator[bytes]:
-    """All of a file, which is closed at its end."""
+def _read(file: BinaryIO) -> Iterator[bytes]:
+    """Yield all bytes of a file, and close it at the end."""
     with file:
         file.seek(0)
-        while data := file.read(_PIECE):
+        while data := file.read(_BLOCK):
             yield data
 
 
-def _whole(request: GenerateRequest, pieces: list[Chunk], body: str | bytes | Iterator[bytes]) -> flask.Response:
+def _complete(request: GenerateRequest, pieces: list[Chunk], body: str | bytes | Iterator[bytes]) -> flask.Response:
     headers = _headers(request, _models(pieces))
     headers["X-Notes"] = str(sum(len(chunk.notes) for chunk in pieces))  # new ones, the seed's not counted
     headers["X-Ended"] = str(pieces[-1].ended)
@@ -211,26 +198,26 @@ def _headers(request: GenerateRequest, model: str) -> dict[str, str]:
 
 
 def _longest_run(last: Chunk) -> dict[str, dict]:
-    """What the training set has of the piece, if somebody looked; no start where there is nothing."""
+    """Describe the longest run that is also in the training set, if that was compared; without a run, no start."""
     run = last.longest_run
     if run is None:
         return {}
-    place = {"start": round(float(run.start), 6), "seconds": round(float(run.seconds), 6)} if run.notes else {}
-    return {"longest_run": {"notes": run.notes, **place}}
+    times = {"start": round(float(run.start), 6), "seconds": round(float(run.seconds), 6)} if run.notes else {}
+    return {"longest_run": {"notes": run.notes, **times}}
 
 
 def _models(pieces: list[Chunk]) -> str:
-    """The model, or the models in their order where a new version came in the middle of the piece."""
+    """Name the model, or the models in their order where a new version came in the middle of the piece."""
     return ", ".join(dict.fromkeys(chunk.model for chunk in pieces))
 
 
 def _seed_notes(request: GenerateRequest) -> list[dict]:
-    """The seed's notes, marked as such; none if they were not asked for."""
+    """Return the seed's notes as JSON objects, marked as such; none if they are not wanted."""
     return [{**note, "seed": True} for note in as_json(request.seed)] if request.include_seed else []
 
 
 def as_json(notes: Notes, after: float | None = None) -> list[dict]:
-    """Notes as JSON objects; `after` is the onset before the first one, None where there is none."""
+    """Turn notes into JSON objects; `after`: the onset in seconds of the note before, None: there is none."""
     steps = np.diff(notes["start"], prepend=notes["start"][:1] if after is None else after)
     times = (notes["start"], notes["end"], steps, notes["end"] - notes["start"])
     columns = (notes["pitch"].tolist(), notes["velocity"].tolist(), *map(_seconds, times))  # a record at a time is slow
@@ -253,11 +240,12 @@ def _last_onset(notes: Notes, before: float | None = None) -> float | None:
 
 
 def _seconds(values: np.ndarray) -> list[float]:
-    """To the microsecond: 0.1 + 0.2 is 0.3."""
+    """Round to the microsecond: 0.1 + 0.2 is 0.3."""
     return [round(value, 6) for value in values.tolist()]
 
 
 def dumps(value: dict) -> str:
+    """Write an object as JSON without spaces."""
     return _COMPACT.encode(value)
 
 

@@ -1,13 +1,9 @@
 """Calls that come at the same time → one call with the rows of all. Knows arrays and clocks; nothing of models or HTTP.
 
-A call that finds nobody at work runs at once. Those that come meanwhile wait, and one of them runs the next call for
-all of its function: so there is no thread of ours. What runs next is what should end first, had each call run when it
-came: a short call goes before a long one that came up to a tenth of a second earlier, whatever the long one takes. So
-who has just come catches up with those in the middle of a piece, and from then on they run together.
-
-Whoever was just answered is likely to call again, and the next run waits for them, for a quarter of the time that such
-a run took last at most; else the first to come back would run alone and the others behind it, at up to nearly twice the
-cost. A listener alone expects nobody and never waits.
+A call runs at once if no other one runs. Else it waits, and one of the waiting calls' threads makes the next run for
+all calls of its function. The next run is the one that would have ended first, had each call run when it came: a short
+call goes before a long one that came up to 0.1 s earlier, so a new piece catches up with the others and joins them. The
+next run also waits for the callers that were just answered, up to a quarter of the last run's time (see `_until`).
 """
 
 import logging
@@ -24,9 +20,9 @@ from music.errors import BackendError, DeadlineExceeded, Overloaded
 Tensors = Mapping[str, np.ndarray]
 
 ROWS = 32  # of one run, unless a single call has more
-WAITING = 256  # calls; of a front end each piece in the making has one at most
-_PATIENCE = 0.25  # of the next run's time, by the last one of its kind,
-_LONGEST = 0.1  # but not more seconds than this; nor may who comes later than this go first
+WAITING = 256  # calls; each piece that a front end generates has one at most
+_PATIENCE = 0.25  # part of the next run's time that it waits for callers; its time is that of the last one of its kind
+_LONGEST = 0.1  # seconds that it waits at most; also how much later a short call may come and still go first
 _LOG = logging.getLogger(__name__)
 
 
@@ -36,41 +32,41 @@ class _Call:
     inputs: Tensors
     rows: int
     came: float  # on time.monotonic's clock
-    leads: bool = False  # it is to make the next run
+    leads: bool = False  # its thread makes the next run
     over: bool = False  # it has run
     awake: threading.Event = field(default_factory=threading.Event)  # it leads, or is over
     outputs: Tensors | None = None
     error: BaseException | None = None
 
 
-class Merger:
-    """Merges calls of functions of batch-first arrays, of which one run goes on at a time. Threads share it.
+class Batcher:
+    """Joins calls of functions of batch-first arrays; one run goes on at a time. Threads share it.
 
     Args:
-        run: calls the function of a name. What it answers to a row must not depend on the others.
-        rows: of a run at most.
-        waiting: how many calls may wait; one more is refused.
+        run: calls the function of a name. Its answer to a row must not depend on the other rows.
+        rows: largest number of rows of a run.
+        waiting: largest number of calls that wait; one more is refused.
     """
 
     def __init__(self, run: Callable[[str, Tensors], Tensors], *, rows: int = ROWS, waiting: int = WAITING):
         self._run, self._rows, self._most = run, rows, waiting
         self._waiting: deque[_Call] = deque()
-        self._changed = threading.Condition()  # where the one who leads waits for the expected
-        self._led = False
+        self._changed = threading.Condition()  # the leading call waits here for the expected ones
+        self._led = False  # some call leads
         self._expected = 1  # calls to wait for
-        self._ended = 0.0  # when the last run did
+        self._ended = 0.0  # when the last run ended
         self._took: dict[str, float] = {}  # seconds, of the last run of each function
 
     def call(self, name: str, inputs: Tensors, timeout: float | None = None) -> Tensors:
-        """The named function's answer to these inputs, whose arrays have as many rows each.
+        """Return the named function's answer to these inputs; all arrays have the same number of rows.
 
         Args:
-            timeout: seconds until it must have begun; then it is waited for to its end.
+            timeout: seconds within which the run must begin; a run that has begun is waited for to its end.
 
         Raises:
-            Overloaded: too many wait already.
-            DeadlineExceeded: it has not begun in time.
-            BackendError: the arrays do not have as many rows each; and what the function raises for this call alone.
+            Overloaded: too many calls wait already.
+            DeadlineExceeded: the run has not begun in time.
+            BackendError: the arrays differ in their number of rows. Also what the function raises for this call alone.
         """
         call = _Call(name, inputs, _rows(inputs), time.monotonic())
         until = float("inf") if timeout is None else call.came + timeout
@@ -81,22 +77,22 @@ class Merger:
                     self._wait(call, until)
                 if call.leads:
                     self._lead(call)
-        except BaseException:  # out of time, or a signal's
+        except BaseException:  # out of time, or an exception of a signal's handler
             self._withdraw(call)
             raise
         if call.error:
             raise call.error
         if call.outputs is None:
-            raise BackendError("the run that this call was merged into was broken off")
+            raise BackendError("the run that this call was part of was interrupted")
         return call.outputs
 
     @property
     def waiting(self) -> int:
-        """How many wait for their turn."""
+        """Return the number of calls that wait."""
         return len(self._waiting)
 
     def _join(self, call: _Call) -> None:
-        """The others, or lead if there are none. Raises Overloaded."""
+        """Join the waiting calls, or lead if there are none. Raises Overloaded."""
         with self._changed:
             if self._led and len(self._waiting) >= self._most:
                 raise Overloaded(f"{self._most} calls of the model wait already; try again in a moment")
@@ -106,7 +102,7 @@ class Merger:
                 self._led = call.leads = True
 
     def _wait(self, call: _Call, until: float) -> None:
-        """For the call to lead or to be over. Raises DeadlineExceeded where it does not run in time."""
+        """Wait until the call leads or is over. Raises DeadlineExceeded where it does not run in time."""
         if not call.awake.wait(min(max(0.0, until - time.monotonic()), threading.TIMEOUT_MAX)):
             with self._changed:
                 if call in self._waiting and not call.leads:
@@ -114,7 +110,7 @@ class Merger:
             call.awake.wait()
 
     def _withdraw(self, call: _Call) -> None:
-        """Nobody waits for the call any more; if it was to lead, the next one does."""
+        """Remove a call whose caller has given up; if it was to lead, the next one does."""
         with self._changed:
             if call in self._waiting:
                 self._waiting.remove(call)
@@ -122,7 +118,7 @@ class Merger:
                     self._pass_on()
 
     def _pass_on(self) -> None:
-        """Whoever is first leads next; under the lock."""
+        """Let the first call lead next; under the lock."""
         self._led = bool(self._waiting)
         if self._led:
             leader = self._first()
@@ -130,18 +126,18 @@ class Merger:
             leader.awake.set()
 
     def _first(self) -> _Call:
-        """Whose run should end first; under the lock."""
+        """Return the call whose run should end first; under the lock."""
         return min(self._waiting, key=lambda call: call.came + min(self._took.get(call.name, _LONGEST), _LONGEST))
 
     def _lead(self, call: _Call) -> None:
-        """One run with `call` in it, unless others are to go before it; then somebody else leads."""
+        """Make one run with `call` in it, unless other calls go first; then one of them leads."""
         batch: list[_Call] = []
         began = time.monotonic()
         try:
-            batch = self._gathered(call)
+            batch = self._next_batch(call)
             began = time.monotonic()
             self._answer(batch)
-        finally:  # even if a signal's exception has come between
+        finally:  # even if a signal's handler raised in between
             with self._changed:
                 if batch:
                     self._ended = time.monotonic()
@@ -155,9 +151,11 @@ class Merger:
             for answered in batch:
                 answered.awake.set()
 
-    def _gathered(self, call: _Call) -> list[_Call]:
-        """Those who run together, once the expected ones are there or it is time: the first one, and of those that call
-        the same as many as fit, in their order; nobody if `call` is not among them."""
+    def _next_batch(self, call: _Call) -> list[_Call]:
+        """Wait for the expected calls, then take those that run together; none if `call` is not among them.
+
+        They are the first one, and as many other calls of its function as fit, in their order.
+        """
         with self._changed:
             while len(self._waiting) < self._expected and (left := self._until() - time.monotonic()) > 0:
                 self._changed.wait(left)
@@ -175,15 +173,19 @@ class Merger:
             return batch
 
     def _until(self) -> float:
-        """When what has come by then runs."""
+        """Return until when the next run waits for more calls, on time.monotonic's clock.
+
+        Who was just answered is likely to call again. Without the wait, the first one to come back would run alone and
+        the others behind it, at up to nearly twice the cost. A single caller expects no other one and never waits.
+        """
         return self._ended + min(_PATIENCE * self._took.get(self._first().name, 0.0), _LONGEST)
 
     def _answer(self, batch: list[_Call]) -> None:
-        """Run them together, or one by one where that fails: an error is for the call that brings it about."""
+        """Run the calls together, or one by one where that fails: only the call that causes an error gets it."""
         if len(batch) > 1:
             try:
                 answers = self._together(batch)
-            except Exception as error:  # told, as nobody else may hear of it: each by itself they may be well
+            except Exception as error:  # logged, as no caller may get it: by itself each call may succeed
                 _LOG.warning("a run of %d calls failed, each runs by itself now: %s", len(batch), error)
                 answers = []
             for call, outputs in zip(batch, answers, strict=False):

@@ -1,8 +1,8 @@
 """A Backend that runs a SavedModel in this process, on the CPU. Knows TF Serving's folders, but nothing of music.
 
-Calls of one signature that come at the same time are merged, see `batching`, and one run goes on at a time: else who
-came first would go on alone while the others are still being heard, and they would share what is left. TensorFlow is
-imported when a model is loaded and not before: a front end before a model server does without it.
+Calls of one signature that come at the same time are joined into batches, see `batching`. One run goes on at a time:
+else the first caller would run alone, and the others would share the cores that are left. TensorFlow is imported when
+a model is loaded and not before: a front end before a model server does without it.
 """
 
 import os
@@ -17,24 +17,27 @@ from music import storage
 from music.errors import BackendError, Overloaded, Unavailable
 from music.generation import Reply
 from music.storage import checksums
-from serving.backends.batching import WAITING, Merger, Tensors
-from serving.backends.xla import TWINS, Compiled, answered, asked
+from serving.backends.batching import WAITING, Batcher, Tensors
+from serving.backends.xla import TWINS, Compiled, signature_outputs, twin_inputs
 
-COMPILED = {"generate_xla": (1, 8, 16, 32), "prime_xla": (1,)}  # for which numbers of rows; prime goes row by row
+COMPILED = {
+    "generate_xla": (1, 8, 16, 32),
+    "prime_xla": (1,),
+}  # numbers of rows to compile for; prime is called with one row
 MODELS = Path(__file__).resolve().parents[2] / "models"  # what ships with the project
 _SAVED = "saved_model.pb"  # written last, so a version without it is not complete
 
 
 def find_model(folder: str | os.PathLike | None = None) -> Path:
-    """The newest version in a folder: <base>/<name>/<version>/saved_model.pb, any of the three levels given.
+    """Find the newest version of a model: <base>/<name>/<version>/saved_model.pb.
 
     Args:
-        folder: a version, a model with its versions, or a base with one model; None: MODELS. Of one in a bucket the
-            version is copied to here, for as long as this process lives.
+        folder: any of the three levels: a version, a model with its versions, or a base with one model; None: MODELS.
+            From a bucket the version is copied to this machine, for as long as this process lives.
 
     Raises:
-        Unavailable: none is there, or several models are, so that one must be named.
-        StorageError: the bucket does not let us.
+        Unavailable: there is no model, or there are several models, so that one must be named.
+        StorageError: the bucket refuses access.
     """
     return storage.local(_newest(os.fspath(MODELS if folder is None else folder).rstrip("/")))
 
@@ -45,12 +48,12 @@ def _newest(base: str) -> str:
             raise Unavailable(f"{base} is a model, but its folder's name is no version: expected a number such as 1")
         return base
     models = [base, *(storage.join(base, name) for name in storage.entries(base))]
-    found = {model: versions for model in models if (versions := _versions(model))}
-    if not found:
+    versions_of = {model: versions for model in models if (versions := _versions(model))}
+    if not versions_of:
         raise Unavailable(f"no model in {base}: expected [<name>/]<version>/{_SAVED}, the version a number")
-    if len(found) > 1:
-        raise Unavailable(f"several models in {base}: name one of {', '.join(found)}")
-    ((model, versions),) = found.items()
+    if len(versions_of) > 1:
+        raise Unavailable(f"several models in {base}: name one of {', '.join(versions_of)}")
+    ((model, versions),) = versions_of.items()
     return storage.join(model, max(versions, key=int))
 
 
@@ -60,16 +63,16 @@ def _versions(model: str) -> list[str]:
 
 
 class Embedded:
-    """A SavedModel, loaded when this object is made. Threads may share it.
+    """A SavedModel, loaded by the constructor. Threads may share it.
 
     Args:
-        folder: as `find_model` takes it. The version is the number that its folder is named by.
-        waiting: how many calls may wait for their turn.
-        xla: use the model's compiled twins, if it has them; compiling takes seconds, now.
+        folder: as `find_model` takes it. The name of the version's folder is its number.
+        waiting: largest number of calls that wait; one more is refused.
+        xla: use the model's compiled twins, if it has them; the constructor compiles them, which takes seconds.
 
     Raises:
         RecordError: a file of the version is damaged or missing.
-        Unavailable: as `find_model` does; or it cannot be loaded.
+        Unavailable: as `find_model` does; or the model cannot be loaded.
     """
 
     def __init__(self, folder: str | os.PathLike | None = None, *, waiting: int = WAITING, xla: bool = True):
@@ -80,10 +83,11 @@ class Embedded:
             import tensorflow as tf
         except ModuleNotFoundError as error:
             raise Unavailable(
-                f"{error}: to run a model in this process, install cadenza[embedded]; or name a model server (--server)"
+                f"{error}: to run a model in this process, run `pip install '.[embedded]'` in a clone; "
+                "or name a model server (--server)"
             ) from error
 
-        with suppress(RuntimeError):  # which says that this process has begun to use its GPUs already
+        with suppress(RuntimeError):  # raised where this process has begun to use its GPUs already
             tf.config.set_visible_devices([], "GPU")  # else TensorFlow takes all of their memory
         self._tf = tf
         self._version = int(path.absolute().name)
@@ -91,17 +95,17 @@ class Embedded:
             with tf.device("/CPU:0"):
                 self._model = tf.saved_model.load(str(path))
         except Exception as error:  # of a damaged graph, TensorFlow raises whatever it stumbles over
-            told = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            raise Unavailable(f"the model in {path} cannot be loaded: {told}") from error
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise Unavailable(f"the model in {path} cannot be loaded: {reason}") from error
         self._compiled = {
             name: Compiled(partial(self._run, name), self._sample(name, sizes[-1]), sizes)
             for name, sizes in COMPILED.items()
             if xla and name in self._model.signatures
         }
-        self._merger = Merger(self._answer, waiting=waiting)
+        self._batcher = Batcher(self._answer, waiting=waiting)
 
     def warm(self) -> None:
-        """Be ready for many listeners at once now, rather than seconds after they came."""
+        """Compile for all numbers of rows now, so that the first many clients need not wait seconds for it."""
         for compiled in self._compiled.values():
             compiled.warm()
 
@@ -113,23 +117,25 @@ class Embedded:
         version: int | None = None,
         timeout: float | None = None,
     ) -> Reply:
-        """See Backend. `timeout` is for the wait until it runs; then it is one bounded block of work that cannot be
-        interrupted: 32 notes of up to 32 listeners, a fraction of a second with the models that we ship and train.
+        """See Backend. `timeout` limits the wait until the call runs.
+
+        A run cannot be interrupted, but it is bounded: 32 notes of up to 32 clients, a fraction of a second with the
+        models that we ship and train.
         """
         if version not in (None, self._version):
             raise Unavailable(f"version {version} is not here, version {self._version} is")
         if signature not in self._model.signatures:
             raise BackendError(f"signature {signature!r}: the model has {', '.join(sorted(self._model.signatures))}")
         checked = self._checked(signature, inputs)
-        if signature == "describe":  # takes no time; who only asks for it is not to be expected back
+        if signature == "describe":  # takes no time; and its caller need not be expected to call again
             return Reply(dict(self._run(signature, checked)), self._version)
-        return Reply(dict(self._merger.call(signature, checked, timeout)), self._version)
+        return Reply(dict(self._batcher.call(signature, checked, timeout)), self._version)
 
     def _answer(self, signature: str, inputs: Tensors) -> Tensors:
         twin = self._compiled.get(TWINS.get(signature, ""))
         if twin is None:
             return self._run(signature, inputs)
-        return answered(signature, twin.call(asked(signature, inputs)))
+        return signature_outputs(signature, twin.call(twin_inputs(signature, inputs)))
 
     def _run(self, signature: str, inputs: Tensors) -> Tensors:
         try:
@@ -143,7 +149,7 @@ class Embedded:
         return {name: tensor.numpy() for name, tensor in outputs.items()}
 
     def _sample(self, signature: str, rows: int) -> Tensors:
-        """Inputs of so many rows that do some work: each whole number is 3, all else is drawn from 0 to 1."""
+        """Make inputs with `rows` rows that do some work: each integer is 3, all else is drawn from 0 to 1."""
         rng, inputs = np.random.default_rng(0), {}
         for name, spec in self._model.signatures[signature].structured_input_signature[1].items():
             shape, dtype = (rows, *spec.shape[1:]), spec.dtype.as_numpy_dtype
@@ -151,16 +157,16 @@ class Embedded:
         return inputs
 
     def _checked(self, signature: str, inputs: Tensors) -> Tensors:
-        """The inputs, after a look whether they are as the signature wants them."""
-        wanted = self._model.signatures[signature].structured_input_signature[1]
-        if wanted.keys() != inputs.keys():
-            raise BackendError(f"signature {signature!r}: expected inputs {sorted(wanted)}, got {sorted(inputs)}")
+        """Return the inputs as arrays. Raises BackendError where the signature expects other names, types or shapes."""
+        expected = self._model.signatures[signature].structured_input_signature[1]
+        if expected.keys() != inputs.keys():
+            raise BackendError(f"signature {signature!r}: expected inputs {sorted(expected)}, got {sorted(inputs)}")
         arrays = {name: np.asarray(array) for name, array in inputs.items()}
-        for name, spec in wanted.items():
-            got = arrays[name]
-            if spec.dtype.as_numpy_dtype != got.dtype or not spec.shape.is_compatible_with(got.shape):
+        for name, spec in expected.items():
+            array = arrays[name]
+            if spec.dtype.as_numpy_dtype != array.dtype or not spec.shape.is_compatible_with(array.shape):
                 raise BackendError(
                     f"signature {signature!r}: expected {name} to be {spec.dtype.name} of shape {spec.shape}, "
-                    f"got {got.dtype} of shape {got.shape}"
+                    f"got {array.dtype} of shape {array.shape}"
                 )
         return arrays

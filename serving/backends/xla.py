@@ -1,9 +1,9 @@
-"""A function compiled by XLA → the same for any number of rows. Knows arrays and names; nothing of music or HTTP.
+"""A function compiled by XLA → the same function for any number of rows. Knows arrays and names; nothing of music.
 
-XLA compiles for one number of rows at a time and takes seconds for it, so a call is filled up to one of a few sizes, or
-goes through in groups, of which as many run at once as there are cores. The least is compiled at once, the others
-beside the calls when there is need for them. A row's bits must be the same in all sizes; that depends on the CPU, so
-each size is tried before it is used.
+XLA compiles for one number of rows and takes seconds for it. So a call is padded to one of a few sizes, or cut into
+groups, of which as many run at once as there are cores. The smallest size is compiled at once, the others in a thread
+when they are needed. A row must get the same bits in all sizes; whether it does depends on the CPU, so each size is
+tested before it is used.
 """
 
 import ctypes
@@ -23,11 +23,15 @@ _LOG = logging.getLogger(__name__)
 
 Tensors = Mapping[str, np.ndarray]
 
-TWINS = {"prime": "prime_xla", "generate": "generate_xla", "step": "generate_xla"}  # which signature answers for which
+TWINS = {
+    "prime": "prime_xla",
+    "generate": "generate_xla",
+    "step": "generate_xla",
+}  # signature → its twin
 
 
-def asked(signature: str, inputs: Tensors) -> Tensors:
-    """The inputs of a signature as its twin wants them: a step is a chunk of one, so there is one function less."""
+def twin_inputs(signature: str, inputs: Tensors) -> Tensors:
+    """Translate a signature's inputs into its twin's: a step is a chunk of one row, so that it needs no own twin."""
     if signature != "step":
         return inputs
     count = np.ones(len(inputs["noise"]), "i4")
@@ -36,8 +40,8 @@ def asked(signature: str, inputs: Tensors) -> Tensors:
     return {**inputs, "noise": noise, "count": count}
 
 
-def answered(signature: str, outputs: Tensors) -> Tensors:
-    """What a twin gave as the signature gives it. Raises RecordError where it gave no row."""
+def signature_outputs(signature: str, outputs: Tensors) -> Tensors:
+    """Translate a twin's outputs into its signature's. Raises RecordError where there is no row."""
     if signature != "step":
         return outputs
     outputs = dict(outputs)
@@ -48,13 +52,13 @@ def answered(signature: str, outputs: Tensors) -> Tensors:
 
 
 class Compiled:
-    """Ready for as many rows as the least size when it is made.
+    """A compiled function for any number of rows; the constructor compiles it for the smallest size.
 
     Args:
         run: the function of batch-first arrays; compiles itself when it is called with a number of rows for the first
             time.
         sample: inputs to compile with, as many rows as the largest size.
-        sizes: numbers of rows to compile for, rising. One that gives a row other bits than the least does is left out.
+        sizes: numbers of rows to compile for, rising. A size that gives a row other bits than the smallest is left out.
     """
 
     def __init__(self, run: Callable[[Tensors], Tensors], sample: Tensors, sizes: tuple[int, ...]):
@@ -64,11 +68,11 @@ class Compiled:
         self._compiling: threading.Thread | None = None
         self._failure: Exception | None = None
         self._run(_part(sample, 0, sizes[0]))
-        _give_back()
+        _release_memory()
         self._ready = sizes[:1]
 
     def call(self, inputs: Tensors) -> Tensors:
-        """The function's answer to any number of rows."""
+        """Return the function's outputs for any number of rows."""
         ready = self._ready
         if len(next(iter(inputs.values()))) > ready[-1]:
             self._compile_beside()
@@ -78,14 +82,14 @@ class Compiled:
         return _joined(list(self._threads.map(self._group, *zip(*groups, strict=True))))
 
     def warm(self) -> None:
-        """Compile for all sizes now, or raise what `run` raises; else that is done when so many rows come."""
+        """Compile for all sizes now, not when so many rows come. Raises what `run` raises."""
         self._compile_beside().join()
         if self._failure:
             raise self._failure
 
     def _group(self, inputs: Tensors, size: int) -> Tensors:
-        made = self._run({name: _filled(array, size) for name, array in inputs.items()})
-        return _part(made, 0, len(next(iter(inputs.values()))))
+        outputs = self._run({name: _padded(array, size) for name, array in inputs.items()})
+        return _part(outputs, 0, len(next(iter(inputs.values()))))
 
     def _compile_beside(self) -> threading.Thread:
         with self._lock:
@@ -97,31 +101,32 @@ class Compiled:
     def _compile_many(self) -> None:
         try:
             for size in self._sizes[1:]:
-                if threading.main_thread().is_alive():  # else the process is about to end, and waits for us
+                if threading.main_thread().is_alive():  # else the process is ending, and waits for this thread
                     self._compile(size)
         except Exception as error:
             self._failure = error
             _LOG.warning("compiling for many rows failed, they go through in groups of %d: %s", self._ready[-1], error)
 
     def _compile(self, size: int) -> None:
-        given, least = _part(self._sample, 0, size), self._sizes[0]
-        made = self._run(given)
-        _give_back()
-        alone = _joined([self._group(*group) for group in _groups(given, (least,))])  # a core stays for who listens
-        if other := sorted(name for name in made if not np.array_equal(alone[name], made[name])):
+        inputs, least = _part(self._sample, 0, size), self._sizes[0]
+        outputs = self._run(inputs)
+        _release_memory()
+        # one group after the other, so that the other cores stay free for clients
+        expected = _joined([self._group(*group) for group in _groups(inputs, (least,))])
+        if other := sorted(name for name in outputs if not np.array_equal(expected[name], outputs[name])):
             _LOG.warning("%d rows at once would have other bits of %s than %d, so they are not", size, other, least)
         else:
             self._ready = (*self._ready, size)
 
 
-def _give_back() -> None:
-    """What compiling took, to the system; glibc would keep it."""
+def _release_memory() -> None:
+    """Return the memory that compiling took to the system; glibc would keep it."""
     with suppress(AttributeError, OSError, TypeError):  # a C library that is not glibc
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def _groups(inputs: Tensors, ready: tuple[int, ...]) -> list[tuple[Tensors, int]]:
-    """Parts that a ready size takes each, with that size; one at least, be it empty."""
+    """Cut inputs into parts, each with the ready size that takes it; at least one part, which may be empty."""
     rows, at = len(next(iter(inputs.values()))), 0
     groups: list[tuple[Tensors, int]] = []
     while at < rows or not groups:
@@ -136,7 +141,7 @@ def _joined(groups: list[Tensors]) -> Tensors:
 
 
 def _size(rows: int, ready: tuple[int, ...]) -> int:
-    """Of the sizes that are ready the next one, unless more than half of it would be filling: then the one before."""
+    """Choose the next larger ready size, unless more than half of it would be padding: then the one before."""
     fitting = [size for size in ready if size <= max(2 * rows, ready[0])]
     return next((size for size in fitting if size >= rows), fitting[-1])
 
@@ -145,10 +150,10 @@ def _part(arrays: Tensors, begin: int, end: int) -> Tensors:
     return {name: array[begin:end] for name, array in arrays.items()}
 
 
-def _filled(array: np.ndarray, rows: int) -> np.ndarray:
-    """Zeros below, up to so many rows."""
+def _padded(array: np.ndarray, rows: int) -> np.ndarray:
+    """Pad an array with rows of zeros to `rows` rows."""
     if len(array) == rows:
         return array
-    filled = np.zeros((rows, *array.shape[1:]), array.dtype)
-    filled[: len(array)] = array
-    return filled
+    padded = np.zeros((rows, *array.shape[1:]), array.dtype)
+    padded[: len(array)] = array
+    return padded

@@ -1,1 +1,1 @@
-"""What each request goes through on its way: who asks, how often, how many at once, and its log."""
+"""The steps that each request passes, from its context to CORS; and concurrency limits, log and metrics."""

@@ -1,7 +1,7 @@
-"""A finished visit → one line of JSON, and what goes wrong → lines that bear its request's id.
+"""A finished request → one line of JSON, and an error → lines with the id of its request.
 
-There is no music in them, nor anything that could make it again: no body, name of a file, query or random seed. Nothing
-that a caller chose can end a line: it is JSON, with no more of the request than method, route and a sane id.
+No line holds music, or anything that could generate it again: no body, file name, query or random seed. Nothing that a
+client sends can end a line: each is JSON, with no more of the request than its method, its route and a sane id.
 """
 
 import json
@@ -11,37 +11,37 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 from serving.middleware import request_context
-from serving.middleware.request_context import Visit
+from serving.middleware.request_context import RequestContext
 
-GONE = 499  # nginx' number for a listener who left before the reply had ended
+GONE = 499  # nginx' number for a client that closed the connection before the reply's end
 _log = logging.getLogger("serving.access")
 
 
-def status_of(visit: Visit) -> int:
-    """The status as we count it."""
-    return GONE if visit.gone else visit.status
+def status_of(context: RequestContext) -> int:
+    """Return the status that log and metrics count."""
+    return GONE if context.client_closed else context.status
 
 
-def write(visit: Visit) -> None:
-    """Log a visit that has ended."""
+def write(context: RequestContext) -> None:
+    """Log a request that has ended."""
     if _log.isEnabledFor(logging.INFO):
-        _log.info(line(visit))
+        _log.info(line(context))
 
 
-def line(visit: Visit) -> str:
-    """One line of JSON; what does not apply is left out."""
+def line(context: RequestContext) -> str:
+    """Write a request as one line of JSON; what does not apply is left out."""
     facts = {
         "time": _now(),
-        "request_id": visit.id,
-        "method": visit.method,
-        "route": visit.route,
-        "status": status_of(visit),
-        "seconds": round(visit.seconds, 4),
-        "client_closed": visit.gone,
-        "error": visit.error,
-        "format": visit.format,
-        "model": visit.model,
-        "notes": visit.notes,
+        "request_id": context.id,
+        "method": context.method,
+        "route": context.route,
+        "status": status_of(context),
+        "seconds": round(context.seconds, 4),
+        "client_closed": context.client_closed,
+        "error": context.error,
+        "format": context.format,
+        "model": context.model,
+        "notes": context.notes,
     }
     return json.dumps({name: value for name, value in facts.items() if value is not None or name == "route"})
 
@@ -68,11 +68,11 @@ def printable(record: logging.LogRecord) -> bool:
 
 
 def open_logs(out: TextIO | None = None, errors: TextIO | None = None) -> None:
-    """Let this process write its visits to `out`, else standard output, and its errors to `errors`."""
-    visits_handler, errors_handler = logging.StreamHandler(out or sys.stdout), logging.StreamHandler(errors)
-    visits_handler.setFormatter(logging.Formatter("%(message)s"))
+    """Let this process write its requests to `out`, else standard output, and its errors to `errors`."""
+    access_handler, errors_handler = logging.StreamHandler(out or sys.stdout), logging.StreamHandler(errors)
+    access_handler.setFormatter(logging.Formatter("%(message)s"))
     errors_handler.setFormatter(Errors())
-    for logger, handler in ((_log, visits_handler), (logging.getLogger("serving"), errors_handler)):
+    for logger, handler in ((_log, access_handler), (logging.getLogger("serving"), errors_handler)):
         logger.handlers = [handler]
         logger.propagate = False
     _log.setLevel(logging.INFO)

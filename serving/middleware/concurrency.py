@@ -1,6 +1,6 @@
-"""Work of which there is so much at once: others wait for their turn, for a while, and as long as somebody listens.
+"""Limits of how many requests do one kind of work at once. The others wait, for a while, as long as they are connected.
 
-Knows threads and clocks; of requests only that their listener may have left.
+Knows threads and clocks; of requests only that their client may have closed the connection.
 """
 
 import threading
@@ -11,17 +11,17 @@ from contextlib import contextmanager
 from music.errors import Overloaded
 from serving.middleware import request_context
 
-_LOOK = 1.0  # seconds after which a request that waits looks whether anybody still listens
+_LOOK = 1.0  # seconds after which a waiting request checks whether its client is still connected
 
 
-class Turns:
-    """Turns at some work.
+class ConcurrencyLimit:
+    """A limit of how many requests do one kind of work at once, with a bounded queue.
 
     Args:
-        what: the work, as a listener is told of it.
-        most: at once.
-        waiting: for a turn; one more is refused. None: as many as come.
-        seconds: that they wait at most.
+        what: the work, as error messages name it.
+        most: requests that do it at once.
+        waiting: requests that may wait; one more is refused. None: without limit.
+        seconds: that a request waits at most.
     """
 
     def __init__(self, what: str, most: int, waiting: int | None = None, seconds: float = 10.0):
@@ -32,7 +32,12 @@ class Turns:
 
     @contextmanager
     def take(self) -> Iterator[None]:
-        """A turn. Raises Overloaded, or ClientDisconnected."""
+        """Wait until the work is allowed, and count it until the block ends.
+
+        Raises:
+            Overloaded: the queue is full, or the wait was too long.
+            ClientDisconnected: the client closed the connection while its request waited.
+        """
         if self._places and not self._places.acquire(blocking=False):
             raise Overloaded(f"{self._what}: {self._most} is the most that this server takes; try again in a moment")
         try:
@@ -48,7 +53,7 @@ class Turns:
     def _wait(self) -> None:
         until = time.monotonic() + self._seconds
         while not self._free.acquire(timeout=max(0.0, min(_LOOK, until - time.monotonic()))):
-            if visit := request_context.current():
-                visit.check()
+            if context := request_context.current():
+                context.check()
             if time.monotonic() >= until:
                 raise Overloaded(f"in {self._seconds:g} seconds there was no turn for {self._what}; try again later")

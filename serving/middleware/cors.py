@@ -1,7 +1,7 @@
 """Which other sites' scripts may use the API from a browser (CORS). By default none.
 
-An origin that is not listed is never named in a reply, and no reply lets a browser send cookies: we have none, a key is
-sent by the script itself.
+An origin that is not listed is never named in a reply. No reply lets a browser send cookies: there are none, and a
+script sends a key itself.
 """
 
 import re
@@ -19,11 +19,11 @@ _REPLY_HEADERS = (
     *("Content-Disposition", "Retry-After", "X-Ended", "X-Longest-Run", "X-Model", "X-Notes", "X-Random-Seed"),
     request_context.HEADER,
 )
-_DAY = 24 * 3600  # seconds that a browser may remember
+_DAY = 24 * 3600  # seconds; so long may a browser remember the answer to a preflight
 
 
 def check(origins: Collection[str]) -> None:
-    """Raise SettingError for what is no list of origins."""
+    """Raise SettingError if `origins` is not a list of origins."""
     for origin in [origins] if isinstance(origins, str) else origins:
         if isinstance(origins, str) or not (origin == ANY or _ORIGIN.fullmatch(origin)):
             raise SettingError(f"cors origins: expected each to be like https://music.example or {ANY}, got {origin!r}")
@@ -34,7 +34,7 @@ def allow(app: flask.Flask, origins: Collection[str]) -> None:
     check(origins)
 
     @app.after_request
-    def allowed(response: flask.Response) -> flask.Response:
+    def add_headers(response: flask.Response) -> flask.Response:
         origin = flask.request.headers.get("Origin")
         if ANY not in origins:
             response.vary.add("Origin")  # a cache must not give one origin's reply to another

@@ -1,7 +1,7 @@
-"""One request from its first byte to its reply's last one: its id, what became of it, whether anybody still listens.
+"""What belongs to one request, from its first byte to the last one of its reply: id, outcome, connection.
 
-A wrapper around the WSGI application, as only that sees a stream's end. Knows nothing of music; what others learn of a
-visit (its route, how many notes) they write into `current()`.
+A wrapper around the WSGI application, as only that sees the end of a stream. Knows nothing of music; other modules
+write what they learn of a request (its route, how many notes) into `current()`.
 """
 
 import re
@@ -13,140 +13,152 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+import flask
 import numpy as np
 from werkzeug.exceptions import ClientDisconnected
 
 from music.generation import Backend, Reply
 
 HEADER = "X-Request-Id"
-_SANE = re.compile(r"[A-Za-z0-9._~-]{1,128}")  # no id of a caller's can break a log line or a header
-_current: ContextVar["Visit | None"] = ContextVar("visit", default=None)
+_SANE = re.compile(r"[A-Za-z0-9._~-]{1,128}")  # no id of a client's can break a log line or a header
+_current: ContextVar["RequestContext | None"] = ContextVar("request_context", default=None)
 
 
 @dataclass
-class Visit:
-    """What is known of a request so far. Nothing here is the listener's music."""
+class RequestContext:
+    """What is known of a request so far. It holds none of the client's music."""
 
     id: str
     method: str = "GET"
-    connection: socket.socket | None = None  # to the listener, where the server lets us have it
+    connection: socket.socket | None = None  # to the client, where the server gives access to it
     began: float = field(default_factory=time.perf_counter)
-    seconds: float = 0.0  # when it has ended
+    seconds: float = 0.0  # that the request took; set when it has ended
     route: str | None = None  # its rule, such as /examples/<name>.mid; None: there is no such path
     status: int = 500
-    gone: bool = False  # the listener left before the end
-    error: str | None = None  # the kind of what went wrong, in a stream too, whose status is 200
+    client_closed: bool = False  # the client closed the connection before the reply's end
+    error: str | None = None  # the name of the error's class; also in a stream, whose status is 200
     format: str | None = None
-    model: str | None = None  # the last one that played
-    notes: int | None = None  # that were made; None: it was not about making any
+    model: str | None = None  # the last one that generated notes
+    notes: int | None = None  # that were generated; None: the request is not about generating any
 
     def check(self) -> None:
-        """Raise ClientDisconnected if the listener is gone: there is nobody to work for."""
-        self.gone = self.gone or _closed(self.connection)
-        if self.gone:
+        """Raise ClientDisconnected if the client closed the connection: nobody would read the reply."""
+        self.client_closed = self.client_closed or _closed(self.connection)
+        if self.client_closed:
             raise ClientDisconnected
 
 
-def current() -> Visit | None:
-    """The visit that this thread works for."""
+def current() -> RequestContext | None:
+    """Return the context of the request that this thread works for."""
     return _current.get()
 
 
 def current_id() -> str | None:
-    """Its id."""
-    visit = current()
-    return visit.id if visit else None
+    """Return the id of the request that this thread works for."""
+    context = current()
+    return context.id if context else None
+
+
+def install(app: flask.Flask, on_end: Callable[[RequestContext], None]) -> None:
+    """Give every request of `app` a context, and call `on_end` with it when the request has ended."""
+
+    @app.before_request
+    def note_route() -> None:
+        if (context := current()) and flask.request.url_rule:
+            context.route = flask.request.url_rule.rule
+
+    app.wsgi_app = RequestContextMiddleware(app.wsgi_app, on_end)  # type: ignore[method-assign]
 
 
 def _closed(connection: socket.socket | None) -> bool:
-    """Whether the other side has closed, which one sees without waiting; a reader that is slow has not."""
+    """Tell without waiting whether the other side has closed; a client that only reads slowly has not."""
     if connection is None:
         return False
     if connection.fileno() < 0:
         return True
     try:
-        ready = select.poll()  # first, as a socket that has a timeout would wait that long in recv
-        ready.register(connection, select.POLLIN)
-        if not ready.poll(0):
-            return False  # nothing to read: it is there, and listens
+        poll = select.poll()  # first, as a socket that has a timeout would wait that long in recv
+        poll.register(connection, select.POLLIN)
+        if not poll.poll(0):
+            return False  # nothing to read: the client is still connected
         return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
     except OSError:
         return True  # reset
     except ValueError:
-        return False  # of TLS, which cannot be peeked at: we see it when we next write
+        return False  # TLS, which cannot be peeked at: the next write shows it
 
 
-class Watched:
-    """The application `wsgi`; `ended` hears of each visit once: its reply is out, or its listener gone."""
+class RequestContextMiddleware:
+    """The WSGI application `wsgi`; `on_end` is called once for each request: all is sent, or the client has closed."""
 
-    def __init__(self, wsgi: Callable, ended: Callable[[Visit], None]):
-        self._wsgi, self._ended = wsgi, ended
+    def __init__(self, wsgi: Callable, on_end: Callable[[RequestContext], None]):
+        self._wsgi, self._on_end = wsgi, on_end
 
     def __call__(self, environ: dict, start_response: Callable) -> Iterable[bytes]:
-        given = environ.get("HTTP_X_REQUEST_ID", "")
-        visit = Visit(
-            given if _SANE.fullmatch(given) else secrets.token_hex(16),
+        id = environ.get("HTTP_X_REQUEST_ID", "")
+        context = RequestContext(
+            id if _SANE.fullmatch(id) else secrets.token_hex(16),
             environ["REQUEST_METHOD"],
             environ.get("gunicorn.socket"),
         )
-        _current.set(visit)
+        _current.set(context)
 
-        def starting(status: str, headers: list, exc_info=None) -> Callable:
-            visit.status = int(status[:3])
-            return start_response(status, [*headers, (HEADER, visit.id)], exc_info)
+        def start(status: str, headers: list, exc_info=None) -> Callable:
+            context.status = int(status[:3])
+            return start_response(status, [*headers, (HEADER, context.id)], exc_info)
 
         try:
-            return _Body(self._wsgi(environ, starting), visit, self._ended)
-        except Exception:  # which Flask only lets out when it is debugged
-            _end(visit, self._ended)
+            return _Body(self._wsgi(environ, start), context, self._on_end)
+        except Exception:  # Flask lets one out only in debug mode
+            _end(context, self._on_end)
             raise
 
 
 class _Body:
-    """A reply's bytes; knows whether all of them went out."""
+    """The bytes of a reply; knows whether all of them were sent."""
 
-    def __init__(self, body: Iterable[bytes], visit: Visit, ended: Callable[[Visit], None]):
+    def __init__(self, body: Iterable[bytes], context: RequestContext, on_end: Callable[[RequestContext], None]):
         self._body, self._rest = body, iter(body)
-        self._visit, self._ended = visit, ended
-        self._over = self._closed = False
+        self._context, self._on_end = context, on_end
+        self._exhausted = self._closed = False
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        _current.set(self._visit)
+        _current.set(self._context)
         try:
             return next(self._rest)
         except StopIteration:
-            self._over = True
+            self._exhausted = True
             raise
         except Exception as error:
-            self._over, self._visit.error = True, type(error).__name__
+            self._exhausted, self._context.error = True, type(error).__name__
             raise
 
     def close(self) -> None:
         if self._closed:
             return
         self._closed = True
-        _current.set(self._visit)
+        _current.set(self._context)
         try:
             if hasattr(self._body, "close"):
                 self._body.close()
         finally:
-            self._visit.gone = self._visit.gone or not self._over
-            _end(self._visit, self._ended)
+            self._context.client_closed = self._context.client_closed or not self._exhausted
+            _end(self._context, self._on_end)
 
 
-def _end(visit: Visit, ended: Callable[[Visit], None]) -> None:
-    visit.seconds = time.perf_counter() - visit.began
-    ended(visit)
+def _end(context: RequestContext, on_end: Callable[[RequestContext], None]) -> None:
+    context.seconds = time.perf_counter() - context.began
+    on_end(context)
 
 
-class ForListeners:
-    """A Backend that asks `backend` only while somebody listens, and tells `failed` of each error's kind."""
+class CancellingBackend:
+    """A Backend that calls `backend` only while the client is connected, and passes each error to `on_error`."""
 
-    def __init__(self, backend: Backend, failed: Callable[[Exception], None]):
-        self._backend, self._failed = backend, failed
+    def __init__(self, backend: Backend, on_error: Callable[[Exception], None]):
+        self._backend, self._on_error = backend, on_error
 
     def call(
         self,
@@ -156,11 +168,11 @@ class ForListeners:
         version: int | None = None,
         timeout: float | None = None,
     ) -> Reply:
-        """See Backend. Raises ClientDisconnected as well."""
-        if visit := current():
-            visit.check()
+        """Call the model; see Backend. Raises ClientDisconnected as well."""
+        if context := current():
+            context.check()
         try:
             return self._backend.call(signature, inputs, version=version, timeout=timeout)
         except Exception as error:
-            self._failed(error)
+            self._on_error(error)
             raise

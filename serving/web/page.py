@@ -1,6 +1,6 @@
-"""The page for people, and what it needs: its beginnings, what a MIDI file holds, and the sound of a piano.
+"""The page for people, and what it needs: examples to begin with, the notes of a MIDI file, the sound of a piano.
 
-All of it is served from here, so that a browser never asks another host. Knows nothing of how music is generated.
+All of it comes from this server, so that a browser never asks another host. Knows nothing of how music is generated.
 """
 
 import functools
@@ -16,8 +16,9 @@ from music.examples.pieces import EXAMPLES
 from music.generation import Generator
 from music.notes import Notes, pitched
 from serving.api import requests, responses
+from serving.api.services import Services
 
-ANSWERS = {  # of the form that works without scripts: formats that make a file
+ANSWERS = {  # choices of the form that works without scripts: the formats that are files
     "mid": "MIDI file",
     "mp3": "sound, MP3",
     "wav": "sound, WAV",
@@ -25,67 +26,57 @@ ANSWERS = {  # of the form that works without scripts: formats that make a file
     "musicxml": "score, MusicXML",
 }
 SOUND_FONT = "TimGM6mb by Tim Brechbill and David Bolton, GNU GPL version 2"
-HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
-    "object-src 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
 _DAY = 24 * 3600  # seconds
 
 
-def blueprint(generator: Generator) -> flask.Blueprint:
-    """The page's routes; `generator` is asked what it can express."""
-    page = flask.Blueprint("page", __name__)
+def index(services: Services) -> str:
+    """Show the page."""
+    return flask.render_template(
+        "index.html",
+        numbers=requests.NUMBERS,
+        instruments=[midi.instrument_name(program) for program in range(128)],
+        answers=ANSWERS,
+        most_seconds=responses.MOST_SECONDS,
+        examples=EXAMPLES,
+        sound_font=SOUND_FONT,
+    )
 
-    @page.after_app_request
-    def guard(response: flask.Response) -> flask.Response:
-        """Every reply says what a browser may do with it."""
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
-        return response
 
-    @page.get("/")
-    def index() -> str:
-        return flask.render_template(
-            "index.html",
-            numbers=requests.NUMBERS,
-            instruments=[midi.instrument_name(program) for program in range(128)],
-            answers=ANSWERS,
-            most_seconds=responses.MOST_SECONDS,
-            examples=EXAMPLES,
-            sound_font=SOUND_FONT,
-        )
+def example(services: Services, name: str) -> flask.Response:
+    """Send a beginning that was made for this project, as MIDI."""
+    if name not in EXAMPLES:
+        flask.abort(404)
+    return _cached(_example(name), requests.MIDI_TYPES[0])
 
-    @page.get("/examples/<name>.mid")
-    def example(name: str) -> flask.Response:
-        """A beginning made for this project."""
-        if name not in EXAMPLES:
-            flask.abort(404)
-        return _kept(_example(name), requests.MIDI_TYPES[0])
 
-    @page.post("/notes")
-    def notes() -> dict:
-        """What is in a MIDI file, as `/generate` would hear it; the errors are the same."""
-        heard = pitched(found := requests.read_seed(flask.request))
-        if len(heard):
-            _check(generator, heard)
-        return {"notes": responses.as_json(heard), "drums": len(found) - len(heard)}
+def notes(services: Services) -> dict:
+    """Show the notes of a MIDI file as `/generate` reads them; the errors are the same."""
+    seed = requests.read_seed(flask.request, services.reading)
+    played = pitched(seed)
+    if len(played):
+        _check(services.generator, played)
+    return {"notes": responses.as_json(played), "drums": len(seed) - len(played)}
 
-    @page.get("/piano.json")
-    def piano() -> flask.Response:
-        """How each key plays which sample of /piano.pcm: `music.audio.browser_samples` says what the names mean."""
-        instrument = _piano(sound_fonts.default())
-        facts = {"name": instrument.name, "font": SOUND_FONT, "samples": instrument.samples, "zones": instrument.zones}
-        return _kept(responses.dumps(facts).encode(), "application/json")
 
-    @page.get("/piano.pcm")
-    def frames() -> flask.Response:
-        """The samples: 16 bits each, the lower byte first, one channel."""
-        return _kept(_piano(sound_fonts.default()).frames.astype("<i2").tobytes(), "application/octet-stream")
+def piano(services: Services) -> flask.Response:
+    """Say which sample of /piano.pcm each key plays, and how: `music.audio.browser_samples` explains the names."""
+    instrument = _piano(sound_fonts.default())
+    facts = {"name": instrument.name, "font": SOUND_FONT, "samples": instrument.samples, "zones": instrument.zones}
+    return _cached(responses.dumps(facts).encode(), "application/json")
 
-    return page
+
+def frames(services: Services) -> flask.Response:
+    """Send the samples: 16 bits each, the lower byte first, one channel."""
+    return _cached(_piano(sound_fonts.default()).frames.astype("<i2").tobytes(), "application/octet-stream")
+
+
+VIEWS = (
+    ("GET", "/", index),
+    ("GET", "/examples/<name>.mid", example),
+    ("POST", "/notes", notes),
+    ("GET", "/piano.json", piano),
+    ("GET", "/piano.pcm", frames),
+)
 
 
 @functools.cache
@@ -99,18 +90,18 @@ def _piano(font: Path) -> browser_samples.Instrument:
 
 
 def _check(generator: Generator, notes: Notes) -> None:
-    """Raise EncodingError for what the model cannot express; a model that is away says nothing against a seed."""
+    """Raise EncodingError for notes that the model cannot express; pass them if the model cannot be asked."""
     try:
         card, _ = generator.describe()
-        card.encoding.heard(notes)
+        card.encoding.supported_notes(notes)
     except EncodingError:
         raise
     except MusicError:
         return
 
 
-def _kept(body: bytes, kind: str) -> flask.Response:
-    """A reply that a browser keeps for a day, and then asks whether it has changed."""
+def _cached(body: bytes, kind: str) -> flask.Response:
+    """Make a reply that a browser keeps for a day; after that it asks whether the reply has changed."""
     response = flask.Response(body, mimetype=kind)
     response.set_etag(hashlib.sha256(body).hexdigest()[:16])
     response.cache_control.max_age = _DAY

@@ -29,14 +29,14 @@ def result(name: str, seed: int, nats: float) -> dict:
 
 
 def test_every_idea_has_the_first_ones_settings_too(queue):
-    found = ablations.ideas(queue)
-    assert list(found) == ["base", "pitch first", "carried"]
-    assert found["pitch first"] == [*found["base"], "order=pitch,step,velocity,duration"]
-    recipe = ablations.chosen("performance", found["pitch first"])
+    ideas = ablations.ideas(queue)
+    assert list(ideas) == ["base", "pitch first", "carried"]
+    assert ideas["pitch first"] == [*ideas["base"], "order=pitch,step,velocity,duration"]
+    recipe = ablations.chosen("performance", ideas["pitch first"])
     assert recipe.encoding.names == ("pitch", "step", "velocity", "duration") and recipe.core.units == 8
-    assert ablations.outside(found["pitch first"]) == {"pieces": 0, "carry": 0}
-    assert ablations.outside(found["carried"]) == {"pieces": 6, "carry": 1}
-    carried, base = (ablations.chosen("performance", found[name]) for name in ("carried", "base"))
+    assert ablations.outside(ideas["pitch first"]) == {"pieces": 0, "carry": 0}
+    assert ablations.outside(ideas["carried"]) == {"pieces": 6, "carry": 1}
+    carried, base = (ablations.chosen("performance", ideas[name]) for name in ("carried", "base"))
     assert carried == replace(base, training=replace(base.training, average=0.5))
 
 

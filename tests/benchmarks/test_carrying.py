@@ -30,13 +30,13 @@ def test_a_row_of_a_batch_plays_whole_pieces_one_after_the_other(corpus, tiny_re
     batches = [unchanged[number] for number in range(4 * len(pieces))]
     played = []
     for lane in range(tiny_recipe.training.batch):
-        mine: list = []
+        parts: list = []
         for rows, fresh in batches:
             if fresh[lane]:
-                mine.append([])
-            mine[-1] += rows[lane][rows[lane][:, 0] != PAD][:, 1:3].tolist()
-        assert all(piece in pieces for piece in mine[:-1])
-        played += mine[:-1]
+                parts.append([])
+            parts[-1] += rows[lane][rows[lane][:, 0] != PAD][:, 1:3].tolist()
+        assert all(piece in pieces for piece in parts[:-1])
+        played += parts[:-1]
     assert len(played) >= len(pieces)
     assert all(piece in played for piece in pieces)  # each before one comes again, and there was time for all
 
@@ -45,11 +45,11 @@ def test_a_piece_is_changed_as_a_whole(corpus, tiny_recipe):
     """Its pitches lie the same distance from the real ones in all its windows."""
     moved = windows_of(corpus, tiny_recipe, transpose=(-6, 5), stretch=0.0, louder=0, batch=1)
     pieces = [likelihood.encode(tiny_recipe.encoding, corpus, piece)[:, 1] for piece in range(len(corpus.index))]
-    distances, mine = set(), []
+    distances, parts = set(), []
     for number in range(40):
         rows, fresh = moved[number]
-        if fresh[0] and mine:
-            piece = np.concatenate(mine)[1:-1]
+        if fresh[0] and parts:
+            piece = np.concatenate(parts)[1:-1]
             [distance] = {
                 int(shift)
                 for whole in pieces
@@ -57,8 +57,8 @@ def test_a_piece_is_changed_as_a_whole(corpus, tiny_recipe):
                 if np.array_equal(piece - shift, whole[1:-1])
             }
             distances.add(distance)
-            mine = []
-        mine.append(rows[0][rows[0][:, 0] != PAD][:, 1])
+            parts = []
+        parts.append(rows[0][rows[0][:, 0] != PAD][:, 1])
     assert len(distances) > 2 and min(distances) >= -6 and max(distances) <= 5
 
 
@@ -69,19 +69,19 @@ def test_the_state_goes_from_window_to_window(corpus, tiny_recipe, tiny_model):
 
     from trainer import model
 
-    made = model.build(tiny_model[1])
-    made.core.dropout.rate = made.heads.dropout.rate = 0.0
-    made.compile(optimizer=keras.optimizers.SGD(0.0))
-    made.optimizer.build(made.trainable_variables)
-    train, windows = carrying.stepper(made), windows_of(corpus, tiny_recipe)
+    network = model.build(tiny_model[1])
+    network.core.dropout.rate = network.heads.dropout.rate = 0.0
+    network.compile(optimizer=keras.optimizers.SGD(0.0))
+    network.optimizer.build(network.trainable_variables)
+    train, windows = carrying.stepper(network), windows_of(corpus, tiny_recipe)
     (first, fresh), (second, again) = windows[0], windows[1]
     assert fresh.all() and not again.any()
     train(first, fresh)
     state = train(second, again)
-    _, expected = made.likelihood(np.concatenate([first, second], axis=1), made.initial_state(len(first)))
+    _, expected = network.likelihood(np.concatenate([first, second], axis=1), network.initial_state(len(first)))
     for name, value in expected.items():
         np.testing.assert_allclose(state[name], value, atol=1e-4, err_msg=name)
     state = train(second, np.ones(len(second), bool))
-    _, expected = made.likelihood(second, made.initial_state(len(second)))
+    _, expected = network.likelihood(second, network.initial_state(len(second)))
     for name, value in expected.items():
         np.testing.assert_allclose(state[name], value, atol=1e-4, err_msg=name)

@@ -40,14 +40,14 @@ def test_a_pass_has_every_note_but_those_of_the_last_batch(folder, tiny_recipe):
 
 def test_what_a_note_is_multiplied_with(tiny_recipe):
     """Every matrix but the embeddings, reckoned by hand from the sizes."""
-    made = model.build(recipe.to_card(tiny_recipe))
+    network = model.build(recipe.to_card(tiny_recipe))
     units, hidden, slots, pitches, columns = 16, 16, 4, 88, 4
-    told = 2 * (slots + 1)
-    inputs = (64 * columns + told + 4 * pitches) * units
+    held = 2 * (slots + 1)
+    inputs = (64 * columns + held + 4 * pitches) * units
     core = 2 * (2 * units * 4 * units)
-    heads = columns * units * hidden + (columns * told + 4 * pitches + 2) * hidden
+    heads = columns * units * hidden + (columns * held + 4 * pitches + 2) * hidden
     scores = hidden * (sum(tiny_recipe.encoding.sizes) + slots + 2)
-    assert fitting.matrix_weights(made) == inputs + core + heads + scores
+    assert fitting.matrix_weights(network) == inputs + core + heads + scores
 
 
 def test_a_wait_is_what_a_step_stood_without_its_batch(folder, tiny_recipe):
@@ -61,8 +61,8 @@ def test_a_wait_is_what_a_step_stood_without_its_batch(folder, tiny_recipe):
     # made: before it is asked for, half a second late, just in time, two seconds late
     windows.ready |= {first: 101.0, first + 1: 103.5, first + 2: 104.0, first + 3: 107.0}
     windows.making |= dict.fromkeys(range(first, last), 0.25)
-    told = clock._told(last, seconds=8.0, cpu=4.0)
-    assert told == {
+    result = clock._result(last, seconds=8.0, cpu=4.0)
+    assert result == {
         "steps": 4, "notes": sum(notes[first:]), "seconds": 8.0, "cpu": 4.0, "waited": 2.5, "making": 1.0, "warm": 10.0
     }  # fmt: skip
 
@@ -74,11 +74,11 @@ def test_it_all_works_on_a_small_scale(tmp_path, capsys, monkeypatch):
         "sys.argv", ["benchmarks.training", "--quick", "--backend", "jax", "--size", "small", "--json", str(out)]
     )
     assert benchmark.main() == 0
-    found = json.loads(out.read_text())
+    figures = json.loads(out.read_text())
     printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 2 + len(found) and len(found) == 2 + len(benchmark.TIMES)
+    assert len(printed) == 2 + len(figures) and len(figures) == 2 + len(benchmark.TIMES)
     assert " × Keras' LSTM layer (" in printed[3]
-    training, in_parts, once, eight = found.values()
+    training, in_parts, once, eight = figures.values()
     assert in_parts["parameters"] == training["parameters"] and in_parts["steps"] >= 1
     assert training["steps"] >= 1 and training["operations"] > 0 and set(training["peaks"]) >= {"float32"}
     assert all(math.isfinite(value) for value in training.values() if isinstance(value, float))

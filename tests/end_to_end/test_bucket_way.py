@@ -179,7 +179,7 @@ def test_a_damaged_model_is_named_as_the_user_named_it(proxy, tmp_path, capsys):
     version, model = tmp_path / "1", "gs://studio/damaged/1"
     for name in ("assets/card.json", "saved_model.pb"):
         storage.write(version / name, b"{}")
-    checksums.seal_folder(version)
+    checksums.write_manifest(version)
     storage.publish(version, model, last="saved_model.pb")
     storage.write(f"{model}/saved_model.pb", b"()")
     for line in (

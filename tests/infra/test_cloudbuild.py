@@ -54,7 +54,7 @@ def test_steps_wait_for_steps_before_them(build):
 
 
 def before(steps, name: str) -> set[str]:
-    """All steps that have ended when this one begins; a step that names none waits for all that stand before it."""
+    """List the steps that have ended when this one begins; a step that names none waits for all before it."""
     order = list(steps)
     direct = set(steps[name].wait_for) - {"-"} if steps[name].wait_for else set(order[: order.index(name)])
     return direct.union(*(before(steps, other) for other in direct))
@@ -122,7 +122,7 @@ def test_every_file_module_and_target_that_a_step_names_is_there(steps):
 
 
 def test_python_and_its_environment_are_one_for_all_steps(steps):
-    """.venv is made by the tests and used behind them: the interpreter must be the same one."""
+    """.venv is made by the tests' step and used by later ones: the interpreter must be the same one."""
     texts = [(step.name, step.script + step.entrypoint) for step in steps.values()]
     names = {name for name, text in texts if ".venv" in text or "make test" in text}
     assert names == {"python:3.11-bookworm"}
@@ -134,10 +134,10 @@ def test_flags_of_our_own_commands_are_theirs(steps, capsys):
     for name, module in (("gate", gate), ("deploy", deploy)):
         with pytest.raises(SystemExit):
             module.run(["--help"])
-        known = capsys.readouterr().out
+        help_text = capsys.readouterr().out
         words = list(steps[name].args) or shlex.split(steps[name].script.split(f"infra.cloud.{name}")[1])
         flags = {word.split("=")[0] for word in words if word.startswith("--")}
-        assert flags and all(flag in known for flag in flags)
+        assert flags and all(flag in help_text for flag in flags)
 
 
 def test_the_stack_is_the_one_of_compose_and_the_gate_calls_its_front_end(steps):
@@ -150,19 +150,21 @@ def test_the_stack_is_the_one_of_compose_and_the_gate_calls_its_front_end(steps)
 
 
 def test_a_deployment_needs_a_tag(steps, tmp_path):
-    """The script itself, with a Python that only tells what it was called with."""
+    """The script itself, with a Python that only prints its arguments."""
     python = tmp_path / ".venv/bin/python"
     python.parent.mkdir(parents=True)
     python.write_text('#!/bin/sh\necho "$@"\n')
     python.chmod(0o755)
-    given = {"PATH": "/usr/bin:/bin", "PROJECT_ID": "p", "_REGION": "r", "_IMAGES": "i", "BUILD_ID": "b"}
+    environment = {"PATH": "/usr/bin:/bin", "PROJECT_ID": "p", "_REGION": "r", "_IMAGES": "i", "BUILD_ID": "b"}
 
-    def said(**more):
+    def output(**more):
         script = ["bash", "-c", steps["deploy"].script]
-        return subprocess.run(script, cwd=tmp_path, env=given | more, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            script, cwd=tmp_path, env=environment | more, capture_output=True, text=True, check=True
+        ).stdout
 
-    assert said() == said(TAG_NAME="") == "No tag: the images are pushed, and nothing is deployed.\n"
-    assert said(TAG_NAME="v1") == "-m infra.cloud.deploy --project p --region r --image i/cadenza-serve:b\n"
+    assert output() == output(TAG_NAME="") == "No tag: the images are pushed, and nothing is deployed.\n"
+    assert output(TAG_NAME="v1") == "-m infra.cloud.deploy --project p --region r --image i/cadenza-serve:b\n"
 
 
 def test_it_runs_as_the_account_that_terraform_makes(build):

@@ -109,7 +109,7 @@ def test_as_many_at_once_as_the_front_end_takes(capsys):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("template: {containres: []}", "containres"),
         ("template: {containers: [{image: $IMAGES}]}", "${IMAGES} has no value"),
@@ -119,10 +119,10 @@ def test_as_many_at_once_as_the_front_end_takes(capsys):
         ("costs: 5 $", "placeholder"),
     ],
 )
-def test_a_wrong_field_or_name_is_one_line(text, said):
+def test_a_wrong_field_or_name_is_one_line(text, expected):
     with pytest.raises(deploy.DeployError, match=r"^cloudrun\.yaml: ") as error:
         deploy.rendered(text, dict.fromkeys(deploy.NAMES, "x"))
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert expected in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_stable_revision_gets_all_traffic_and_a_canary_an_address(cloud, client, capsys):
@@ -160,7 +160,7 @@ DISABLED = (
 
 
 @pytest.mark.parametrize(
-    ("code", "message", "said"),
+    ("code", "message", "expected"),
     [
         (
             "PERMISSION_DENIED",
@@ -172,11 +172,11 @@ DISABLED = (
         ("INVALID_ARGUMENT", "Location x is not found", "Cloud Run refused in my-music: Location x is not found"),
     ],
 )
-def test_a_refusal_is_one_line_that_says_what_to_do(cloud, client, capsys, code, message, said):
+def test_a_refusal_is_one_line_that_says_what_to_do(cloud, client, capsys, code, message, expected):
     cloud.refuses = (grpc.StatusCode[code], message)
     assert deploy.run(FLAGS, client) == 1
     error = capsys.readouterr().err
-    assert error.startswith("python -m infra.cloud.deploy: ") and error.count("\n") == 1 and said in error
+    assert error.startswith("python -m infra.cloud.deploy: ") and error.count("\n") == 1 and expected in error
     assert cloud.updates == []
 
 

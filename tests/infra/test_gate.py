@@ -1,4 +1,4 @@
-"""The gate: it opens for the front end before the shipped model, and stays shut for whatever plays wrongly."""
+"""The gate: it passes the front end before the shipped model, and fails for each wrong reply."""
 
 import json
 import threading
@@ -27,7 +27,7 @@ def test_the_gate_opens_for_the_front_end_before_the_shipped_model(capsys):
         assert ours != flags
         with front_end(*ours) as address:
             opened(address, capsys)
-        assert ("describe", "stable") in server.asked
+        assert ("describe", "stable") in server.requested
 
 
 def opened(address, capsys):
@@ -38,7 +38,7 @@ def opened(address, capsys):
 
 
 class Played:
-    """What a healthy stack answers; each test spoils one thing."""
+    """The replies of a healthy stack; each test spoils one thing."""
 
     def __init__(self):
         seed = nocturne()
@@ -50,7 +50,7 @@ class Played:
         self.again = self.body
         self.headers = {"x-model": "toy/1", "X-Notes": "3"}  # names of any case
         self.stream = [{"model": "toy/1"}, *({"pitch": 60},) * 3, {"end": "length"}]
-        self.asked = 0
+        self.posts = 0
 
 
 @pytest.fixture
@@ -78,8 +78,8 @@ def address(played):
             self.rfile.read(int(self.headers["Content-Length"]))
             if "ndjson" in self.path:
                 return self.answer(200, "\n".join(map(json.dumps, played.stream)).encode())
-            played.asked += 1
-            return self.answer(played.status, played.body if played.asked == 1 else played.again, played.headers)
+            played.posts += 1
+            return self.answer(played.status, played.body if played.posts == 1 else played.again, played.headers)
 
         def log_message(self, *args):
             pass
@@ -114,8 +114,8 @@ def test_a_healthy_stub_passes(address, capsys):
 def test_whatever_is_spoiled_shuts_the_gate_with_one_line(played, address, capsys, spoiled, blamed):
     vars(played).update(spoiled)
     assert gate.run([address, "--model", "toy/1", "--wait", "0.5"]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("python -m infra.cloud.gate: ") and said.count("\n") == 1 and blamed in said
+    error = capsys.readouterr().err
+    assert error.startswith("python -m infra.cloud.gate: ") and error.count("\n") == 1 and blamed in error
 
 
 def test_an_identity_token_goes_with_every_request(played, address, monkeypatch):
@@ -125,12 +125,12 @@ def test_an_identity_token_goes_with_every_request(played, address, monkeypatch)
 
 
 def test_a_token_stays_with_the_host_it_is_for(address, played, monkeypatch, capsys):
-    """Which may send us to another one."""
-    told = []
+    """That host may redirect us to another one."""
+    tokens = []
 
     class Elsewhere(BaseHTTPRequestHandler):
         def do_GET(self):
-            told.append(self.headers["Authorization"])
+            tokens.append(self.headers["Authorization"])
             self.send_response(302)
             self.send_header("Location", f"{address}/model")
             self.end_headers()
@@ -144,7 +144,7 @@ def test_a_token_stays_with_the_host_it_is_for(address, played, monkeypatch, cap
         threading.Thread(target=server.serve_forever, daemon=True).start()
         assert gate.run([f"http://127.0.0.1:{server.server_port}", "--token-env", "TOKEN", "--wait", "0"]) == 1
         server.shutdown()
-    assert told == ["Bearer secret"] and "403" in capsys.readouterr().err
+    assert tokens == ["Bearer secret"] and "403" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -154,8 +154,8 @@ def test_a_token_stays_with_the_host_it_is_for(address, played, monkeypatch, cap
 def test_a_token_that_cannot_be_sent_is_one_line(where, token, blamed, monkeypatch, capsys):
     monkeypatch.setenv("TOKEN", token)
     assert gate.run([where, "--token-env", "TOKEN"]) == 1
-    said = capsys.readouterr().err
-    assert blamed in said and said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert blamed in error and error.count("\n") == 1
 
 
 def test_nobody_there_is_one_line(capsys):

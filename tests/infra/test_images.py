@@ -29,7 +29,7 @@ def hadolint(*arguments: str, text: str | None = None) -> subprocess.CompletedPr
 
 
 def lines_of(command: list[str], **environment: str) -> tuple[int, list[str]]:
-    """Exit code, and the lines that a command of ours leaves on standard error."""
+    """Run a command of ours; return its exit code and its lines on standard error."""
     done = subprocess.run(
         [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, env=environment, timeout=120
     )
@@ -37,35 +37,35 @@ def lines_of(command: list[str], **environment: str) -> tuple[int, list[str]]:
 
 
 def locked(name: str) -> dict[str, str]:
-    """Package → version of a lock file."""
+    """Read a lock file: package → version."""
     text = (ROOT / "requirements" / f"{name}.txt").read_text()
     return dict(re.findall(r"^([a-z0-9.-]+)==(\S+)", text, re.MULTILINE))
 
 
 def instructions(dockerfile: str, word: str) -> list[str]:
-    """The arguments of each instruction `word`, continued lines joined."""
+    """List the arguments of each instruction `word`, continued lines joined."""
     text = re.sub(r"^#.*\n", "", (ROOT / dockerfile).read_text(), flags=re.MULTILINE).replace("\\\n", " ")
     return re.findall(rf"^{word} (.*)$", text, re.MULTILINE)
 
 
 def in_context(path: str) -> bool:
-    """Whether .dockerignore lets a path through; as in Docker, the last line that fits counts."""
-    kept = True
+    """Tell whether .dockerignore includes a path; as in Docker, the last line that matches counts."""
+    included = True
     for line in (ROOT / ".dockerignore").read_text().splitlines():
         parts, pattern = path.split("/"), line.removeprefix("!")
         heads = parts if pattern.startswith("**/") else ["/".join(parts[: n + 1]) for n in range(len(parts))]
         if line and line[0] != "#" and any(fnmatch.fnmatch(head, pattern.removeprefix("**/")) for head in heads):
-            kept = line.startswith("!")
-    return kept
+            included = line.startswith("!")
+    return included
 
 
 def test_all_dockerfiles_are_listed_here():
-    found = [
+    files = [
         path.relative_to(ROOT).as_posix()
         for folder in (ROOT, ROOT / "infra" / "images")
         for path in folder.glob("Dockerfile*")
     ]
-    assert sorted(found) == sorted(DOCKERFILES)
+    assert sorted(files) == sorted(DOCKERFILES)
 
 
 def test_hadolint_finds_nothing():
@@ -191,7 +191,7 @@ def test_the_wheel_that_counts_is_the_one_that_an_image_installs(names, chosen):
 
 
 class Ranges(http.server.BaseHTTPRequestHandler):
-    """Serves one archive, or the part of it that is asked for."""
+    """Serves one archive, or the part of it that is requested."""
 
     archive = b""
     sent = 0
@@ -223,7 +223,7 @@ def test_a_wheel_is_sized_by_its_end_alone():
     with http.server.HTTPServer(("127.0.0.1", 0), Ranges) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/a-1-py3-none-any.whl"
-        found = wheels.size({"name": "a", "version": "1", "wheels": [{"url": url}]})
+        size = wheels.size({"name": "a", "version": "1", "wheels": [{"url": url}]})
         server.shutdown()
-    assert found == (len(Ranges.archive), 2_148_000, "a 1")
+    assert size == (len(Ranges.archive), 2_148_000, "a 1")
     assert 0 < Ranges.sent < 200_000 < len(Ranges.archive)

@@ -21,20 +21,20 @@ VALUES = {
 
 
 def commands(text: str) -> list[str]:
-    """Every line of a page's fenced blocks: no comments, no `X=$(…)` around it, lines joined, names filled in."""
-    found = []
+    """List the lines of a page's fenced blocks: no comments, no `X=$(…)` around, lines joined, names filled in."""
+    lines = []
     for block in re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S):
         for line in block.replace("\\\n", " ").split("\n"):
             line = re.sub(r"(^|\s+)#.*$", "", line).strip()
             line = re.sub(r"^\w+=\$\((.*)\)$", r"\1", line)
             line = re.sub(r"\$\{?([A-Z_]+)\}?", lambda name: VALUES.get(name[1], name[0]), line)
             if line:
-                found.append(" ".join(line.split()))
-    return found
+                lines.append(" ".join(line.split()))
+    return lines
 
 
 def recipes() -> list[str]:
-    """gcloud's lines of the Makefile, with its variables filled in."""
+    """List gcloud's lines of the Makefile, with its variables filled in."""
     text = (ROOT / "Makefile").read_text().replace("\\\n", " ")
     lines = re.findall(r"^\t(gcloud .*)$", text, re.M)
     return [" ".join(re.sub(r"\$\((\w+)\)", lambda name: VALUES[name[1]], line).split()) for line in lines]
@@ -80,11 +80,11 @@ def test_modules_and_their_flags_are_there(page, capsys):
         with pytest.raises(SystemExit) as stop:
             run([*sub, "--help"])
         assert stop.value.code == 0
-        known = capsys.readouterr().out
+        help_text = capsys.readouterr().out
         beams = module == "preprocessing"  # what is not ours goes to Beam
         for word in rest:
             if word.startswith("--") and not beams:
-                assert re.search(rf"(?<![\w-]){re.escape(word.split('=')[0])}(?![\w-])", known), f"{line}: {word}"
+                assert re.search(rf"(?<![\w-]){re.escape(word.split('=')[0])}(?![\w-])", help_text), f"{line}: {word}"
 
 
 def test_links_and_files_that_the_page_names_are_there():

@@ -104,9 +104,9 @@ def test_what_compose_mounts_and_builds_is_there():
     for source, target in mounts.items():
         assert (INFRA / source).exists(), source
         assert target.startswith("/models/")
-    told = flags(services["model-server"]["command"])
+    server_flags = flags(services["model-server"]["command"])
     for name in ("model_config_file", "batching_parameters_file", "monitoring_config_file"):
-        assert told[name] in mounts.values()
+        assert server_flags[name] in mounts.values()
     build = services["front-end"]["build"]
     dockerfile = (INFRA / build["context"] / build["dockerfile"]).read_text()
     assert re.search(rf"^FROM \S+ AS {build['target']}$", dockerfile, re.M)
@@ -118,12 +118,12 @@ def test_compose_has_no_field_that_compose_does_not_know():
     """docker compose is not on every machine that tests; these are the fields of its specification that we use."""
     file = compose()
     assert file.keys() == {"name", "services"}
-    known = {
+    fields = {
         "image", "build", "command", "entrypoint", "ports", "depends_on", "read_only", "tmpfs", "cap_drop", "platform",
         "volumes", "healthcheck", "stop_grace_period",
     }  # fmt: skip
     for service in file["services"].values():
-        assert service.keys() <= known
+        assert service.keys() <= fields
     check = file["services"]["model-server"]["healthcheck"]
     assert check.keys() == {"test", "interval", "timeout", "retries"} and check["test"][:3] == ["CMD", "bash", "-c"]
     assert file["services"]["front-end"]["depends_on"] == {"model-server": {"condition": "service_healthy"}}
@@ -134,7 +134,7 @@ def test_compose_has_no_field_that_compose_does_not_know():
 
 @pytest.fixture
 def bucket(tmp_path):
-    """A folder as the bucket of models is: the file, and three versions beside it of which the last is half there."""
+    """Make a folder like the bucket of models: the file and three versions, of which the last is incomplete."""
     (tmp_path / "models.config").write_text((INFRA / "models.config").read_text())
     for version in (1, 2, 3):
         (tmp_path / f"performance/{version}").mkdir(parents=True)
@@ -144,7 +144,7 @@ def bucket(tmp_path):
 
 
 def test_a_roll_forward_and_back_in_steps_that_tf_serving_takes(bucket, capsys):
-    for step, said in [
+    for step, expected in [
         ("--load 2", "versions 1, 2; canary → 1, stable → 1"),
         ("--label canary=2", "versions 1, 2; canary → 2, stable → 1"),
         ("--label stable=2", "versions 1, 2; canary → 2, stable → 2"),
@@ -153,7 +153,7 @@ def test_a_roll_forward_and_back_in_steps_that_tf_serving_takes(bucket, capsys):
         ("", "versions 1; canary → 1, stable → 1"),
     ]:
         assert versions.run([str(bucket), *step.split()]) == 0
-        assert capsys.readouterr().out == f"performance: {said}\n"
+        assert capsys.readouterr().out == f"performance: {expected}\n"
     assert bucket.read_text() == (INFRA / "models.config").read_text()
 
 
@@ -184,8 +184,8 @@ def test_the_file_may_lie_in_a_bucket(bucket, monkeypatch, capsys):
             storage.write(f"gs://studio/{path.relative_to(bucket.parent)}", path.read_bytes())
         assert versions.run(["gs://studio/models.config", "--load", "2"]) == 0
         assert versions.run(["gs://studio/models.config", "--load", "3"]) == 1
-        said = capsys.readouterr()
-        assert "versions 1, 2" in said.out and "gs://studio/performance/3: no saved_model.pb" in said.err
+        captured = capsys.readouterr()
+        assert "versions 1, 2" in captured.out and "gs://studio/performance/3: no saved_model.pb" in captured.err
         config = versions.read("gs://studio/models.config").model_config_list.config[0]
         assert list(config.model_version_policy.specific.versions) == [1, 2]
         assert versions.run(["gs://studio/none.config"]) == 1
@@ -193,7 +193,7 @@ def test_the_file_may_lie_in_a_bucket(bucket, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("step", "said"),
+    ("step", "expected"),
     [
         ("--label stable=2", "label stable=2: loaded are 1; load it first"),
         ("--unload 1", "version 1 is called canary"),
@@ -201,27 +201,27 @@ def test_the_file_may_lie_in_a_bucket(bucket, monkeypatch, capsys):
         ("--load 9", "performance/9: no saved_model.pb; publish it first"),
     ],
 )
-def test_a_step_that_would_be_refused_is_refused_here(bucket, capsys, step, said):
+def test_a_step_that_would_be_refused_is_refused_here(bucket, capsys, step, expected):
     before = bucket.read_text()
     assert versions.run([str(bucket), *step.split()]) == 1
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert expected in error and error.count("\n") == 1
     assert bucket.read_text() == before
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("model_config_lisd {}", "expected a ModelServerConfig as text"),
         ("", "expected one model with `specific` versions, got 0 models"),
         ('model_config_list { config { name: "a" } }', "expected one model with `specific` versions, got 1 models"),
     ],
 )
-def test_a_file_that_is_not_ours_is_one_line(tmp_path, capsys, text, said):
+def test_a_file_that_is_not_ours_is_one_line(tmp_path, capsys, text, expected):
     (tmp_path / "models.config").write_text(text)
     assert versions.run([str(tmp_path / "models.config")]) == 1
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert expected in error and error.count("\n") == 1
 
 
 def test_no_file_is_one_line(tmp_path, capsys):

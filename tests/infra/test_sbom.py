@@ -1,4 +1,4 @@
-"""What is in each image, as CycloneDX; and the audit of it, which must not pass where nobody was asked."""
+"""The packages of each image, as CycloneDX; and their audit, which must not pass where it has not been made."""
 
 import json
 import re
@@ -18,14 +18,16 @@ HASH = "a" * 64
 @pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.stem)
 def test_every_package_of_a_lock_is_in_it_with_its_hashes(path):
     text = path.read_text()
-    made = sbom.document(path.stem, text)
-    assert [(each["name"], each["version"]) for each in made["components"]] == sorted(
+    document = sbom.document(path.stem, text)
+    assert [(each["name"], each["version"]) for each in document["components"]] == sorted(
         (re.sub(r"[-_.]+", "-", name).lower(), version)
         for name, version in re.findall(r"^([A-Za-z0-9._-]+)(?:\[.*?\])?==(\S+)", text, re.MULTILINE)
     )
-    hashes = [found["hashes"][0]["content"] for each in made["components"] for found in each["externalReferences"]]
-    assert len(hashes) >= len(made["components"]) and set(hashes) == set(re.findall(r"sha256:([0-9a-f]{64})", text))
-    refs = [each["bom-ref"] for each in made["components"]]
+    hashes = [
+        reference["hashes"][0]["content"] for each in document["components"] for reference in each["externalReferences"]
+    ]
+    assert len(hashes) >= len(document["components"]) and set(hashes) == set(re.findall(r"sha256:([0-9a-f]{64})", text))
+    refs = [each["bom-ref"] for each in document["components"]]
     assert len(set(refs)) == len(refs) and all(ref.startswith("pkg:pypi/") for ref in refs)
 
 
@@ -42,8 +44,8 @@ def test_what_is_no_lock_is_refused(lock, tmp_path, capsys):
     (tmp_path / "a.txt").write_text(lock)
     with pytest.raises(SystemExit) as exit:
         sbom.main([str(tmp_path / "a.txt")])
-    said = capsys.readouterr()
-    assert exit.value.code == 2 and "expected" in said.err.splitlines()[-1] and not said.out
+    captured = capsys.readouterr()
+    assert exit.value.code == 2 and "expected" in captured.err.splitlines()[-1] and not captured.out
 
 
 def test_it_runs_without_anything_of_ours(tmp_path):

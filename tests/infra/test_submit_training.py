@@ -1,4 +1,4 @@
-"""Training jobs: what is submitted, and what is said of it, against a Batch of our own over a real socket."""
+"""Training jobs: what is submitted, and what is printed of it, against a double of Batch over a real socket."""
 
 import json
 import os
@@ -24,7 +24,7 @@ State = batch_v1.JobStatus.State
 
 
 class FakeBatch(grpc.GenericRpcHandler):
-    """Jobs that go through a script: for each look at a job a state, and events as (description, exit code)."""
+    """Jobs that follow a script: for each request of a job a state, and events as (description, exit code)."""
 
     def __init__(self, script=(), refuse=None):
         self.script, self.refuse, self.jobs, self.looks = list(script), refuse, {}, 0
@@ -72,7 +72,7 @@ class FakeBatch(grpc.GenericRpcHandler):
 
 @pytest.fixture
 def serve(monkeypatch):
-    """FakeBatch → a client of it, over a socket."""
+    """Serve a FakeBatch over a socket; return a client of it."""
     monkeypatch.delenv("GOOGLE_CLOUD_PROJECT", raising=False)
     running = []
 
@@ -115,23 +115,23 @@ def test_the_job_as_json(capsys, monkeypatch):
 
 
 def test_what_is_tried_again_is_what_the_trainer_and_batch_say():
-    made = batch.job(batch.Training((), "image", "r"))
-    [policy] = made.task_groups[0].task_spec.lifecycle_policies
+    job = batch.job(batch.Training((), "image", "r"))
+    [policy] = job.task_groups[0].task_spec.lifecycle_policies
     assert policy.action == batch_v1.LifecyclePolicy.Action.RETRY_TASK
     codes = list(policy.action_condition.exit_codes)
-    assert 128 + signal.SIGTERM in codes and 50001 in codes  # a preemption, heard by the trainer or not
+    assert 128 + signal.SIGTERM in codes and 50001 in codes  # a preemption, whether the trainer gets the signal or not
     assert not {1, 2, 130, 137, 50005} & set(codes)  # mistakes, and a time that was meant
 
 
 @pytest.mark.parametrize("gpu", [name for name in batch.MACHINES if name != "none"])
 def test_every_machine_of_the_table_makes_a_job(gpu):
     for count in batch.MACHINES[gpu]:
-        made = batch.job(batch.Training((), "image", "r", gpu=gpu, gpus=count))
-        instance = made.allocation_policy.instances[0]
+        job = batch.job(batch.Training((), "image", "r", gpu=gpu, gpus=count))
+        instance = job.allocation_policy.instances[0]
         assert instance.install_gpu_drivers
         assert [(a.type_, a.count) for a in instance.policy.accelerators] == [(gpu, count)]
         size = instance.policy.machine_type.rpartition("-")[2]  # of GPUs as in 4g, or of vCPUs
-        assert size in (f"{count}g", f"{made.task_groups[0].task_spec.compute_resource.cpu_milli // 1000}")
+        assert size in (f"{count}g", f"{job.task_groups[0].task_spec.compute_resource.cpu_milli // 1000}")
     assert not batch.job(batch.Training((), "i", "r", "none", 0)).allocation_policy.instances[0].install_gpu_drivers
 
 
@@ -143,12 +143,12 @@ def test_an_id_is_the_same_for_the_same_job_and_one_that_batch_takes():
     other = batch.job(batch.Training(("b",), "image", "r"))
     ids = [batch.job_id(job, "performance", "Läufe/_x" * 20) for job in (one, same, other)]
     assert ids[0] == ids[1] != ids[2]
-    for found in [*ids, batch.job_id(one, "a", "b")]:
-        assert re.fullmatch(r"[a-z]([a-z0-9-]{0,58}[a-z0-9])", found), found
+    for id in [*ids, batch.job_id(one, "a", "b")]:
+        assert re.fullmatch(r"[a-z]([a-z0-9-]{0,58}[a-z0-9])", id), id
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "expected"),
     [
         (["--gpu", "nvidia-l5"], "--gpu nvidia-l5: expected one of none, nvidia-tesla-t4"),
         (["--gpus", "3"], "--gpus 3: nvidia-l4 comes in 1, 2, 4, 8"),
@@ -159,10 +159,10 @@ def test_an_id_is_the_same_for_the_same_job_and_one_that_batch_takes():
         (["--gpus", "8", "--set", "training.batch=12"], "training.batch=12: expected a multiple of --gpus 8"),
     ],
 )
-def test_a_mistake_is_found_before_a_machine_is_paid_for(flags, said, capsys):
+def test_a_mistake_is_found_before_a_machine_is_paid_for(flags, expected, capsys):
     assert submit_training.run([*COMMAND, "--dry-run", *flags]) == 2
     [line] = [line for line in capsys.readouterr().err.splitlines() if "stands for it" not in line]
-    assert line.startswith("submit_training: ") and said in line
+    assert line.startswith("submit_training: ") and expected in line
 
 
 def test_the_trainers_own_flags_are_checked_too(capsys):
@@ -239,12 +239,12 @@ def test_the_last_epoch_is_told_as_it_comes(serve, capsys):
         return now
 
     assert submit_training.follow(client, job.name, history, 0.0) == 0
-    told = [line.split("  ", 1)[1] for line in capsys.readouterr().out.splitlines() if "epoch" in line]
-    assert told == ["epoch 1: loss 9.5, validation 9.75", "epoch 2: loss 8.5, validation 8.75"]
+    epochs = [line.split("  ", 1)[1] for line in capsys.readouterr().out.splitlines() if "epoch" in line]
+    assert epochs == ["epoch 1: loss 9.5, validation 9.75", "epoch 2: loss 8.5, validation 8.75"]
 
 
 @pytest.mark.parametrize(
-    ("code", "text", "said"),
+    ("code", "text", "expected"),
     [
         (
             grpc.StatusCode.PERMISSION_DENIED,
@@ -256,10 +256,10 @@ def test_the_last_epoch_is_told_as_it_comes(serve, capsys):
         (grpc.StatusCode.INVALID_ARGUMENT, "machine type\nis wrong", "Batch refused in p: machine type is wrong"),
     ],
 )
-def test_a_refusal_is_one_line_that_says_what_to_do(serve, capsys, code, text, said):
+def test_a_refusal_is_one_line_that_says_what_to_do(serve, capsys, code, text, expected):
     assert wait(serve(FakeBatch(refuse=(code, text)))) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith("submit_training: ") and said in line
+    assert line.startswith("submit_training: ") and expected in line
 
 
 def test_without_credentials_it_says_how_to_get_some(tmp_path):
@@ -288,7 +288,7 @@ def test_ctrl_c_leaves_the_job_and_says_how_to_follow_it_again(serve, capsys, mo
 
     monkeypatch.setattr(submit_training.time, "sleep", interrupt)
     assert wait(client, "--", "--minutes", "5") == 130
-    said = capsys.readouterr().err
-    assert "the job goes on" in said and "gcloud batch jobs cancel train-performance-mine-1-" in said
-    again = next(line for line in said.splitlines() if "Follow it again" in line)
+    error = capsys.readouterr().err
+    assert "the job goes on" in error and "gcloud batch jobs cancel train-performance-mine-1-" in error
+    again = next(line for line in error.splitlines() if "Follow it again" in line)
     assert again.endswith("-- --minutes 5") and " --wait " in again

@@ -22,12 +22,12 @@ def in_setup() -> str:
 
 
 def locked(text: str) -> dict[str, str]:
-    """{package: version} of everything in a lock file whose name begins with tensorflow."""
+    """Read a lock file: {package: version} of all packages whose name begins with tensorflow."""
     return dict(re.findall(r"^(tensorflow[a-z-]*)(?:\[[a-z,-]+\])?==(\S+)", text, re.M))
 
 
 def images(text: str) -> list[str]:
-    """The tags of the official image wherever a file names it with one."""
+    """List the tags with which a file names the official image."""
     return re.findall(r"tensorflow/serving:([\w.-]+)", text)
 
 
@@ -67,8 +67,8 @@ def test_nobody_names_another_server(path):
 def test_setup_names_it_once():
     text = (ROOT / "setup.py").read_text()
     assert text.count(in_setup()) == 1
-    asked = re.findall(r'"(tensorflow[^"]*)"', text)
-    assert asked and all(entry.endswith("=={TENSORFLOW}") for entry in asked)
+    requirements = re.findall(r'"(tensorflow[^"]*)"', text)
+    assert requirements and all(entry.endswith("=={TENSORFLOW}") for entry in requirements)
 
 
 def test_a_planted_difference_is_found():

@@ -19,9 +19,9 @@ FILES = sorted(FOLDER.glob("*.tf"))
 
 
 def blocks(text: str) -> list[tuple[str, tuple[str, ...], str]]:
-    """(kind, labels, body) of every block at the top of a file, as `terraform fmt` lays it out."""
-    found = re.findall(r'^(\w+)((?: "[\w-]+")*) \{\n(.*?)^\}$', text, re.M | re.S)
-    return [(kind, tuple(re.findall(r'"([\w-]+)"', labels)), body) for kind, labels, body in found]
+    """List (kind, labels, body) of every top-level block of a file that `terraform fmt` has formatted."""
+    matches = re.findall(r'^(\w+)((?: "[\w-]+")*) \{\n(.*?)^\}$', text, re.M | re.S)
+    return [(kind, tuple(re.findall(r'"([\w-]+)"', labels)), body) for kind, labels, body in matches]
 
 
 def everything() -> str:
@@ -29,16 +29,16 @@ def everything() -> str:
 
 
 def named(kind: str) -> dict[tuple[str, ...], str]:
-    return {labels: body for found, labels, body in blocks(everything()) if found == kind}
+    return {labels: body for each, labels, body in blocks(everything()) if each == kind}
 
 
 def members(name: str) -> list[str]:
-    """The strings of a list in `locals`."""
+    """Read the strings of a list in `locals`."""
     return re.findall(r'"([^"]+)"', re.search(rf"{name} = toset\(\[(.*?)\]\)", everything(), re.S)[1])
 
 
 def keys(name: str) -> set[str]:
-    """The names of a map in `locals`."""
+    """Read the names of a map in `locals`."""
     body = re.search(rf"^  {name} = \{{\n(.*?)^  \}}", everything(), re.M | re.S)[1]
     return set(re.findall(r"^ {4}(\w+) +=", body, re.M))
 
@@ -62,9 +62,9 @@ def test_every_line_belongs_to_a_block_or_is_a_comment():
 
 @pytest.mark.parametrize("kind", ["variable", "output"])
 def test_each_is_described_and_of_a_type(kind):
-    found = named(kind)
-    assert len(found) >= 3
-    for labels, body in found.items():
+    described = named(kind)
+    assert len(described) >= 3
+    for labels, body in described.items():
         assert re.search(r'^  description = "[A-Z].{15,}\."$', body, re.M), labels
         assert kind == "output" or re.search(r"^  type +=", body, re.M), labels
 

@@ -13,7 +13,7 @@ from music.notation.beats import QUARTER
 
 
 def waltz(tempo=150.0, bars=24, noise=0.02, drift=0.1, seed=0):
-    """Bass, chord, chord, and a melody above; where each note stands, in quarters."""
+    """Play bass, chord, chord, and a melody above; give the notes and their positions in quarters."""
     rng = np.random.default_rng(seed)
     rows = []
     for bar in range(bars):
@@ -34,12 +34,12 @@ def waltz(tempo=150.0, bars=24, noise=0.02, drift=0.1, seed=0):
 
 
 def shared(rhythm, onset):
-    """The share of notes at the same distance from where they should be."""
+    """Compute the share of notes at the same distance from where they should be."""
     return np.unique(rhythm.onset - np.rint(onset * QUARTER).astype(int), return_counts=True)[1].max() / len(onset)
 
 
 def file(rows, tempo=96, times=(), keys=(), resolution=480):
-    """A MIDI file of (quarter, quarters, pitch)."""
+    """Write a MIDI file of (quarter, quarters, pitch)."""
     song = pretty_midi.PrettyMIDI(resolution=resolution, initial_tempo=tempo)
     song.time_signature_changes = [pretty_midi.TimeSignature(n, d, at * 60 / tempo) for at, n, d in times]
     song.key_signature_changes = [pretty_midi.KeySignature(number, at * 60 / tempo) for at, number in keys]

@@ -11,9 +11,9 @@ PIANO = browser_samples.read(sound_fonts.default())
 
 def test_every_key_of_a_piano_has_exactly_one_sample_whatever_the_velocity():
     for key in range(21, 109):
-        found = [zone for zone in PIANO.zones if zone["keys"][0] <= key <= zone["keys"][1]]
-        assert len(found) == 1, key
-        assert found[0]["velocities"] == [0, 127]
+        zones = [zone for zone in PIANO.zones if zone["keys"][0] <= key <= zone["keys"][1]]
+        assert len(zones) == 1, key
+        assert zones[0]["velocities"] == [0, 127]
 
 
 def test_the_samples_are_small_and_stand_one_after_the_other():
@@ -61,11 +61,11 @@ def test_an_instrument_that_is_not_there_is_an_error():
         browser_samples.read(sound_fonts.default(), 200)
 
 
-@pytest.mark.parametrize("place", [4, -30, -150_000])
-def test_a_damaged_font_is_an_error(tmp_path, place):
+@pytest.mark.parametrize("cut", [4, -30, -150_000])
+def test_a_damaged_font_is_an_error(tmp_path, cut):
     data = bytearray(sound_fonts.default().read_bytes())
     font = tmp_path / "broken.sf2"
-    font.write_bytes(data[:place])
+    font.write_bytes(data[:cut])
     with pytest.raises(SoundFontError):
         browser_samples.read(font)
 

@@ -1,4 +1,4 @@
-"""ChordSymbols: laws on symbols, and what becomes of those it does not know."""
+"""ChordSymbols: laws on symbols, and what replaces symbols that are not in the vocabulary."""
 
 import json
 
@@ -22,7 +22,7 @@ KNOWS_ALL = [ChordSymbols(EVERY, duration=LASTS), ChordSymbols(EVERY, beat=0.25)
 TUNE = nt.from_tuples([(1.0, 3, 60), (1.02, 2, 64), (1.04, 2, 67), (1.5, 1.7, 72), (2.74, 3.0, 71), (2.75, 4.0, 74)])
 
 
-def told(encoding: ChordSymbols, notes: nt.Notes) -> list:
+def row_values(encoding: ChordSymbols, notes: nt.Notes) -> list:
     rows = encoding.encode(notes, begin=False, end=False)
     symbols = [encoding.vocabulary[row] for row in rows[:, 0] - FIRST]
     return (
@@ -32,8 +32,8 @@ def told(encoding: ChordSymbols, notes: nt.Notes) -> list:
 
 def test_a_tune_as_symbols_and_back():
     with_time, without = KNOWS_ALL
-    assert told(with_time, TUNE) == [("0.4.7", 0.5), ("C5", 1.25), ("11.2", 1.25)]
-    assert told(without, TUNE) == ["0.4.7", "C5", "11.2"]
+    assert row_values(with_time, TUNE) == [("0.4.7", 0.5), ("C5", 1.25), ("11.2", 1.25)]
+    assert row_values(without, TUNE) == ["0.4.7", "C5", "11.2"]
     decoded = with_time.decode(with_time.encode(TUNE, begin=True, end=True), after=1.0)
     assert [tuple(note)[:3] for note in decoded] == [
         (1.0, 1.5, 60), (1.0, 1.5, 64), (1.0, 1.5, 67), (1.5, 2.75, 72), (2.75, 4.0, 71), (2.75, 4.0, 74),
@@ -59,39 +59,39 @@ def test_symbols_decoded_are_the_symbols_encoded(notes, encoding):
 @law
 @given(strategies.notes(), st.sampled_from(KNOWS_ALL))
 def test_heard_twice_is_heard_once_and_rows_are_events(notes, encoding):
-    heard = encoding.heard(notes)
-    np.testing.assert_array_equal(encoding.heard(heard), heard)
-    assert len(encoding.encode(notes, begin=False, end=False)) == len(encoding.events(heard)) - 1
-    assert sorted(heard["pitch"]) == sorted(notes["pitch"])
+    supported = encoding.supported_notes(notes)
+    np.testing.assert_array_equal(encoding.supported_notes(supported), supported)
+    assert len(encoding.encode(notes, begin=False, end=False)) == len(encoding.events(supported)) - 1
+    assert sorted(supported["pitch"]) == sorted(notes["pitch"])
 
 
 @law
 @given(strategies.notes(), st.integers(0, 30), st.sampled_from(KNOWS_ALL))
 def test_excerpts_of_whole_groups_are_parts_of_the_piece(notes, cut, encoding):
-    heard = encoding.heard(notes)
-    events = encoding.events(heard)
+    supported = encoding.supported_notes(notes)
+    events = encoding.events(supported)
     assume(len(events) > 1)
     cut = events[cut % len(events)]
-    whole = encoding.encode(heard, begin=False, end=False)
-    parts = encoding.encode_many(heard, np.array([0, cut, len(heard)]), np.zeros(2))
-    np.testing.assert_array_equal(parts, whole)
+    complete = encoding.encode(supported, begin=False, end=False)
+    parts = encoding.encode_many(supported, np.array([0, cut, len(supported)]), np.zeros(2))
+    np.testing.assert_array_equal(parts, complete)
 
 
 @law
 @given(strategies.notes(), st.integers(1, 30), st.sampled_from(KNOWS_ALL))
 def test_decoding_in_parts_gives_the_same_notes(notes, cut, encoding):
     rows = encoding.encode(notes, begin=False, end=False)
-    whole = encoding.decode(rows, after=3.0)
+    complete = encoding.decode(rows, after=3.0)
     first = encoding.decode(rows[:cut], after=3.0)
     rest = encoding.decode(rows[cut:], after=encoding.clock(first, 3.0))
-    np.testing.assert_array_equal(np.concatenate([first, rest]), whole)
+    np.testing.assert_array_equal(np.concatenate([first, rest]), complete)
 
 
 def test_the_clock_after_a_seed_is_where_its_last_group_ends_as_decoded():
     with_time, without = KNOWS_ALL
-    heard = with_time.heard(TUNE)
-    assert with_time.clock(heard, 0.0) == pytest.approx(2.74 + 1.25)
-    assert without.clock(heard, 0.0) == pytest.approx(2.74 + 0.25)
+    supported = with_time.supported_notes(TUNE)
+    assert with_time.clock(supported, 0.0) == pytest.approx(2.74 + 1.25)
+    assert without.clock(supported, 0.0) == pytest.approx(2.74 + 0.25)
     assert with_time.clock(nt.empty(), 7.0) == 7.0
 
 
@@ -102,7 +102,7 @@ def test_the_vocabulary_is_what_is_frequent_enough_in_order():
     assert list(every) == sorted(every) and set(frequent) < set(every) and "0.4.7" in every
     counts = {symbol: 0 for symbol in every}
     for piece in pieces:
-        for symbol in told(ChordSymbols(every), piece):
+        for symbol in row_values(ChordSymbols(every), piece):
             counts[symbol] += 1
     assert set(frequent) == {symbol for symbol, count in counts.items() if count >= 20}
     with pytest.raises(EncodingError, match="no symbol is there 100000 times; the most frequent one is there"):
@@ -124,13 +124,13 @@ def test_the_vocabulary_is_what_is_frequent_enough_in_order():
 )
 def test_an_unknown_symbol_is_taken_for_the_nearest(unknown, taken_for):
     encoding = ChordSymbols(("0.4.7", "9.0.4", "C4", "C5", "G3"))
-    assert told(encoding, nt.from_tuples([(0, 1, pitch) for pitch in unknown])) == [taken_for]
+    assert row_values(encoding, nt.from_tuples([(0, 1, pitch) for pitch in unknown])) == [taken_for]
 
 
 def test_drums_are_left_out_and_nothing_but_drums_is_an_error():
     drums = nt.from_tuples([(0.0, 1, 36, 80, nt.DRUMS), (0.2, 1, 38, 80, nt.DRUMS)])
     both = nt.sort(np.concatenate([drums, TUNE]))
-    assert told(KNOWS_ALL[0], both) == told(KNOWS_ALL[0], TUNE)
+    assert row_values(KNOWS_ALL[0], both) == row_values(KNOWS_ALL[0], TUNE)
     with pytest.raises(EncodingError, match="all 2 notes are drums"):
         KNOWS_ALL[0].encode(drums, begin=True, end=False)
 

@@ -1,4 +1,4 @@
-"""The Generator against a scripted pianist: what it sends, what it makes of the replies, and how it goes on."""
+"""The Generator against a scripted pianist: what it sends, how it reads replies, and how it retries."""
 
 import json
 
@@ -33,10 +33,10 @@ def card(encoding):
 
 
 class Pianist:
-    """A Backend whose next row follows from the noise and from all it has heard; it also keeps every call.
+    """A Backend whose next row depends on the noise and on all rows so far; it also records every call.
 
-    Its state: the pending row, and how many rows it has heard and the sum of their ids, so that a row lost, doubled
-    or changed on the way changes the rest of the piece.
+    Its state: the pending row, the number of rows so far and the sum of their ids. So a row that is lost, doubled or
+    changed on the way changes the rest of the piece.
 
     Args:
         last: after how many rows (BEGIN and the seed's included) it ends the piece.
@@ -113,14 +113,14 @@ class Pianist:
         return {"state_row": state_row, "state_heard": state_heard}
 
     def _check(self, state_row, state_heard):
-        """The state is the one handed out last, or the empty one."""
+        """Check that the state is the one of the last reply, or the empty one."""
         assert (state_row.dtype, state_heard.dtype) == (np.dtype("i4"), np.dtype("f4"))
         if state_row.any() or state_heard.any():
             assert state_row.tolist() == self._state[0].tolist() and state_heard.tolist() == self._state[1].tolist()
 
 
 def play(backend, seed=SEED, *, chunk=CHUNK, **settings):
-    """The whole continuation, and the chunks that it came in."""
+    """Draw a continuation; return all its notes, and the chunks in which they came."""
     chunks = list(Generator(backend, chunk=chunk).stream(seed, Settings(**{"random_seed": 1} | settings)))
     return np.concatenate([chunk.notes for chunk in chunks]), chunks
 
@@ -140,26 +140,26 @@ def test_a_seed_is_primed_in_blocks_of_64_rows():
 
 def test_a_new_piece_is_primed_with_its_beginning():
     pianist = Pianist()
-    made, _ = play(pianist, nt.empty(), notes=3)
+    continuation, _ = play(pianist, nt.empty(), notes=3)
     (block,) = pianist.inputs("prime")
     assert block["length"].tolist() == [1] and (block["rows"][0, 0] == BEGIN).all()
     assert not block["state_row"].any() and not block["state_heard"].any()
     (first, *_) = pianist.inputs("step")
     assert (first["state_row"] == BEGIN).all()
-    assert len(made) == 3 and made["start"][0] >= 0
+    assert len(continuation) == 3 and continuation["start"][0] >= 0
 
 
 def test_the_continuation_begins_at_the_seeds_last_onset():
     pianist = Pianist()
     seed = nt.from_tuples([(3.003, 3.5, 60), (5.017, 9.0, 64), (5.017, 9.0, 67)])
-    made, _ = play(pianist, seed, notes=2)
-    steps = LINEAR.column("step").decode(LINEAR.encode(made, begin=False, end=False, after=5.017)[:, 0])
-    assert made["start"] == pytest.approx(5.017 + np.cumsum(steps), abs=1e-9)
+    continuation, _ = play(pianist, seed, notes=2)
+    steps = LINEAR.column("step").decode(LINEAR.encode(continuation, begin=False, end=False, after=5.017)[:, 0])
+    assert continuation["start"] == pytest.approx(5.017 + np.cumsum(steps), abs=1e-9)
 
 
 def test_after_a_silence_that_the_model_cannot_express_it_goes_on_where_the_seed_is():
-    made, _ = play(Pianist(), nt.from_tuples([(0, 1, 60), (100.0, 101, 62)]), notes=1)
-    assert made["start"][0] >= 100
+    continuation, _ = play(Pianist(), nt.from_tuples([(0, 1, 60), (100.0, 101, 62)]), notes=1)
+    assert continuation["start"][0] >= 100
 
 
 def test_a_seed_that_the_model_cannot_express_is_an_error_before_it_hears_any_of_it():
@@ -175,11 +175,11 @@ def test_a_seed_that_the_model_cannot_express_is_an_error_before_it_hears_any_of
 @pytest.mark.parametrize("chunk", [1, 5, CHUNK])
 def test_the_piece_is_the_same_however_it_is_cut(chunk):
     pianist = Pianist()
-    made, chunks = play(pianist, chunk=chunk, notes=100)
+    continuation, chunks = play(pianist, chunk=chunk, notes=100)
     drawn = pianist.inputs("step", "generate")
     noise = [inputs["noise"].reshape(-1, 4)[: inputs.get("count", [1])[0]] for inputs in drawn]
     assert np.concatenate(noise).tolist() == np.random.default_rng(1).random((100, 4), "f4").tolist()
-    assert made.tolist() == play(Pianist(), notes=100)[0].tolist()  # the same floats, not nearly the same
+    assert continuation.tolist() == play(Pianist(), notes=100)[0].tolist()  # the same floats, not nearly the same
     assert [chunk.ended for chunk in chunks] == [None] * (len(chunks) - 1) + ["length"]
 
 
@@ -209,10 +209,10 @@ def test_nothing_is_asked_before_it_is_wanted():
 @pytest.mark.parametrize("rows", [0, 1, 2, 3, 20, 34])
 def test_a_piece_that_ends_by_itself_ends_there(chunk, rows):
     pianist = Pianist(last=11 + rows)  # BEGIN, ten notes of the seed, and so many more
-    made, chunks = play(pianist, chunk=chunk, notes=100)
-    assert len(made) == rows
+    continuation, chunks = play(pianist, chunk=chunk, notes=100)
+    assert len(continuation) == rows
     assert [chunk.ended for chunk in chunks] == [None] * (len(chunks) - 1) + ["final"]
-    assert made.tolist() == play(Pianist(), notes=100)[0][:rows].tolist()
+    assert continuation.tolist() == play(Pianist(), notes=100)[0][:rows].tolist()
 
 
 def test_temperature_and_its_kind_go_with_every_draw():
@@ -257,8 +257,8 @@ def test_a_server_that_is_gone_for_one_call_loses_nothing_whichever_call_it_is(c
     expected, _ = play(unbroken, chunk=chunk, notes=40)
     for number, signature in enumerate(unbroken.signatures()):
         pianist = Pianist(fails={number: Unavailable("restarting")})
-        made, chunks = play(pianist, chunk=chunk, notes=40)
-        assert made.tolist() == expected.tolist()
+        continuation, chunks = play(pianist, chunk=chunk, notes=40)
+        assert continuation.tolist() == expected.tolist()
         assert chunks[-1].ended == "length"
         after = pianist.signatures()[number + 1 :]
         assert after[:2] == ["describe", "prime"], signature
@@ -269,8 +269,8 @@ def test_a_server_that_is_gone_for_one_call_loses_nothing_whichever_call_it_is(c
 def test_what_is_primed_again_is_what_was_made_whatever_the_seed(seed, number):
     """On any clock: the rows of the notes so far are the rows that the model drew."""
     expected, _ = play(Pianist(), seed, chunk=1, notes=40)
-    made, _ = play(Pianist(fails={number: Unavailable("restarting")}), seed, chunk=1, notes=40)
-    assert made.tolist() == expected.tolist()
+    continuation, _ = play(Pianist(fails={number: Unavailable("restarting")}), seed, chunk=1, notes=40)
+    assert continuation.tolist() == expected.tolist()
 
 
 def test_a_version_that_was_unloaded_is_followed_by_the_next_one():
@@ -281,17 +281,17 @@ def test_a_version_that_was_unloaded_is_followed_by_the_next_one():
     after = list(stream)
     assert {chunk.model for chunk in before} == {"pianist/1"} and {chunk.model for chunk in after} == {"pianist/2"}
     assert sum(len(chunk.notes) for chunk in before + after) == 30
-    heard = np.concatenate([SEED, *(chunk.notes for chunk in before)])
+    notes_so_far = np.concatenate([SEED, *(chunk.notes for chunk in before)])
     primed = pianist.inputs("prime")[-1]
     assert (
         primed["rows"][0, : primed["length"][0]].tolist()
-        == SMALL.encode(nt.sort(heard), begin=True, end=False).tolist()
+        == SMALL.encode(nt.sort(notes_so_far), begin=True, end=False).tolist()
     )
     assert after[0].notes["start"][0] >= before[-1].notes["start"][-1]
 
 
 class Rolling(Pianist):
-    """Its version changes with calls: {number of the call: (version, encoding) from that call on}."""
+    """A Pianist whose version changes with calls: {number of the call: (version, encoding) from that call on}."""
 
     def __init__(self, changes):
         super().__init__(version=1)
@@ -311,11 +311,11 @@ CHORDS = ChordSymbols(("0.4.7", "9.0.4", "C4", "C5", "G3"), duration=Column("dur
 @pytest.mark.parametrize("other", [SMALL, CHORDS], ids=["fewer columns", "chords"])
 @pytest.mark.parametrize("first", range(1, 6))
 def test_a_roll_forward_and_back_at_any_call_loses_no_note(first, other):
-    """Each change comes before the call that would have used the version which the piece had just been told of."""
+    """Each change comes just before a call of the version that the piece has described."""
     changes = {first: (2, other), first + 2: (1, LINEAR), first + 4: (2, other), first + 6: (1, LINEAR)}
-    made, chunks = play(Rolling(changes), notes=40, chunk=5)
-    assert len(made) == 40 and chunks[-1].ended == "length"
-    assert (np.diff(made["start"]) >= 0).all()
+    continuation, chunks = play(Rolling(changes), notes=40, chunk=5)
+    assert len(continuation) == 40 and chunks[-1].ended == "length"
+    assert (np.diff(continuation["start"]) >= 0).all()
 
 
 def test_versions_that_come_and_go_without_end_are_an_error():
@@ -328,14 +328,14 @@ def test_versions_that_come_and_go_without_end_are_an_error():
 def test_a_version_that_cannot_express_the_notes_so_far_goes_on_without_those():
     seed = nt.from_tuples([(k / 4, k / 4 + 0.2, pitch, 70) for k, pitch in enumerate([60, 64, 65, 72])])
     pianist = Rolling({3: (2, NARROW)})
-    made, chunks = play(pianist, seed, notes=10, chunk=1)
-    assert [chunk.model for chunk in chunks] == ["pianist/1"] + ["pianist/2"] * 9 and len(made) == 10
+    continuation, chunks = play(pianist, seed, notes=10, chunk=1)
+    assert [chunk.model for chunk in chunks] == ["pianist/1"] + ["pianist/2"] * 9 and len(continuation) == 10
     primed = pianist.inputs("prime")[-1]
-    heard = np.concatenate([seed, made[:1]])
-    heard = heard[(heard["pitch"] >= 64) & (heard["pitch"] <= 67)]
-    rows = NARROW.encode(heard, begin=True, end=False, after=0.0)
+    notes_so_far = np.concatenate([seed, continuation[:1]])
+    notes_so_far = notes_so_far[(notes_so_far["pitch"] >= 64) & (notes_so_far["pitch"] <= 67)]
+    rows = NARROW.encode(notes_so_far, begin=True, end=False, after=0.0)
     assert primed["rows"][0, : primed["length"][0]].tolist() == rows.tolist()
-    assert (np.diff(np.append(0.75, made["start"])) >= 0).all()  # the seed's last onset, which was left out
+    assert (np.diff(np.append(0.75, continuation["start"])) >= 0).all()  # the seed's last onset, which was left out
 
 
 def test_a_seed_that_the_new_version_cannot_express_is_refused_while_nothing_is_made():

@@ -19,7 +19,7 @@ URL = "/generate?random_seed=7&originality=true"
 
 
 def wander(count: int, seed: int, most: int = 3) -> nt.Notes:
-    """A tune of small steps, many of which occur in other tunes, too; some notes begin together."""
+    """Make a tune of small steps, many of which occur in other tunes, too; some notes begin together."""
     rng = np.random.default_rng(seed)
     onset = np.cumsum(rng.choice([0, 0.01, 0.1, 0.2], count))
     pitch = 60 + np.cumsum(rng.integers(-most, most + 1, count)) % 24
@@ -31,12 +31,12 @@ def intervals(notes: nt.Notes) -> tuple[int, ...]:
 
 
 def parts(steps: tuple[int, ...], notes: int) -> list[tuple[int, ...]]:
-    """All runs of so many notes."""
+    """List all runs of so many notes."""
     return [steps[i : i + notes - 1] for i in range(len(steps) - notes + 2)]
 
 
 def longest_in_one_place(steps, training) -> int:
-    """Slow and obvious: the longest run of notes that stands in one training piece as it is."""
+    """Find, slowly and obviously, the longest run of notes that one training piece has as it is."""
     low, high = 1, len(steps) + 1  # a run of `low` occurs, and as with any run, all of its parts do
     while low < high:
         notes = (low + high + 1) // 2
@@ -46,7 +46,7 @@ def longest_in_one_place(steps, training) -> int:
 
 
 def longest_by_parts(steps, training) -> int:
-    """Slow and obvious: what an index without false alarms would find, over runs of 8 and of 16 notes."""
+    """Find, slowly and obviously, what an index without false positives would find, by runs of 8 and of 16 notes."""
     known = {size: {part for piece in training for part in parts(piece, size)} for size in memorization.LENGTHS}
 
     def longest(size: int) -> int:
@@ -69,21 +69,21 @@ def test_it_is_what_brute_force_finds(tunes, monkeypatch, bits, seeds):
     """With many bits there is no false alarm; with the usual ones a run is never missed, and seldom made longer."""
     monkeypatch.setattr(memorization, "BITS", bits)
     index, training = memorization.build(tunes), [intervals(tune) for tune in tunes]
-    longer, found = 0, []
+    longer, longest = 0, []
     for seed in seeds:
         tune = wander(60, seed, most=1)
         middle = tunes[seed % 5][100 : 100 + seed * 7 % 37]  # some of them copy a little
         tune = np.concatenate([tune[:30], nt.shift(middle, 20.0), nt.shift(tune[30:], 90.0)])
         tune = nt.sort(tune)
-        ours = memorization.longest_run(tune, index).notes
+        by_index = memorization.longest_run(tune, index).notes
         steps = intervals(tune)
         by_parts = longest_by_parts(steps, training)
-        assert ours >= by_parts and (bits == 8 or ours == by_parts)
+        assert by_index >= by_parts and (bits == 8 or by_index == by_parts)
         exact = longest_in_one_place(steps, training)
-        assert ours >= exact if exact >= 8 else by_parts == 0
-        longer += ours > by_parts
-        found.append(ours)
-    assert max(found) > 25 and min(found) < 16, "the tunes try too little"
+        assert by_index >= exact if exact >= 8 else by_parts == 0
+        longer += by_index > by_parts
+        longest.append(by_index)
+    assert max(longest) > 25 and min(longest) < 16, "the tunes try too little"
     assert longer <= 7
 
 
@@ -131,7 +131,7 @@ def test_music_of_its_own_and_music_too_short_have_no_run(monkeypatch):
 
 @pytest.fixture
 def path(tmp_path):
-    """An index of a little tune: the one that the scripted model plays, in another key."""
+    """Write an index of a little tune: the one that the scripted model plays, in another key."""
     index = memorization.build([melody(60, pitch=50), wander(200, 1)], source="tunes", digest="abc")
     (tmp_path / "tunes.index").write_bytes(index.to_bytes())
     return tmp_path / "tunes.index"
@@ -145,10 +145,10 @@ def test_a_file_is_read_as_it_was_written(path):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda data: b"", "its first line is damaged: expected JSON"),
-        (lambda data: data[:-1], "and has"),
+        (lambda data: data[:-1], r"expected \d+ bytes, got \d+ bytes"),
         (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "another checksum"),
         (lambda data: b"[1]\n" + data, "expected a JSON object, got list"),
         (lambda data: b'{"kind": "notes"}\n', "its kind is 'notes'"),
@@ -161,9 +161,9 @@ def test_a_file_is_read_as_it_was_written(path):
         (lambda data: b'{"kind": "cadenza originality", "schema": 1}\n??', "'bytes'"),
     ],
 )
-def test_a_damaged_file_is_refused_in_a_line(path, change, said):
+def test_a_damaged_file_is_refused_in_a_line(path, change, message):
     path.write_bytes(change(path.read_bytes()))
-    with pytest.raises(RecordError, match=said) as refused:
+    with pytest.raises(RecordError, match=message) as refused:
         memorization.read(path)
     assert str(path) in str(refused.value) and "\n" not in str(refused.value)
 

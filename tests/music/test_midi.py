@@ -56,13 +56,13 @@ def program(tick, number, channel=0):
 
 
 def file(*tracks):
-    made = mido.MidiFile(ticks_per_beat=480)
-    made.tracks.extend(track(events) for events in tracks)
-    return midi_bytes(made)
+    midi_file = mido.MidiFile(ticks_per_beat=480)
+    midi_file.tracks.extend(track(events) for events in tracks)
+    return midi_bytes(midi_file)
 
 
 def oracle(data):
-    """pretty_midi's Notes, the pedal not folded; and its pedal events for each of its instruments."""
+    """Read pretty_midi's Notes, without the pedal; and its pedal events for each of its instruments."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns of tempo events outside track 0, a case of its own below
         read = pretty_midi.PrettyMIDI(io.BytesIO(data))
@@ -78,17 +78,17 @@ def ordered(music):
     return np.sort(music, order=["start", "pitch", "velocity", "end", "program"])
 
 
-def assert_same(ours, theirs):
-    """The same pitches, velocities and programs; times within a microsecond."""
-    assert len(ours) == len(theirs)
+def assert_same(actual, reference):
+    """Check that pitches, velocities and programs are the same, and times within a microsecond."""
+    assert len(actual) == len(reference)
     for name in ("pitch", "velocity", "program"):
-        assert ours[name].tolist() == theirs[name].tolist(), name
+        assert actual[name].tolist() == reference[name].tolist(), name
     for name in ("start", "end"):
-        assert np.abs(ours[name] - theirs[name]).max(initial=0) < SAME, name
+        assert np.abs(actual[name] - reference[name]).max(initial=0) < SAME, name
 
 
 def short(music):
-    """Notes as (start, end, pitch, velocity) in readable numbers."""
+    """Write Notes as (start, end, pitch, velocity) in readable numbers."""
     return [
         (round(float(n["start"]), 4), round(float(n["end"]), 4), int(n["pitch"]), int(n["velocity"])) for n in music
     ]
@@ -108,8 +108,8 @@ def test_a_tune_with_a_change_of_tempo():
 @law
 @given(midi_files())
 def test_generated_files_read_as_pretty_midi_reads_them(data):
-    theirs, _ = oracle(data)
-    assert_same(ordered(midi.read(data, pedal=False)), ordered(theirs))
+    reference, _ = oracle(data)
+    assert_same(ordered(midi.read(data, pedal=False)), ordered(reference))
 
 
 def test_notes_are_sorted_by_start_and_pitch_whatever_their_track():
@@ -147,8 +147,8 @@ def test_the_first_release_of_a_key_ends_all_its_notes():
 
 
 def test_one_release_that_is_missing_does_not_leave_later_notes_sounding():
-    strokes = [event for at in range(0, 9600, 960) for event in (on(at, 60), off(at + 240, 60))]
-    music = midi.read(file([on(0, 60, 50), *strokes]))
+    events = [event for at in range(0, 9600, 960) for event in (on(at, 60), off(at + 240, 60))]
+    music = midi.read(file([on(0, 60, 50), *events]))
     assert (music["end"] - music["start"]).max() == pytest.approx(0.25)
 
 
@@ -218,7 +218,7 @@ def test_the_pedal_does_not_hold_drums():
 
 
 def hold(played, pedals):
-    """The pedal as a plain loop over one instrument: [(start, end, pitch, velocity)] and [(time, value)] → notes."""
+    """Fold the pedal in by a plain loop: [(start, end, pitch, velocity)], [(time, value)] of one instrument → notes."""
     if not played:
         return []
     pedals = sorted(pedals, key=lambda event: event[0])
@@ -238,7 +238,7 @@ def hold(played, pedals):
 
 
 def held_oracle(data):
-    """pretty_midi's notes with the plain loop's pedal."""
+    """Read pretty_midi's notes, with the plain loop's pedal."""
     rows = []
     for instrument in oracle(data)[1]:
         played = [(note.start, note.end, note.pitch, note.velocity) for note in instrument.notes]
@@ -267,9 +267,9 @@ def test_the_pedal_moves_ends_only_and_only_later(data):
 
 def test_on_the_pedal_a_key_struck_again_while_it_is_down_begins_anew():
     """Else two notes of one string would sound together. Without the pedal at its release a note lasts until that."""
-    strokes = [on(0, 60), on(480, 60), off(960, 60), off(960, 60)]
-    assert short(midi.read(file([pedal(0, 127), *strokes, pedal(1440, 0)]))) == [(0, 0.5, 60, 80), (0.5, 1.5, 60, 80)]
-    assert short(midi.read(file([pedal(0, 127), *strokes, pedal(900, 0)]))) == [(0, 1.0, 60, 80), (0.5, 1.0, 60, 80)]
+    events = [on(0, 60), on(480, 60), off(960, 60), off(960, 60)]
+    assert short(midi.read(file([pedal(0, 127), *events, pedal(1440, 0)]))) == [(0, 0.5, 60, 80), (0.5, 1.5, 60, 80)]
+    assert short(midi.read(file([pedal(0, 127), *events, pedal(900, 0)]))) == [(0, 1.0, 60, 80), (0.5, 1.0, 60, 80)]
 
 
 def test_a_reset_of_all_controllers_lifts_the_pedal():
@@ -282,7 +282,7 @@ def test_a_reset_of_all_controllers_lifts_the_pedal():
 def test_a_silence_releases_what_is_down_on_its_channel(controller):
     data = file([on(0, 60), on(0, 64), off(240, 64), on(0, 48, channel=1), control(480, controller), off(960, 48, 1),
                  on(960, 60), off(1200, 60)])  # fmt: skip
-    notes, warnings = midi.read_mended(data)
+    notes, warnings = midi.read_with_warnings(data)
     assert short(notes) == [(0, 1.0, 48, 80), (0, 0.5, 60, 80), (0, 0.25, 64, 80), (1.0, 1.25, 60, 80)]
     assert warnings == [] and midi.inspect(data).pedal_presses == 0
     held = file([pedal(0, 127), on(0, 60), control(240, controller), pedal(960, 0)])  # as the pedal holds what keys do
@@ -291,15 +291,15 @@ def test_a_silence_releases_what_is_down_on_its_channel(controller):
 
 def test_pedal_and_program_are_their_own_tracks():
     data = file([program(0, 40), pedal(0, 127), pedal(960, 0)], [on(0, 60), off(480, 60)])
-    notes, warnings = midi.read_mended(data)
+    notes, warnings = midi.read_with_warnings(data)
     assert short(notes) == [(0, 0.5, 60, 80)] and notes["program"].tolist() == [0]
     assert warnings == ["track 1, channel 1: its pedal is not heard, as the channel's notes are in other tracks"]
-    assert midi.read_mended(file([pedal(0, 127, 1)], [on(0, 60), off(480, 60)]))[1] == []  # no notes to hold
-    assert midi.read_mended(file([pedal(0, 0)], [on(0, 60), off(480, 60)]))[1] == []
+    assert midi.read_with_warnings(file([pedal(0, 127, 1)], [on(0, 60), off(480, 60)]))[1] == []  # no notes to hold
+    assert midi.read_with_warnings(file([pedal(0, 0)], [on(0, 60), off(480, 60)]))[1] == []
 
 
 def played(events):
-    """The events of one track as a plain loop: {channel: [(start, end, pitch, velocity)]}, the pedal not folded."""
+    """Read the events of one track in a plain loop: {channel: [(start, end, pitch, velocity)]}, without the pedal."""
     waiting, notes = {}, {}
     for tick, message in sorted(events, key=lambda event: event[0]):
         channel = message.channel
@@ -354,9 +354,9 @@ def test_strokes_of_one_key_that_overlap_are_read_as_a_plain_loop_reads_them(dra
     }
     wet = {channel: hold(these, pedals[channel]) for channel, these in dry.items()}
     data = file(events)
-    for found, expected in ((midi.read(data, pedal=False), dry), (midi.read(data), wet)):
+    for result, expected in ((midi.read(data, pedal=False), dry), (midi.read(data), wet)):
         rows = [(start / 960, end / 960, *rest) for these in expected.values() for start, end, *rest in these]
-        assert_same(ordered(found), ordered(nt.from_tuples(rows)))
+        assert_same(ordered(result), ordered(nt.from_tuples(rows)))
 
 
 # --- writing -----------------------------------------------------------------------------------------------------
@@ -367,32 +367,33 @@ def test_strokes_of_one_key_that_overlap_are_read_as_a_plain_loop_reads_them(dra
 def test_what_is_written_reads_within_a_tick(music, program):
     music["program"] = program
     music = _without_overlaps(music)
-    heard = midi.read(midi.write(music))
-    assert np.sort(heard["velocity"]).tolist() == np.sort(music["velocity"]).tolist()
-    heard, music = heard[np.argsort(heard["velocity"])], music[np.argsort(music["velocity"])]  # a velocity is a name
-    assert heard["pitch"].tolist() == music["pitch"].tolist()
-    assert (heard["program"] == program).all()
-    assert np.abs(heard["start"] - music["start"]).max(initial=0) <= 0.0005 + 1e-9
-    longer = heard["end"] - heard["start"] > 0.001 + 1e-9  # than the shortest note there is
-    assert np.abs(heard["end"] - music["end"])[longer].max(initial=0) <= 0.0005 + 1e-9
+    read_back = midi.read(midi.write(music))
+    assert np.sort(read_back["velocity"]).tolist() == np.sort(music["velocity"]).tolist()
+    read_back = read_back[np.argsort(read_back["velocity"])]  # a velocity is a name
+    music = music[np.argsort(music["velocity"])]
+    assert read_back["pitch"].tolist() == music["pitch"].tolist()
+    assert (read_back["program"] == program).all()
+    assert np.abs(read_back["start"] - music["start"]).max(initial=0) <= 0.0005 + 1e-9
+    longer = read_back["end"] - read_back["start"] > 0.001 + 1e-9  # than the shortest note there is
+    assert np.abs(read_back["end"] - music["end"])[longer].max(initial=0) <= 0.0005 + 1e-9
 
 
 def _without_overlaps(music):
-    """Notes of one pitch one after another, 2 ms apart at least: MIDI itself cannot tell such overlaps apart."""
-    free, kept = {}, []
+    """Choose notes that do not overlap on a pitch, 2 ms apart at least: MIDI cannot express such overlaps."""
+    free, chosen = {}, []
     for k, note in enumerate(music):
         if note["start"] >= free.get(int(note["pitch"]), 0.0):
-            kept.append(k)
+            chosen.append(k)
             free[int(note["pitch"])] = note["end"] + 0.002
-    return music[kept]
+    return music[chosen]
 
 
 def test_a_pitch_struck_again_ends_the_note_before_and_no_other():
     """MIDI cannot tell which of two notes a release is for: written as they are, the first would end both."""
     music = nt.from_tuples([(0, 10, 60), (1, 2, 64), (8, 20, 60), (9, 9.5, 60, 80, 40)])
-    heard = midi.read(midi.write(music))
+    read_back = midi.read(midi.write(music))
     expected = nt.from_tuples([(0, 8, 60), (1, 2, 64), (8, 20, 60), (9, 9.5, 60, 80, 40)])
-    assert short(heard) == short(expected)
+    assert short(read_back) == short(expected)
 
 
 def test_writing_rounded_times_changes_nothing_any_more():
@@ -404,9 +405,9 @@ def test_writing_rounded_times_changes_nothing_any_more():
 
 @pytest.mark.parametrize("start", [0.0, 0.0005, 0.0015, 0.0025, 1.0005])
 def test_the_shortest_note_lasts_one_tick(start):
-    heard = midi.read(midi.write(nt.from_tuples([(start, start, 60)])))
-    assert len(heard) == 1
-    assert heard["end"] - heard["start"] == pytest.approx([0.001])
+    read_back = midi.read(midi.write(nt.from_tuples([(start, start, 60)])))
+    assert len(read_back) == 1
+    assert read_back["end"] - read_back["start"] == pytest.approx([0.001])
 
 
 def test_empty_music_is_a_file_without_notes():
@@ -486,14 +487,14 @@ def test_what_is_not_midi_is_an_error_that_says_so(data, says):
 
 
 def test_of_a_file_cut_short_the_notes_before_the_cut_are_read_and_the_cut_is_told():
-    whole = midi.read(WHOLE).tolist()
+    complete = midi.read(WHOLE).tolist()
     counts = []
     for length in range(14, len(WHOLE)):
-        music, warnings = midi.read_mended(WHOLE[:length])
-        assert set(music.tolist()) <= set(whole) and warnings
+        music, warnings = midi.read_with_warnings(WHOLE[:length])
+        assert set(music.tolist()) <= set(complete) and warnings
         counts.append(len(music))
-    assert counts == sorted(counts) and counts[-1] == len(whole) == 1
-    assert midi.read_mended(WHOLE)[1] == ["notes: 10 are struck and never released; they are left out"]
+    assert counts == sorted(counts) and counts[-1] == len(complete) == 1
+    assert midi.read_with_warnings(WHOLE)[1] == ["notes: 10 are struck and never released; they are left out"]
 
 
 @pytest.mark.parametrize("length", range(14))
@@ -519,15 +520,15 @@ def test_100_performances_of_maestro_read_as_pretty_midi_reads_them():
     """Evenly over the archive. All that may differ is a note that the file never releases: one, in one of them."""
     same = 0
     for data in _performances(12):
-        ours, theirs = ordered(midi.read(data, pedal=False)), ordered(oracle(data)[0])
-        if len(ours) == len(theirs):
+        actual, reference = ordered(midi.read(data, pedal=False)), ordered(oracle(data)[0])
+        if len(actual) == len(reference):
             same += 1
         else:
-            have = {(round(n["start"], 5), n["pitch"], n["velocity"]) for n in ours}
-            released = np.array([(round(n["start"], 5), n["pitch"], n["velocity"]) in have for n in theirs])
-            assert Counter(theirs["pitch"][~released].tolist()) == _never_released(data)
-            theirs = theirs[released]
-        assert_same(ours, theirs)
+            have = {(round(n["start"], 5), n["pitch"], n["velocity"]) for n in actual}
+            released = np.array([(round(n["start"], 5), n["pitch"], n["velocity"]) in have for n in reference])
+            assert Counter(reference["pitch"][~released].tolist()) == _never_released(data)
+            reference = reference[released]
+        assert_same(actual, reference)
     assert same >= 100
 
 
@@ -546,7 +547,7 @@ def _performances(every):
 
 
 def _never_released(data):
-    """How many strokes of each key have no release, one by one; a release of a key that is up releases nothing."""
+    """Count the notes of each key that have no release, one by one; a release of a key that is up releases nothing."""
     down = Counter()
     for message in mido.merge_tracks(mido.MidiFile(file=io.BytesIO(data)).tracks):
         if message.type == "note_on" and message.velocity:

@@ -74,15 +74,15 @@ def test_no_rows_no_table(duet, capsys):
 
 def test_json_is_whole(song, capsys):
     assert cli.run(["inspect", str(song), "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
+    output = json.loads(capsys.readouterr().out)
     music = midi.read(song.read_bytes())
-    assert said["file"] == "nocturne.mid"
-    assert said["instruments"] == [{"name": "Acoustic Grand Piano", "notes": len(music)}]
-    assert said["tempos"] == [{"second": 0.0, "quarters_per_minute": 120.0}]
-    assert said["seconds"] == pytest.approx(nt.length(music)) and said["pedal_presses"] == 0
-    assert [note["pitch"] for note in said["notes"]] == music["pitch"].tolist()
-    assert [note["end"] for note in said["notes"]] == pytest.approx(music["end"].tolist(), abs=1e-6)
-    assert said["notes"][1]["step"] == pytest.approx(float(nt.steps(music)[1]))
+    assert output["file"] == "nocturne.mid"
+    assert output["instruments"] == [{"name": "Acoustic Grand Piano", "notes": len(music)}]
+    assert output["tempos"] == [{"second": 0.0, "quarters_per_minute": 120.0}]
+    assert output["seconds"] == pytest.approx(nt.length(music)) and output["pedal_presses"] == 0
+    assert [note["pitch"] for note in output["notes"]] == music["pitch"].tolist()
+    assert [note["end"] for note in output["notes"]] == pytest.approx(music["end"].tolist(), abs=1e-6)
+    assert output["notes"][1]["step"] == pytest.approx(float(nt.steps(music)[1]))
 
 
 def test_csv_is_whole(duet, capsys):
@@ -99,12 +99,12 @@ def test_a_part_is_told_as_it_stands_in_the_whole(duet, capsys):
     """On the file's own clock, with the step from the onset before, which is not in the part."""
     part = ["inspect", str(duet), "--start", "0.25", "--seconds", "10"]
     assert cli.run([*part, "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert [(note["name"], note["start"], note["end"], note["step"]) for note in said["notes"]] == [
+    output = json.loads(capsys.readouterr().out)
+    assert [(note["name"], note["start"], note["end"], note["step"]) for note in output["notes"]] == [
         ("E4", 0.25, 1.5, 0.25),
         ("G4", 1.0, 2.0, 0.75),
     ]
-    assert len(said["instruments"]) == 2 and said["seconds"] == 71.25  # of the whole file
+    assert len(output["instruments"]) == 2 and output["seconds"] == 71.25  # of the whole file
     assert cli.run([*part, "--csv"]) == 0
     assert [row["name"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))] == ["E4", "G4"]
     assert cli.run([*part, "--notes", "1"]) == 0
@@ -125,7 +125,7 @@ def test_a_file_without_notes_is_told_too(tmp_path, capsys):
 
 
 def mistake(capsys, *argv):
-    """The one line that a mistake brings."""
+    """Run a wrong command; return the one line that it prints."""
     try:
         status = cli.run([str(arg) for arg in argv])
     except SystemExit as stopped:
@@ -153,8 +153,8 @@ def test_a_mistake_is_one_line_and_status_2(tmp_path, duet, capsys):
 
 
 def test_a_part_without_notes_is_a_mistake_that_tells_the_length(tmp_path, duet, capsys):
-    said = mistake(capsys, "plot", duet, tmp_path / "x.png", "--start", "80")
-    assert "no note begins in that part; it has 4 and ends at 71.2 s" in said
+    output = mistake(capsys, "plot", duet, tmp_path / "x.png", "--start", "80")
+    assert "no note begins in that part; it has 4 and ends at 71.2 s" in output
     assert not (tmp_path / "x.png").exists()
 
 

@@ -26,24 +26,24 @@ music21 = pytest.importorskip("music21")
 ROOT = Path(__file__).parents[2]
 
 
-def read(made):
+def read(xml):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # music21's own
-        return music21.converter.parse(made, format="musicxml")
+        return music21.converter.parse(xml, format="musicxml")
 
 
-def pitches(made):
-    """What begins to sound. (music21's stripTies loses a tie wherever a second voice moves below it.)"""
-    found = Counter()
-    for sign in read(made).flatten().notes:
+def pitches(xml):
+    """Count the onsets of each pitch. (music21's stripTies loses a tie wherever a second voice moves below it.)"""
+    onsets = Counter()
+    for sign in read(xml).flatten().notes:
         for note in sign.notes if sign.isChord else (sign,):
-            found[note.pitch.midi] += note.tie is None or note.tie.type == "start"
-    return found
+            onsets[note.pitch.midi] += note.tie is None or note.tie.type == "start"
+    return onsets
 
 
-def full_bars(made):
-    """Every voice of every bar is as long as the bar: (bar's quarters, voice's quarters) where it is not."""
-    root = ElementTree.fromstring(made)
+def full_bars(xml):
+    """List the voices that are not as long as their bar, as (bar's quarters, voice's quarters)."""
+    root = ElementTree.fromstring(xml)
     wrong, bar, divisions = [], 0.0, 1
     for measure in root.iter("measure"):
         voices = Counter()
@@ -59,9 +59,9 @@ def full_bars(made):
     return wrong
 
 
-def written(made):
-    """(offset in quarters, quarters, names) of every chord of a score, ties joined."""
-    flat = read(made).stripTies().flatten()
+def written(xml):
+    """List (offset in quarters, quarters, names) of every chord of a score, ties joined."""
+    flat = read(xml).stripTies().flatten()
     return sorted(
         (float(flat.elementOffset(s)), float(s.quarterLength), tuple(p.nameWithOctave for p in s.pitches))
         for s in flat.notes
@@ -72,8 +72,8 @@ def test_a_file_on_its_own_grid_comes_back_exactly():
     rows = [(0.5, 0.5, 61), (1, 2, 66), (1, 2, 69), (3, 2, 73), (5, 1 / 3, 74), (16 / 3, 2 / 3, 73), (6, 3, 66)]
     rows += [(0, 3, 42), (3, 1.5, 45), (4.5, 1.5, 49), (6, 3, 42)]
     data = file(rows, times=[(0, 3, 4)], keys=[(0, 9)])  # A major
-    made = musicxml(midi.read(data), midi.grid(data), "Study")
-    assert written(made) == [
+    xml = musicxml(midi.read(data), midi.grid(data), "Study")
+    assert written(xml) == [
         (0.0, 3.0, ("F#2",)),
         (0.5, 0.5, ("C#4",)),
         (1.0, 2.0, ("F#4", "A4")),
@@ -85,30 +85,30 @@ def test_a_file_on_its_own_grid_comes_back_exactly():
         (6.0, 3.0, ("F#2",)),
         (6.0, 3.0, ("F#4",)),
     ]
-    back = read(made)
+    back = read(xml)
     upper = back.parts[0].getElementsByClass("Measure")
     assert [m.number for m in upper] == [1, 2, 3]
     assert upper[0].timeSignature.ratioString == "3/4"
     assert upper[0].keySignature.sharps == 3
     assert back.metadata.movementName == "Study"
-    assert full_bars(made) == []
+    assert full_bars(xml) == []
 
 
 def test_a_note_is_tied_over_the_bar():
     data = file([(0, 3, 60), (3, 3, 64), (6, 2, 67)], times=[(0, 4, 4)])
-    made = musicxml(midi.read(data), midi.grid(data))
-    ties = [(s.pitch.name, s.tie.type) for s in read(made).flatten().notes if s.tie]
+    xml = musicxml(midi.read(data), midi.grid(data))
+    ties = [(s.pitch.name, s.tie.type) for s in read(xml).flatten().notes if s.tie]
     assert ties == [("E", "start"), ("E", "stop")]
-    assert [row[:2] for row in written(made)] == [(0.0, 3.0), (3.0, 3.0), (6.0, 2.0)]
+    assert [row[:2] for row in written(xml)] == [(0.0, 3.0), (3.0, 3.0), (6.0, 2.0)]
 
 
 def test_the_same_notes_give_the_same_bytes_and_the_nocturne_its_key():
-    made = musicxml(nocturne(), title="Nocturne")
-    assert made == musicxml(nocturne(), title="Nocturne")
-    back = read(made)
+    xml = musicxml(nocturne(), title="Nocturne")
+    assert xml == musicxml(nocturne(), title="Nocturne")
+    back = read(xml)
     assert back.parts[0].recurse().getElementsByClass("KeySignature")[0].sharps == -4
-    assert pitches(made) == Counter(nocturne()["pitch"].tolist())
-    assert full_bars(made) == []
+    assert pitches(xml) == Counter(nocturne()["pitch"].tolist())
+    assert full_bars(xml) == []
     names = {p.name for s in back.flatten().notes for p in s.pitches}
     assert {"F-", "E", "A-", "D-"} <= names and not names & {"G#", "C#", "D#", "A#"}
 
@@ -130,9 +130,9 @@ EDGES = {
 @pytest.mark.parametrize("name", EDGES)
 def test_any_notes_can_be_written(name):
     notes = nt.from_tuples(EDGES[name])
-    made = musicxml(notes)
-    assert pitches(made) == Counter(notes["pitch"].tolist())
-    assert full_bars(made) == []
+    xml = musicxml(notes)
+    assert pitches(xml) == Counter(notes["pitch"].tolist())
+    assert full_bars(xml) == []
 
 
 _NOTES = st.lists(
@@ -144,9 +144,9 @@ _NOTES = st.lists(
 @given(_NOTES)
 def test_the_pitches_of_random_notes_come_back(rows):
     notes = nt.from_tuples([(start, start + length, pitch, velocity) for start, length, pitch, velocity in rows])
-    made = musicxml(notes)
-    assert pitches(made) == Counter(notes["pitch"].tolist())
-    assert full_bars(made) == []
+    xml = musicxml(notes)
+    assert pitches(xml) == Counter(notes["pitch"].tolist())
+    assert full_bars(xml) == []
 
 
 @settings(max_examples=8, deadline=None)
@@ -154,9 +154,9 @@ def test_the_pitches_of_random_notes_come_back(rows):
 def test_the_pitches_of_notes_on_a_grid_come_back(rows):
     data = file([(at / 6, length / 6, pitch) for at, length, pitch in rows], times=[(0, 6, 8), (3, 4, 4)])
     notes = midi.read(data)
-    made = musicxml(notes, midi.grid(data))
-    assert pitches(made) == Counter(notes["pitch"].tolist())
-    assert full_bars(made) == []
+    xml = musicxml(notes, midi.grid(data))
+    assert pitches(xml) == Counter(notes["pitch"].tolist())
+    assert full_bars(xml) == []
 
 
 def test_nothing_to_write_is_an_error():
@@ -169,9 +169,9 @@ def test_nothing_to_write_is_an_error():
 def test_a_library_that_is_missing_is_named(monkeypatch):
     for name in ("music21", "verovio", "typst"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(MissingDependency, match=r"music21.*pip install 'cadenza\[score\]'"):
+    with pytest.raises(MissingDependency, match=r"music21.*pip install '\.\[score\]'"):
         musicxml(nocturne())
-    with pytest.raises(MissingDependency, match=r"verovio.*pip install 'cadenza\[score\]'"):
+    with pytest.raises(MissingDependency, match=r"verovio.*pip install '\.\[score\]'"):
         engraving.svg(b"<score-partwise/>")
 
 
@@ -191,9 +191,9 @@ def test_pages(tmp_path, capsys):
 
 
 def test_pages_are_the_same_every_time_and_have_a_tempo():
-    made = musicxml(nt.excerpt(nocturne(), 0, 8), title="Again & again")
-    (page,) = engraving.svg(made)
-    assert engraving.svg(made) == [page]
+    xml = musicxml(nt.excerpt(nocturne(), 0, 8), title="Again & again")
+    (page,) = engraving.svg(xml)
+    assert engraving.svg(xml) == [page]
     assert "♩".encode() in page and b"Again &amp; again" in page
     with pytest.raises(EncodingError):
         engraving.svg(b"nothing")

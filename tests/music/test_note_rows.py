@@ -23,7 +23,7 @@ def round_trip(encoding, music):
 
 
 def half_bin(column, ids):
-    """How far a time may be from the value that stands for it, seconds, one for each id.
+    """Compute how far a time may be from its encoded value, seconds, one for each id.
 
     Half the distance to the farther neighbour; and where that is wider than the grid, half a cell of the grid too,
     since times are rounded to the grid first.
@@ -79,16 +79,16 @@ def test_absent_columns_have_their_defaults():
 
 def test_a_silence_beyond_the_longest_step_is_shortened_and_the_music_after_it_keeps_its_times():
     tune = nt.from_tuples([(0.0, 0.5, 60), (48.0, 48.5, 62), (48.25, 49.0, 64), (48.5, 48.75, 65)])
-    heard = round_trip(TIME, tune)
-    assert heard["start"] == pytest.approx([0, 10, 10.25, 10.5])
-    assert heard["end"] == pytest.approx([0.5, 10.5, 11.0, 10.75], abs=0.05)
+    decoded = round_trip(TIME, tune)
+    assert decoded["start"] == pytest.approx([0, 10, 10.25, 10.5])
+    assert decoded["end"] == pytest.approx([0.5, 10.5, 11.0, 10.75], abs=0.05)
 
 
 def test_onsets_never_drift():
     """Four minutes of steps of 14.9 ms, each of which alone would be rounded to 10 ms."""
     start = np.arange(16_000) * 0.0149
-    heard = round_trip(TIME, nt.from_columns(start, start + 0.1, np.full(16_000, 60), 80))
-    assert np.abs(heard["start"] - start).max() <= CELL / 2 + 1e-9
+    decoded = round_trip(TIME, nt.from_columns(start, start + 0.1, np.full(16_000, 60), 80))
+    assert np.abs(decoded["start"] - start).max() <= CELL / 2 + 1e-9
 
 
 # --- laws --------------------------------------------------------------------------------------------------------
@@ -152,16 +152,16 @@ def test_an_onset_is_within_half_a_bin_of_the_truth_however_many_came_before(enc
 @law
 @given(st.sampled_from([LINEAR, COARSE, LOG, TIME]), notes())
 def test_an_end_is_within_half_a_bin_of_the_truth(encoding, music):
-    """Ends too are told from the clock as decoded, so an onset's rounding does not move the end."""
+    """Ends too are encoded from the clock as decoded, so an onset's rounding does not move the end."""
     column = encoding.column("duration")
     rows = encoding.encode(music, begin=False, end=False)
-    heard = encoding.decode(rows, after=first_onset(music))
-    truth = music[np.argsort(music["velocity"])][heard["velocity"] - 1]  # a note's velocity is its name here
-    assert (heard["pitch"] == truth["pitch"]).all()
+    decoded = encoding.decode(rows, after=first_onset(music))
+    truth = music[np.argsort(music["velocity"])][decoded["velocity"] - 1]  # a note's velocity is its name here
+    assert (decoded["pitch"] == truth["pitch"]).all()
     ids = rows[:, encoding.names.index("duration")]
-    reach = truth["end"] - heard["start"]
+    reach = truth["end"] - decoded["start"]
     inside = (reach >= column.low) & (reach <= column.high)
-    assert (np.abs(heard["end"] - truth["end"])[inside] <= half_bin(column, ids)[inside]).all()
+    assert (np.abs(decoded["end"] - truth["end"])[inside] <= half_bin(column, ids)[inside]).all()
     assert (ids[reach < column.low] == FIRST).all()
     assert (ids[reach > column.high] >= FIRST + column.size - 2).all()
 
@@ -174,8 +174,8 @@ def test_notes_that_ended_together_still_do(music, lift_us):
     lift = music["start"].max() + lift_us / 1e6
     together = lift - music["start"] < 0.301  # TIME's durations are exact up to 0.5 s, its steps to 0.18 s at worst
     music["end"][together] = lift
-    heard = round_trip(TIME, music)
-    ends = heard["end"][np.isin(heard["velocity"], music["velocity"][together])]
+    decoded = round_trip(TIME, music)
+    ends = decoded["end"][np.isin(decoded["velocity"], music["velocity"][together])]
     assert np.ptp(ends) < 1e-9
 
 
@@ -201,10 +201,10 @@ def test_rows_decoded_in_two_parts_give_the_very_same_notes(encoding, music, dat
     assume("duration" in encoding.names)  # without one, a note lasts until the next, which the cut takes away
     rows = encoding.encode(music, begin=False, end=False)
     cut = data.draw(st.integers(0, len(rows)))
-    whole = encoding.decode(rows, after=1.3)
+    complete = encoding.decode(rows, after=1.3)
     head = encoding.decode(rows[:cut], after=1.3)
     tail = encoding.decode(rows[cut:], after=head["start"][-1] if len(head) else 1.3)
-    assert np.concatenate([head, tail]).tolist() == whole.tolist()
+    assert np.concatenate([head, tail]).tolist() == complete.tolist()
 
 
 @law
@@ -215,8 +215,8 @@ def test_a_window_of_a_piece_has_the_rows_that_the_piece_has_there(encoding, mus
     music = nt.sort(round_trip(encoding, music))
     cut = data.draw(st.integers(0, len(music)))
     after = music["start"][cut - 1] if cut else None
-    whole = encoding.encode(music, begin=False, end=False)
-    assert encoding.encode(music[cut:], begin=False, end=False, after=after).tolist() == whole[cut:].tolist()
+    complete = encoding.encode(music, begin=False, end=False)
+    assert encoding.encode(music[cut:], begin=False, end=False, after=after).tolist() == complete[cut:].tolist()
 
 
 @law

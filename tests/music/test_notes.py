@@ -1,4 +1,4 @@
-"""Notes as numpy arrays, and the nocturne that we begin with."""
+"""Notes as numpy arrays, and the nocturne, a seed of ours."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Pieces as bytes, and a dataset folder that is whole or says what is wrong with it."""
+"""Pieces as bytes, and a dataset folder: complete, or an error that says what is wrong."""
 
 import json
 
@@ -71,7 +71,7 @@ def test_bytes_that_are_no_piece_are_an_error():
 
 
 def _without(name, *, keep=0):
-    """TUNE's tf.Example with only the first `keep` values of one feature."""
+    """Write TUNE's tf.Example with only the first `keep` values of one feature."""
     example = wire.Example.FromString(to_example(TUNE))
     feature = example.features.feature[name]
     del (feature.bytes_list if feature.HasField("bytes_list") else feature.int64_list).value[keep:]
@@ -94,7 +94,7 @@ PIECES = {
 
 @pytest.fixture
 def folder(tmp_path):
-    """A complete dataset: one shard of two training pieces, one of a test piece, an empty one for validation."""
+    """Write a complete dataset: one shard of two training pieces, one of a test piece, an empty one for validation."""
     shards = []
     for split in ("train", "validation", "test"):
         pieces = PIECES.get(split, [])

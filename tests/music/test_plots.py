@@ -1,4 +1,4 @@
-"""Pictures, and `python -m music plot`: what stands in a figure, mostly without turning it into pixels."""
+"""Pictures, and `python -m music plot`: the content of a figure, mostly without rendering it."""
 
 import json
 import subprocess
@@ -25,7 +25,7 @@ SONG = nocturne()
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The figures that were drawn, instead of files."""
+    """Collect the figures that are drawn; write no files."""
     figures = []
     monkeypatch.setattr(style, "save", lambda figure, path: figures.append(figure))
     return figures
@@ -40,7 +40,7 @@ def song(tmp_path):
 
 @pytest.fixture
 def corpus(tmp_path):
-    """A dataset folder, as far as pictures look at it."""
+    """Make a dataset folder, as far as pictures read it."""
     (tmp_path / "waltzes").mkdir()
     write(tmp_path / "waltzes/stats.json", of_corpus(SONG, nt.transpose(SONG, 5)))
     return str(tmp_path / "waltzes")
@@ -51,7 +51,7 @@ def plot(*argv) -> None:
 
 
 def mistake(capsys, *argv) -> str:
-    """The one line that a mistake brings; no picture is written."""
+    """Run a wrong command; give the one line that it prints, and check that no picture is written."""
     capsys.readouterr()
     try:
         status = cli.run(["plot", *map(str, argv)])
@@ -64,7 +64,7 @@ def mistake(capsys, *argv) -> str:
 
 
 def texts(figure) -> list[str]:
-    """Every word in a figure."""
+    """List every visible text of a figure."""
     figure.canvas.draw()
     from matplotlib.text import Text
 
@@ -72,16 +72,16 @@ def texts(figure) -> list[str]:
 
 
 def legend(figure) -> list[str]:
-    (found,) = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
-    return [text.get_text() for text in found.get_texts()]
+    (legend,) = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
+    return [text.get_text() for text in legend.get_texts()]
 
 
 def bars(figure) -> list[int]:
-    """How many notes each part of a roll has, in its lines together."""
+    """Count the notes of each part of a roll, in all its lines."""
     from matplotlib.collections import PolyCollection
 
-    found = [axes.findobj(PolyCollection) for axes in figure.axes]
-    counts = [[len(part.get_paths()) for part in line] for line in found if line]
+    lines = [axes.findobj(PolyCollection) for axes in figure.axes]
+    counts = [[len(part.get_paths()) for part in line] for line in lines if line]
     return np.sum(counts, axis=0).tolist()
 
 
@@ -112,8 +112,8 @@ def test_the_same_picture_has_the_same_bytes(tmp_path):
 
 def test_an_unknown_ending_is_told_before_anything_is_read(tmp_path, capsys):
     for name in ("roll.jpg", "roll", "roll.png.gz"):
-        said = mistake(capsys, "nowhere.mid", tmp_path / name)
-        assert said == f"music plot: {tmp_path / name}: expected a name that ends in .png, .svg or .pdf\n"
+        printed = mistake(capsys, "nowhere.mid", tmp_path / name)
+        assert printed == f"music plot: {tmp_path / name}: expected a name that ends in .png, .svg or .pdf\n"
 
 
 def test_drawing_leaves_matplotlib_as_it_was(tmp_path):
@@ -227,7 +227,7 @@ def test_what_two_files_share_is_drawn_once(tmp_path, song, drawn):
 
 
 def stairs(axes) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(edges, heights) of each outline in a panel."""
+    """List (edges, heights) of each outline in a panel."""
     from matplotlib.patches import StepPatch
 
     lines = [patch for patch in axes.findobj(StepPatch) if not patch.get_fill()]
@@ -235,7 +235,7 @@ def stairs(axes) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def height(axes, at: float, number: int = 0) -> float:
-    """How high the bars over a place are."""
+    """Measure the bars over a position."""
     edges, heights = stairs(axes)[number]
     return heights[np.searchsorted(edges, at, side="right") - 1]
 
@@ -257,8 +257,8 @@ def test_bars_are_shares_at_their_places(drawn):
 
 
 def test_sets_stand_beside_each_other(drawn):
-    real, ours = statistics.of([SONG, TRANSPOSED]), statistics.of([TRANSPOSED])
-    charts.distributions({"real": real, "ours": ours}, "x.png", title="Beside each other")
+    real, model = statistics.of([SONG, TRANSPOSED]), statistics.of([TRANSPOSED])
+    charts.distributions({"real": real, "ours": model}, "x.png", title="Beside each other")
     assert legend(drawn[0]) == [f"real: 2 pieces, {2 * len(SONG)} notes", f"ours: {len(SONG)} notes"]
     for axes in drawn[0].axes:
         lines = stairs(axes)
@@ -268,11 +268,11 @@ def test_sets_stand_beside_each_other(drawn):
         from matplotlib.patches import StepPatch
 
         dashes = {patch.get_linestyle() for patch in axes.findobj(StepPatch) if not patch.get_fill()}
-        assert len(dashes) == 2  # to be told apart in grey, too
-    said = texts(drawn[0])
-    assert "Beside each other" in said
-    assert any(text.startswith("real: median ") for text in said)
-    assert any(text.startswith("ours: median ") for text in said)
+        assert len(dashes) == 2  # to differ in grey, too
+    shown = texts(drawn[0])
+    assert "Beside each other" in shown
+    assert any(text.startswith("real: median ") for text in shown)
+    assert any(text.startswith("ours: median ") for text in shown)
 
 
 TRANSPOSED = nt.transpose(SONG, 7)
@@ -342,7 +342,7 @@ def test_nothing_to_draw_is_an_error(tmp_path):
 
 
 def lengths(axes) -> dict[str, float]:
-    """The bars of a panel by their labels."""
+    """List the bars of a panel by their labels."""
     names = [label.get_text() for label in axes.get_yticklabels()]
     return dict(zip(names, [patch.get_width() for patch in axes.patches], strict=False))
 
@@ -369,9 +369,9 @@ def test_chords_by_their_kind(drawn):
     assert lengths(notes) == {"C4": 50}
     assert lengths(two) == {"C E  (0.4)": 20}
     assert lengths(more) == {"C E G  (0.4.7)": 15}
-    said = texts(drawn[0])
-    assert {"100 notes and chords (begun within 50 ms) of 6 kinds", "single notes: 54 %", "50.00 %"} <= set(said)
-    assert said.count("and 1 other") == 3 and {"4.00 %", "10.00 %", "1.00 %"} <= set(said)
+    shown = texts(drawn[0])
+    assert {"100 notes and chords (begun within 50 ms) of 6 kinds", "single notes: 54 %", "50.00 %"} <= set(shown)
+    assert shown.count("and 1 other") == 3 and {"4.00 %", "10.00 %", "1.00 %"} <= set(shown)
 
 
 def test_an_octave_is_spelled_as_one(drawn):
@@ -512,8 +512,8 @@ def test_mistakes_are_one_line(tmp_path, song, corpus, capsys):
 def test_help_lists_every_kind(capsys):
     with pytest.raises(SystemExit):
         cli.run(["plot", "--help"])
-    told = capsys.readouterr().out
-    assert all(kind in told for kind in ("roll", "distributions", "composers", "chords", "losses", "--baseline"))
+    printed = capsys.readouterr().out
+    assert all(kind in printed for kind in ("roll", "distributions", "composers", "chords", "losses", "--baseline"))
 
 
 def test_a_set_without_a_median_is_told():

@@ -9,7 +9,7 @@ from tests.conftest import waltz
 
 
 def drone(pitch: int, count: int = 200, step: float = 0.5) -> nt.Notes:
-    """One key again and again."""
+    """Make a piece of one key, struck again and again."""
     return nt.from_tuples([(k * step, k * step + 0.4, pitch, 64) for k in range(count)])
 
 
@@ -41,9 +41,9 @@ def test_what_is_always_the_same_is_right_together_and_wrong_apart():
     mixed = [drone(60) for _ in range(8)]
     for notes in mixed:
         notes["pitch"] = rng.permutation(np.repeat(keys, 50))
-    told = real.compare(mixed)
-    assert told["together overlap pitch"] == pytest.approx(1)
-    assert told["apart overlap pitch"] < 0.5
+    figures = real.compare(mixed)
+    assert figures["together overlap pitch"] == pytest.approx(1)
+    assert figures["apart overlap pitch"] < 0.5
 
 
 def test_overlap_divergence_and_distance_by_hand():

@@ -10,7 +10,7 @@ _LETTERS = dict(zip("CDEFGAB", (0, 2, 4, 5, 7, 9, 11), strict=True))
 
 
 def pitches(text):
-    """C4 is 60; a letter, its accidentals, an octave."""
+    """Read names of a letter, its accidentals and an octave; C4 is 60."""
     names = text.split()
     return np.array([_LETTERS[n[0]] + n.count("#") - n.count("b") + 12 * (int(n[-1]) + 1) for n in names])
 

@@ -21,21 +21,21 @@ def write(path, facts) -> str:
 
 
 def of_corpus(*pieces: nt.Notes) -> dict:
-    """The stats.json that preprocessing writes of some pieces."""
+    """Count some pieces as preprocessing does: the contents of `stats.json`."""
     return pipeline.describe(
         pipeline._total(pipeline.counts(Piece(notes, str(k), composer="me")) for k, notes in enumerate(pieces))
     )
 
 
 def test_a_tune_by_hand():
-    found = statistics.of([TUNE])
-    assert (found.pieces, found.notes, found.composers) == (1, 5, {})
-    assert found.chords == {"0": 1, "0.4": 1, "E4": 1}  # C3 and C4 together are an octave, no note
-    pitch = found.histograms["pitch"]
+    counted = statistics.of([TUNE])
+    assert (counted.pieces, counted.notes, counted.composers) == (1, 5, {})
+    assert counted.chords == {"0": 1, "0.4": 1, "E4": 1}  # C3 and C4 together are an octave, no note
+    pitch = counted.histograms["pitch"]
     assert {int(k): int(pitch.counts[k]) for k in np.flatnonzero(pitch.counts)} == {48: 1, 60: 2, 64: 2}
-    step = found.histograms["step"]
+    step = counted.histograms["step"]
     assert step.counts.sum() == 4 and step.counts[0] == 1
-    assert found.histograms["notes_per_piece"].counts.sum() == 1
+    assert counted.histograms["notes_per_piece"].counts.sum() == 1
 
 
 def test_what_a_corpus_counts_is_what_its_pieces_count(tmp_path):

@@ -1,4 +1,4 @@
-"""Files on a disk and objects in a bucket behave alike; and what networks and servers do leaves no half file behind.
+"""Files on a disk and objects in a bucket behave alike; and no fault of a network or a server leaves half a file.
 
 The bucket is an emulator on a real socket, behind the proxy of `faulty.py`.
 """
@@ -30,13 +30,13 @@ _number = count()
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch):
-    """A reply that does not come is soon asked for again."""
+    """Repeat a request soon if no reply comes."""
     monkeypatch.setattr(gcs, "TIMEOUT", (2.0, 0.5))
 
 
 @pytest.fixture
 def bucket(proxy, request) -> str:
-    """A folder of its own for each test, in the bucket."""
+    """Name a folder in the bucket, another one for each test."""
     return f"gs://studio/{re.sub('[^a-z]+', '-', request.node.name)}-{next(_number)}"
 
 
@@ -99,7 +99,7 @@ class TestAlike:
         storage.remove(storage.join(folder, "a"))
 
     @pytest.mark.parametrize(
-        "pattern, found",
+        "pattern, names",
         [
             ("*", ["a.mid", "b.MID"]),
             ("**", ["a.mid", "b.MID", "x/a.mid", "x/y/[1].mid", "x/y/b.mid"]),
@@ -115,9 +115,9 @@ class TestAlike:
             ("z/*", []),
         ],
     )
-    def test_glob(self, folder, pattern, found):
+    def test_glob(self, folder, pattern, names):
         fill(folder, "a.mid", "b.MID", "x/a.mid", "x/y/b.mid", "x/y/[1].mid")
-        assert below(folder, storage.glob(f"{folder}/{pattern}")) == found
+        assert below(folder, storage.glob(f"{folder}/{pattern}")) == names
 
     def test_remove_a_folder(self, folder):
         fill(folder, "a/b", "a/c/d", "ab")
@@ -204,7 +204,7 @@ class TestBucket:
         assert storage.entries(bucket) == []  # nor does anything stand there that could be taken for the newest
 
     def test_two_publish_at_once(self, bucket, proxy, tmp_path):
-        """Both have looked and found nothing there when the first one begins."""
+        """Both see that there is no such folder before one of them begins to write."""
         for each in ("one", "two"):
             fill(str(tmp_path / each), "a.txt", "saved_model.pb", f"{each}.txt")
         barrier = threading.Barrier(2, timeout=10)
@@ -286,7 +286,7 @@ class TestBucket:
 
 
 def storage_names(bucket: str, proxy: Proxy) -> list[str]:
-    """What is there, asked past the proxy."""
+    """List what is stored, without the proxy."""
     import json
     import urllib.request
 
@@ -340,12 +340,12 @@ class TestFaults:
         path = fill(bucket, "a") + "/a"
         proxy.faults = [Fault(what, method) for method in ("POST", "PUT")]
         began = time.monotonic()
-        with pytest.raises(StorageError, match="no success within 1 s") as told:
+        with pytest.raises(StorageError, match="no success within 1 s") as error:
             storage.write(path, data)
         assert time.monotonic() - began < 6
-        assert str(told.value).count("\n") == 0 and len(str(told.value)) < 400
+        assert str(error.value).count("\n") == 0 and len(str(error.value)) < 400
         if what == "delay":
-            time.sleep(1)  # what was asked before we gave up may yet be done, as a whole
+            time.sleep(1)  # the server may still carry out an earlier request
         proxy.faults = []
         assert storage.read(path) in [b"a"] + [data] * (what == "delay")
         assert storage.entries(bucket) == ["a"]
@@ -382,7 +382,7 @@ class TestFaults:
         assert storage.exists(root) and storage.exists(root + "/") and storage.is_folder(root)
 
     def test_the_answer_to_a_create_is_lost(self, bucket, proxy):
-        """It was carried out, so the second try meets a file: our own, and no conflict."""
+        """The first try was carried out, so the second one meets our own file, which is no conflict."""
         for data in (SMALL, LARGE):
             proxy.faults = [Fault("drop after", "PUT" if data is LARGE else "POST", times=1)]
             storage.write(f"{bucket}/{len(data)}", data, expected=0)
@@ -493,10 +493,10 @@ class TestRefused:
     )
     def test_no_right(self, bucket, proxy, ask, right, role):
         proxy.faults = [Fault(403, message=NO_RIGHT)]
-        with pytest.raises(StorageError) as told:
+        with pytest.raises(StorageError) as error:
             ask(f"{bucket}/a")
-        assert f"storage.objects.{right} is not allowed to pianist@example.com" in str(told.value)
-        assert f"gs://studio --member user:pianist@example.com --role roles/storage.{role}`" in str(told.value)
+        assert f"storage.objects.{right} is not allowed to pianist@example.com" in str(error.value)
+        assert f"gs://studio --member user:pianist@example.com --role roles/storage.{role}`" in str(error.value)
         assert len(proxy.seen) == 1
 
     def test_no_right_of_a_service(self, bucket, proxy):
@@ -524,7 +524,7 @@ class TestRefused:
         assert time.monotonic() - began < 5
 
     def test_no_credentials(self, monkeypatch, tmp_path):
-        """No key, no login, and a metadata server that never answers: told within seconds, by one line."""
+        """No key, no login, and a metadata server that never answers: one line within seconds."""
         with socket.create_server(("127.0.0.1", 0)) as silent:
             environment = {
                 "PATH": os.environ["PATH"],
@@ -542,5 +542,5 @@ class TestRefused:
     def test_without_the_library(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "google.cloud.storage", None)
         monkeypatch.setattr(gcs, "_clients", {})
-        with pytest.raises(MusicError, match=r"gs:// needs google\.cloud\.storage; `pip install 'cadenza\[cloud\]'`"):
+        with pytest.raises(MusicError, match=r"gs:// needs google\.cloud\.storage; `pip install '\.\[cloud\]'`"):
             storage.read("gs://studio/a")

@@ -1,4 +1,4 @@
-"""Sound: what is heard is what the notes say. Where FluidSynth is not installed, only its absence is tested."""
+"""Sound: the samples are those of the notes. Where FluidSynth is not installed, only its absence is tested."""
 
 import io
 import os
@@ -28,19 +28,19 @@ except MissingDependency as error:
 audible = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 
 
-def heard(notes, sound_font=None):
-    """All the samples, [frames, 2]."""
+def sound_of(notes, sound_font=None):
+    """Render all the samples, [frames, 2]."""
     return np.concatenate(list(synthesis.render(notes, sound_font)))
 
 
 def loudness(samples, start, end):
-    """Root mean square between two seconds."""
+    """Compute the root mean square between two seconds."""
     part = samples[int(start * synthesis.RATE) : int(end * synthesis.RATE)]
     return float(np.sqrt(np.mean(part.astype("f8") ** 2)))
 
 
 def frequency(samples, low, high):
-    """The strongest frequency between two, Hz."""
+    """Find the strongest frequency between two, Hz."""
     mono = samples.mean(1) * np.hanning(len(samples))
     spectrum = np.abs(np.fft.rfft(mono, 8 * len(mono)))
     scale = np.fft.rfftfreq(8 * len(mono), 1 / synthesis.RATE)
@@ -48,7 +48,7 @@ def frequency(samples, low, high):
     return float(scale[inside][spectrum[inside].argmax()])
 
 
-# --- what is heard -----------------------------------------------------------------------------------------------
+# --- what sounds -------------------------------------------------------------------------------------------------
 
 
 @audible
@@ -63,7 +63,7 @@ def frequency(samples, low, high):
     ],
 )
 def test_sound_is_as_long_as_the_music_and_then_dies_away(notes):
-    samples = heard(notes)
+    samples = sound_of(notes)
     assert samples.dtype == np.float32 and samples.shape[1] == 2
     assert nt.length(notes) - 0.01 <= len(samples) / synthesis.RATE <= nt.length(notes) + synthesis.TAIL + 0.01
     written = nt.length(midi.read(midi.write(notes)))
@@ -74,7 +74,7 @@ def test_sound_is_as_long_as_the_music_and_then_dies_away(notes):
 @audible
 def test_a_piano_dies_away_sooner_than_a_sound_may():
     notes = nt.from_tuples([(0, 1, 60, 100)])
-    assert len(heard(notes)) / synthesis.RATE < 1 + 0.75 * synthesis.TAIL
+    assert len(sound_of(notes)) / synthesis.RATE < 1 + 0.75 * synthesis.TAIL
 
 
 @audible
@@ -82,35 +82,35 @@ def test_a_piano_dies_away_sooner_than_a_sound_may():
 def test_neither_silent_nor_clipped(velocity):
     one, all_keys = [(0, 1, A4, velocity)], [(0, 1, pitch, velocity) for pitch in range(21, 109)]
     for rows in (one, all_keys):
-        samples = heard(nt.from_tuples(rows))
+        samples = sound_of(nt.from_tuples(rows))
         assert 0.002 < np.abs(samples).max() < 0.9
 
 
 @audible
 def test_quiet_music_stays_quieter_but_is_brought_half_the_way():
-    peaks = [float(np.abs(heard(nt.from_tuples([(0, 1, A4, velocity)]))).max()) for velocity in (1, 30, 60, 100)]
+    peaks = [float(np.abs(sound_of(nt.from_tuples([(0, 1, A4, velocity)]))).max()) for velocity in (1, 30, 60, 100)]
     assert peaks == sorted(peaks) and peaks[0] < 0.1 * peaks[-1]
-    loud = heard(nt.from_tuples([(0, 1, A4 + k, 127) for k in range(12)]))
+    loud = sound_of(nt.from_tuples([(0, 1, A4 + k, 127) for k in range(12)]))
     assert np.abs(loud).max() == pytest.approx(synthesis.PEAK, abs=1e-4)
 
 
 @audible
 def test_dynamics_within_a_piece_are_the_synthesisers():
-    samples = heard(nt.from_tuples([(0, 1, A4, 100), (3, 4, A4, 40)]))
+    samples = sound_of(nt.from_tuples([(0, 1, A4, 100), (3, 4, A4, 40)]))
     assert loudness(samples, 0, 1) > 4 * loudness(samples, 3, 4) > 0
 
 
 @audible
 @pytest.mark.parametrize(("pitch", "hertz"), [(A4, 440.0), (A4 - 12, 220.0), (60, 261.63), (84, 1046.5)])
 def test_the_pitch_is_right(pitch, hertz):
-    found = frequency(heard(nt.from_tuples([(0, 2, pitch, 90)])), hertz / 1.4, hertz * 1.4)
-    assert abs(1200 * np.log2(found / hertz)) < 10  # cents: a tenth of a semitone
+    measured = frequency(sound_of(nt.from_tuples([(0, 2, pitch, 90)])), hertz / 1.4, hertz * 1.4)
+    assert abs(1200 * np.log2(measured / hertz)) < 10  # cents: a tenth of a semitone
 
 
 @audible
 def test_notes_begin_when_they_should():
     at = np.array([0.0, 0.5003, 1.1234, 1.87, 2.6021, 61.7777])
-    samples = np.abs(heard(nt.from_columns(at, at + 0.05, 76, 100, WOODBLOCK))).max(1)
+    samples = np.abs(sound_of(nt.from_columns(at, at + 0.05, 76, 100, WOODBLOCK))).max(1)
     looked = [int(t * synthesis.RATE) for t in np.maximum(at - 0.02, 0)]
     begins = [(np.argmax(samples[first:] > 0.05) + first) / synthesis.RATE for first in looked]
     late = np.array(begins) - at
@@ -120,29 +120,29 @@ def test_notes_begin_when_they_should():
 
 @audible
 def test_a_note_ends_when_it_should():
-    samples = heard(nt.from_tuples([(0, 1, 60, 90, VIOLIN), (3, 3.5, 60, 90, VIOLIN)]))
+    samples = sound_of(nt.from_tuples([(0, 1, 60, 90, VIOLIN), (3, 3.5, 60, 90, VIOLIN)]))
     assert loudness(samples, 0.5, 1) > 50 * loudness(samples, 2.5, 3)
 
 
 @audible
 def test_a_key_struck_again_sounds_on_when_the_first_note_ends():
-    again = heard(nt.from_tuples([(0, 1, 60, 90, VIOLIN), (0.5, 3, 60, 90, VIOLIN)]))
+    again = sound_of(nt.from_tuples([(0, 1, 60, 90, VIOLIN), (0.5, 3, 60, 90, VIOLIN)]))
     assert loudness(again, 2, 2.9) > 0.3 * loudness(again, 0.6, 0.95)
     inside = nt.from_tuples([(0, 6, 60, 90, VIOLIN), (0.5, 1, 60, 90, VIOLIN)])  # in MIDI one release ends both
-    assert len(heard(inside)) / synthesis.RATE < nt.length(midi.read(midi.write(inside))) + synthesis.TAIL + 0.01
+    assert len(sound_of(inside)) / synthesis.RATE < nt.length(midi.read(midi.write(inside))) + synthesis.TAIL + 0.01
 
 
 @audible
 def test_music_without_notes_is_a_little_silence():
-    samples = heard(nt.empty())
+    samples = sound_of(nt.empty())
     assert len(samples) == int(synthesis.TAIL * synthesis.RATE) and np.abs(samples).max() < 1e-6
 
 
 @audible
 def test_the_same_notes_give_the_same_samples_in_every_thread():
     notes = nt.excerpt(nocturne(), 0, 4)
-    expected, got = heard(notes), []
-    threads = [threading.Thread(target=lambda: got.append(heard(notes))) for _ in range(4)]
+    expected, got = sound_of(notes), []
+    threads = [threading.Thread(target=lambda: got.append(sound_of(notes))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -152,10 +152,10 @@ def test_the_same_notes_give_the_same_samples_in_every_thread():
 
 @audible
 def test_a_long_piece_waits_on_disk_and_sounds_the_same(monkeypatch):
-    expected = heard(nocturne())
+    expected = sound_of(nocturne())
     monkeypatch.setattr(synthesis, "_IN_MEMORY", 1000)
     monkeypatch.setattr(synthesis, "_BLOCKS", 7)
-    np.testing.assert_array_equal(heard(nocturne()), expected)
+    np.testing.assert_array_equal(sound_of(nocturne()), expected)
 
 
 # --- instruments -------------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def test_a_long_piece_waits_on_disk_and_sounds_the_same(monkeypatch):
 def test_a_program_changes_the_sound():
     piano = nt.from_tuples([(0, 3, A4, 90)])
     violin = nt.with_program(piano, VIOLIN)
-    held, struck = heard(violin), heard(piano)
+    held, struck = sound_of(violin), sound_of(piano)
     assert loudness(struck, 2.5, 3) < 0.3 * loudness(struck, 0, 0.5)  # a piano dies away
     assert loudness(held, 2.5, 3) > 0.5 * loudness(held, 0.5, 1)  # a bow goes on
     assert frequency(held, 400, 480) == pytest.approx(440, abs=3)
@@ -176,7 +176,7 @@ def test_drums_stay_drums():
     beat = nt.from_tuples([(0, 0.2, 36, 100, nt.DRUMS), (0.5, 0.7, 38, 100, nt.DRUMS)])
     np.testing.assert_array_equal(nt.with_program(beat, VIOLIN), beat)
     piano = nt.with_program(nt.from_columns(beat["start"], beat["end"], beat["pitch"], 100), 0)
-    both = heard(np.sort(np.concatenate([beat, nt.shift(piano, 1)]), order=["start", "pitch"]))
+    both = sound_of(np.sort(np.concatenate([beat, nt.shift(piano, 1)]), order=["start", "pitch"]))
     mono = both.mean(1)
     early, late = mono[: synthesis.RATE // 2], mono[synthesis.RATE : synthesis.RATE * 3 // 2]
     assert abs(np.corrcoef(early, late)[0, 1]) < 0.3
@@ -186,9 +186,9 @@ def test_drums_stay_drums():
 def test_more_instruments_than_midi_has_channels_keep_their_sounds():
     programs = [*range(0, 120, 5), nt.DRUMS]  # 25 of them
     rows = [(3.0 * k, 3.0 * k + 1, 60, 90, program) for k, program in enumerate(programs)]
-    together = heard(nt.from_tuples(rows)).mean(1)
+    together = sound_of(nt.from_tuples(rows)).mean(1)
     for k in (0, 8, 9, 10, 16, 20, 24):
-        alone = heard(nt.from_tuples([(0, 1, 60, 90, programs[k])])).mean(1)[: synthesis.RATE]
+        alone = sound_of(nt.from_tuples([(0, 1, 60, 90, programs[k])])).mean(1)[: synthesis.RATE]
         there = together[round(3 * k * synthesis.RATE / 64) * 64 :][: len(alone)]
         assert np.corrcoef(alone, there)[0, 1] > 0.98, programs[k]
 
@@ -201,14 +201,14 @@ def test_a_program_has_a_number_and_a_name():
         3,
         3,
     ]
-    for text, said in [
+    for text, message in [
         ("128", "expected 0 to 127, got 128"),
         ("-1", "no instrument is called '-1'"),
         ("", "no instrument is called ''"),
         ("kazoo", "no instrument is called 'kazoo', expected 0 to 127 or a General MIDI name"),
         ("choir", r"'choir' may be Choir Aahs \(52\), Synth Choir \(54\)"),
     ]:
-        with pytest.raises(SettingError, match=said):
+        with pytest.raises(SettingError, match=message):
             midi.find_program(text)
 
 
@@ -221,7 +221,7 @@ def test_a_file_decodes_to_what_was_written(format):
     import soundfile
 
     notes, file = nocturne(), io.BytesIO()
-    expected = heard(notes)
+    expected = sound_of(notes)
     synthesis.write(notes, file, format)
     file.seek(0)
     samples, rate = soundfile.read(file, dtype="float32")
@@ -290,7 +290,7 @@ def song(tmp_path):
 
 
 def mistake(capsys, *argv):
-    """The one line that a mistake brings."""
+    """Run a wrong command; give the one line that it prints."""
     try:
         status = cli.run(["render", *map(str, argv)])
     except SystemExit as stopped:
@@ -309,14 +309,14 @@ def test_render_plays_a_part_on_an_instrument(tmp_path, song, capsys):
     assert capsys.readouterr().out == f"{out}\n"
     samples, _ = soundfile.read(out, dtype="float32")
     part = nt.with_program(nt.excerpt(midi.read(song.read_bytes()), 10, 5), VIOLIN)
-    assert np.abs(samples - heard(part)).max() <= 1 / 2**15
+    assert np.abs(samples - sound_of(part)).max() <= 1 / 2**15
     assert nt.length(part) - 0.01 <= len(samples) / synthesis.RATE <= 5 + synthesis.TAIL
     assert loudness(samples, 0, 0.5) > 0.001  # the part's own beginning, not ten seconds of silence
 
 
 def test_render_names_the_endings_that_it_knows(tmp_path, song, capsys):
-    said = mistake(capsys, song, tmp_path / "a.aac")
-    assert "a.aac: expected a name that ends in one of .wav, .mp3, .flac, .ogg" in said
+    line = mistake(capsys, song, tmp_path / "a.aac")
+    assert "a.aac: expected a name that ends in one of .wav, .mp3, .flac, .ogg" in line
 
 
 @audible
@@ -337,18 +337,18 @@ def test_another_sound_font_is_taken(tmp_path):
     other = tmp_path / "Größe.sf2"
     other.write_bytes(sound_fonts.default().read_bytes())
     notes = nt.from_tuples([(0, 1, 60)])
-    np.testing.assert_array_equal(heard(notes, other), heard(notes))
+    np.testing.assert_array_equal(sound_of(notes, other), sound_of(notes))
 
 
 @audible
 @pytest.mark.parametrize("size", [0, 11, 12, 1000, 1_000_000, -1, "junk", "list"])
 def test_a_damaged_sound_font_is_an_error_and_no_noise(tmp_path, capfd, size):
-    whole = sound_fonts.default().read_bytes()
+    font = sound_fonts.default().read_bytes()
     path = tmp_path / "damaged.sf2"
-    path.write_bytes({"junk": b"no sound at all", "list": whole[:12] + b"LIST\0\0\0\0" * 3}.get(size) or whole[:size])
+    path.write_bytes({"junk": b"no sound at all", "list": font[:12] + b"LIST\0\0\0\0" * 3}.get(size) or font[:size])
     with pytest.raises(SoundFontError, match=r"damaged\.sf2: (no|a damaged) sound font"):
-        heard(nt.from_tuples([(0, 1, 60)]), path)
-    if size != "list":  # its frame is whole, so that FluidSynth has to find out
+        sound_of(nt.from_tuples([(0, 1, 60)]), path)
+    if size != "list":  # its frame is complete, so that FluidSynth has to detect it
         assert capfd.readouterr() == ("", "")
 
 
@@ -356,14 +356,14 @@ def test_a_damaged_sound_font_is_an_error_and_no_noise(tmp_path, capfd, size):
 def test_a_missing_sound_font_is_an_error(tmp_path):
     for path in (tmp_path / "none.sf2", tmp_path):
         with pytest.raises(SoundFontError, match=r"expected a sound font, a \.sf2 or \.sf3 file"):
-            heard(nt.from_tuples([(0, 1, 60)]), path)
+            sound_of(nt.from_tuples([(0, 1, 60)]), path)
 
 
 @audible
 def test_notes_that_no_instrument_of_the_font_can_play_are_an_error():
     with pytest.raises(SoundFontError, match=r"TimGM6mb\.sf2 has no sound for any of the notes"):
-        heard(nt.from_tuples([(0, 1, 127)]))
-    heard(nt.from_tuples([(0, 1, 127), (0, 1, 60)]))
+        sound_of(nt.from_tuples([(0, 1, 127)]))
+    sound_of(nt.from_tuples([(0, 1, 127), (0, 1, 60)]))
 
 
 def test_without_the_default_font_the_package_that_brings_it_is_named(monkeypatch):
@@ -388,10 +388,10 @@ def test_every_synthesiser_is_given_back(monkeypatch):
             alive.remove(self)
 
     monkeypatch.setattr(fluidsynth, "Synth", Counted)
-    heard(nocturne())
+    sound_of(nocturne())
     next(synthesis.render(nocturne())).sum()  # and then nobody listens any more
     with pytest.raises(SoundFontError):
-        heard(nt.from_tuples([(0, 1, 127)]))
+        sound_of(nt.from_tuples([(0, 1, 127)]))
     assert not alive
 
 
@@ -401,7 +401,7 @@ COMMANDS = "`apt-get install libfluidsynth3` (Debian, Ubuntu) or `brew install f
 
 
 def render(song, out, before, **environment):
-    """The command as a process of its own, with something done before it begins."""
+    """Run the command in a new process, after some Python code."""
     program = f"{before}; import sys; from music.__main__ import run; sys.exit(run(sys.argv[1:]))"
     command = [sys.executable, "-c", program, "render", str(song), str(out)]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=120)
@@ -409,7 +409,7 @@ def render(song, out, before, **environment):
 
 
 def test_without_the_library_the_command_that_installs_it_is_told(tmp_path, song):
-    """Runs everywhere: pyfluidsynth itself is told that there is none."""
+    """Runs everywhere: pyfluidsynth does not see the library."""
     absent = "import ctypes.util; ctypes.util.find_library = lambda name: None"
     status, out, err = render(song, tmp_path / "a.mp3", absent)
     assert (status, out) == (2, "")
@@ -423,7 +423,7 @@ def test_without_a_python_package_the_extra_is_told(monkeypatch, name):
         pytest.skip(MISSING)
     monkeypatch.setitem(sys.modules, name, None)  # what import takes for "not there"
     synthesis._fluidsynth.cache_clear()
-    with pytest.raises(MusicError, match=r"`pip install 'cadenza\[audio\]'` brings it") as caught:
+    with pytest.raises(MusicError, match=r"`pip install '\.\[audio\]'` brings it") as caught:
         synthesis.write(nt.empty(), io.BytesIO(), "wav")
     assert isinstance(caught.value, MissingDependency)
 

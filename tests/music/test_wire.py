@@ -1,4 +1,4 @@
-"""Our dozen messages and TFRecords against the official ones, both ways. TensorFlow is the oracle, imported late."""
+"""Our messages and TFRecords against the official ones, both ways. TensorFlow is the oracle, imported late."""
 
 import io
 import struct
@@ -28,10 +28,10 @@ def tensor_ids(array):
     return f"{array.dtype}{list(array.shape)}"
 
 
-def assert_same(ours, theirs):
-    assert ours.shape == theirs.shape
-    assert ours.dtype == theirs.dtype
-    assert ours.tolist() == theirs.tolist()
+def assert_same(actual, reference):
+    assert actual.shape == reference.shape
+    assert actual.dtype == reference.dtype
+    assert actual.tolist() == reference.tolist()
 
 
 def official_tensor(array):
@@ -102,7 +102,7 @@ def test_a_list_that_was_cut_into_runs_is_read_whole():
 
 
 def test_a_list_that_is_no_number_of_floats_is_an_error():
-    with pytest.raises(RecordError, match="expected whole numbers of it, got 9 bytes"):
+    with pytest.raises(RecordError, match="expected a multiple of 4 bytes, got 9"):
         wire.from_tensor(_tensor((2,), dtype=1, float_val=[b"123456789"]))
 
 
@@ -144,7 +144,7 @@ def test_values_that_do_not_fill_the_shape_are_an_error(tensor):
 
 
 def official_messages():
-    """Our name → the official descriptor, for every message of the table."""
+    """Find the official descriptor of every message of the table: {our name: descriptor}."""
     from google.protobuf.wrappers_pb2 import Int64Value
     from tensorflow.core.example import example_pb2, feature_pb2
     from tensorflow.core.framework.summary_pb2 import Summary
@@ -180,21 +180,21 @@ def official_messages():
 
 def test_every_field_of_the_table_has_its_official_number_name_and_type():
     official = official_messages()
-    ours = wire.Example.DESCRIPTOR.file.message_types_by_name
-    assert set(ours) == set(official)
-    for name, message in ours.items():
+    actual = wire.Example.DESCRIPTOR.file.message_types_by_name
+    assert set(actual) == set(official)
+    for name, message in actual.items():
         for field in message.fields:
-            theirs = official[name].fields_by_number[field.number]
+            reference = official[name].fields_by_number[field.number]
             if field.name in ("float_val", "double_val"):  # read as the run of bytes that a packed list is
-                assert theirs.is_packed and theirs.type in (theirs.TYPE_FLOAT, theirs.TYPE_DOUBLE)
-                assert (field.name, field.is_repeated, field.type) == (theirs.name, True, field.TYPE_BYTES)
+                assert reference.is_packed and reference.type in (reference.TYPE_FLOAT, reference.TYPE_DOUBLE)
+                assert (field.name, field.is_repeated, field.type) == (reference.name, True, field.TYPE_BYTES)
                 continue
-            assert (name, field.name, field.is_repeated) == (name, theirs.name, theirs.is_repeated)
+            assert (name, field.name, field.is_repeated) == (name, reference.name, reference.is_repeated)
             if name == "PackedList":  # packed numbers travel as bytes do
-                assert field.type == field.TYPE_BYTES and theirs.type == theirs.TYPE_INT64 and theirs.is_packed
+                assert field.type == field.TYPE_BYTES and reference.type == reference.TYPE_INT64 and reference.is_packed
                 continue
             # an enum travels as an int32 does
-            assert field.type == (field.TYPE_INT32 if theirs.type == theirs.TYPE_ENUM else theirs.type), (
+            assert field.type == (field.TYPE_INT32 if reference.type == reference.TYPE_ENUM else reference.type), (
                 name,
                 field.name,
             )
@@ -277,9 +277,9 @@ def test_examples_are_the_same_bytes_as_tensorflows(features):
             kind = "float_list" if values and isinstance(values[0], float) else kind
             getattr(example.features.feature[name], kind).value.extend(values)
             getattr(example.features.feature[name], kind).SetInParent()
-    ours, theirs = (example.SerializeToString(deterministic=True) for example in examples)
-    assert ours == theirs
-    assert wire.Example.FromString(theirs).SerializeToString(deterministic=True) == ours
+    actual, reference = (example.SerializeToString(deterministic=True) for example in examples)
+    assert actual == reference
+    assert wire.Example.FromString(reference).SerializeToString(deterministic=True) == actual
 
 
 @law

@@ -43,7 +43,7 @@ def bucket():
 
 @pytest.fixture
 def dataflow(bucket, monkeypatch):
-    """Google's services, and a bucket with some music in it."""
+    """Start a double of Google's services, and fill a bucket with some music."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", bucket)
     for name in storage.entries("gs://studio"):
         storage.remove(f"gs://studio/{name}")
@@ -64,22 +64,22 @@ def launch(*flags: str) -> int:
 
 
 def template() -> tuple[dict, beam_runner_api_pb2.Pipeline, str]:
-    """The job as it would be sent, the pipeline that was staged for it, and where."""
+    """Build the job as it would be sent; give it, the pipeline that was staged for it, and where."""
     job = json.loads(storage.read("gs://studio/job.json"))
     url = job["environment"]["sdkPipelineOptions"]["options"]["pipelineUrl"]
     return job, beam_runner_api_pb2.Pipeline.FromString(storage.read(url)), url.rpartition("/")[0]
 
 
-def check(name: str, found: object) -> None:
+def check(name: str, content: object) -> None:
     """Compare with a golden; REWRITE=1 writes it."""
-    text = json.dumps(found, indent=1, sort_keys=True) + "\n"
+    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
     if os.environ.get("REWRITE"):
         (GOLDENS / name).write_text(text)
     assert text == (GOLDENS / name).read_text()
 
 
 def normalised(job: dict, folder: str) -> dict:
-    """Without times and random names, and without what another Beam would say of itself."""
+    """Remove times, random names, and the version of Beam."""
     text = json.dumps(job).replace(folder.removeprefix("gs://"), "studio/temp/JOB")
     job = json.loads(text)
     del job["clientRequestId"]
@@ -89,29 +89,29 @@ def normalised(job: dict, folder: str) -> dict:
         del image["capabilities"]
     options = environment["sdkPipelineOptions"].pop("options")
     del environment["sdkPipelineOptions"]
-    asked = {flag.removeprefix("--").removeprefix("no_") for flag in FLAGS if flag.startswith("--")} - {"runner"}
-    said = {"setup_file", "save_main_session", "streaming", "pickle_library", "update"}
-    return job | {"options": {name: options[name] for name in sorted(asked | said) if name in options}}
+    set_here = {flag.removeprefix("--").removeprefix("no_") for flag in FLAGS if flag.startswith("--")} - {"runner"}
+    set_by_us = {"setup_file", "save_main_session", "streaming", "pickle_library", "update"}
+    return job | {"options": {name: options[name] for name in sorted(set_here | set_by_us) if name in options}}
 
 
 def steps(staged: beam_runner_api_pb2.Pipeline) -> dict[str, str]:
-    """Each transform that is not made of others, by its name: what it does, and of whose output (which, if not all)."""
+    """Describe each transform that is not made of others, by its name: what it does, and to whose output."""
     transforms = [each for each in staged.components.transforms.values() if not each.subtransforms]
     maker = {
-        made: plain(each) + ("" if tag == "None" else f"[{tag}]")
+        output: plain(each) + ("" if tag == "None" else f"[{tag}]")
         for each in transforms
-        for tag, made in each.outputs.items()
+        for tag, output in each.outputs.items()
     }
 
     def inputs(transform: beam_runner_api_pb2.PTransform) -> str:
-        of = (("beside " if "side" in tag else "") + maker[made] for tag, made in transform.inputs.items())
+        of = (("beside " if "side" in tag else "") + maker[input] for tag, input in transform.inputs.items())
         return ", ".join(sorted(of))
 
     return {plain(each): f"{each.spec.urn.split(':')[2]}({inputs(each)})" for each in transforms}
 
 
 def plain(transform: beam_runner_api_pb2.PTransform) -> str:
-    """Its name, without numbers of lines."""
+    """Give a transform's name without numbers of lines."""
     return re.sub(r"<lambda at \w+\.py:\d+>", "<lambda>", transform.unique_name)
 
 
@@ -124,7 +124,7 @@ def test_a_dry_run_builds_the_job_and_touches_nothing(dataflow, capsys):
 
 
 def test_the_documented_command(dataflow, capsys):
-    """Of infra/dataflow.md, word for word, with a bucket that is there."""
+    """Read the commands of infra/dataflow.md, word for word, with a bucket that exists."""
     text = (ROOT / "infra/dataflow.md").read_text()
     (command,) = re.findall(r"^python -m preprocessing .*?^```", text, re.MULTILINE | re.DOTALL)
     for name, value in {"gs://$PROJECT-cadenza-data/raw/midi": "gs://studio/music", "$PROJECT": "our-project"}.items():
@@ -174,10 +174,10 @@ class TestLaunch:
     @pytest.mark.slow
     def test_from_bucket_to_bucket(self, dataflow, tmp_path, capfd):
         assert launch("--dataflow_endpoint", dataflow.address) == 0
-        said = capfd.readouterr()
-        assert "is submitted: https://console.cloud.google.com/dataflow/jobs/europe-west4/" in said.err
-        assert "JOB_STATE_DONE" in said.err
-        assert "The dataset is in gs://studio/out" in said.out
+        printed = capfd.readouterr()
+        assert "is submitted: https://console.cloud.google.com/dataflow/jobs/europe-west4/" in printed.err
+        assert "JOB_STATE_DONE" in printed.err
+        assert "The dataset is in gs://studio/out" in printed.out
         fill(tmp_path / "in", TUNES)
         assert run(tmp_path / "in/music", tmp_path / "here", "--shards", "3") == 0
         there = {Path(file.path).name: storage.read(file.path) for file in storage.walk("gs://studio/out")}
@@ -204,7 +204,7 @@ class TestLaunch:
     def test_a_job_that_is_refused(self, dataflow, capfd, status, message):
         dataflow.refusal = status, message
         assert launch("--dataflow_endpoint", dataflow.address) == 1
-        said = capfd.readouterr().err
-        assert said.splitlines()[-1].startswith("preprocessing: Dataflow: 403")
-        assert message in said.splitlines()[-1]
-        assert "Traceback" not in said
+        printed = capfd.readouterr().err
+        assert printed.splitlines()[-1].startswith("preprocessing: Dataflow: 403")
+        assert message in printed.splitlines()[-1]
+        assert "Traceback" not in printed

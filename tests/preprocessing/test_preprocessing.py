@@ -43,7 +43,7 @@ DAMAGED = {
 
 
 def tune(number: int) -> bytes:
-    """A MIDI file of number + 2 notes; no two numbers make the same music."""
+    """Write a MIDI file of number + 2 notes; no two numbers make the same music."""
     return midi.write(nt.from_tuples([(k / 4, k / 4 + 0.2, 48 + k, 60 + number) for k in range(number + 2)]))
 
 
@@ -66,7 +66,7 @@ def run(source, folder: Path, *flags: str) -> int:
 
 
 def read(folder: Path) -> dict[str, Piece]:
-    """All pieces of a dataset, by id."""
+    """Read all pieces of a dataset, by id."""
     dataset = Dataset.open(str(folder))
     splits = [split for split in SPLITS if dataset.facts["pieces"][split]]
     return {piece.id: piece for split in splits for piece in dataset.pieces(split)}
@@ -105,7 +105,7 @@ def table(*rows: str) -> bytes:
 
 @pytest.fixture
 def corpus(tmp_path) -> Path:
-    """A folder named bach, with music at three depths."""
+    """Make a folder named bach, with music at three depths."""
     files = {"air.mid": tune(1), "suites/one.MID": tune(2), "suites/cello/two.Midi": tune(3)}
     return fill(tmp_path / "bach", files)
 
@@ -267,7 +267,7 @@ class TestFacts:
 
 class TestSplit:
     def test_it_never_changes(self):
-        """These three were written down once; a change would move pieces between the splits of existing datasets."""
+        """These three must stay: a change would move pieces between the splits of existing datasets."""
         works = {"bach\nair": "train", "chopin\nwaltz 7": "test", "chopin\nwaltz 15": "validation"}
         assert {work: maestro.split_of(work) for work in works} == works
 
@@ -307,9 +307,9 @@ class TestTransforms:
         facts = {"air.mid": Facts("Johann Sebastian Bach", "Air", 1730, "test")}
         with test_pipeline.TestPipeline() as p:
             pieces, errors, _ = p | pipeline.ReadPieces(sources.find(str(corpus)), facts)
-            known = pieces | beam.Map(lambda piece: (piece.id, piece.composer, piece.title, len(piece.notes)))
+            rows = pieces | beam.Map(lambda piece: (piece.id, piece.composer, piece.title, len(piece.notes)))
             assert_that(
-                known,
+                rows,
                 equal_to(
                     [
                         ("air.mid", "Johann Sebastian Bach", "Air", 3),
@@ -325,8 +325,8 @@ class TestTransforms:
         same, other = midi.read(tune(1)), midi.read(tune(2))
         pieces = [Piece(same, "c"), Piece(same, "a"), Piece(other, "0"), Piece(same, "b", composer="somebody else")]
         with test_pipeline.TestPipeline() as p:
-            found = p | beam.Create(pieces) | pipeline.Duplicates()
-            assert_that(found, equal_to([("b", "a"), ("c", "a")]))
+            duplicates = p | beam.Create(pieces) | pipeline.Duplicates()
+            assert_that(duplicates, equal_to([("b", "a"), ("c", "a")]))
 
     def test_music_that_differs_by_a_velocity_is_no_duplicate(self):
         notes = midi.read(tune(1))
@@ -345,8 +345,8 @@ class TestTransforms:
             Piece(single, "c", split="test"),
         ]
 
-        def check(found):
-            (statistics,) = found
+        def check(elements):
+            (statistics,) = elements
             assert statistics["splits"] == {
                 "train": {"pieces": 1, "notes": 3, "seconds": 301.25},
                 "validation": {"pieces": 0, "notes": 0, "seconds": 0.0},
@@ -374,18 +374,18 @@ class TestTransforms:
         random = np.random.default_rng(5)
         start = np.sort(random.uniform(0, 900, 5_000).round(6))
         notes = nt.from_columns(start, start + random.lognormal(-1, 3, 5_000).clip(2e-6, 99).round(6), 60, 64)
-        found = pipeline.describe(pipeline.counts(Piece(notes, "x")))
+        described = pipeline.describe(pipeline.counts(Piece(notes, "x")))
         for name, values in {"step": np.diff(start), "duration": notes["end"] - start}.items():
-            expected, _ = np.histogram(values.round(6), found[name]["edges"])
-            assert found[name]["counts"] == expected.tolist()
+            expected, _ = np.histogram(values.round(6), described[name]["edges"])
+            assert described[name]["counts"] == expected.tolist()
 
     def test_chords_of_all_pieces_are_added_up_the_most_frequent_first(self):
         broken = nt.from_tuples([(k / 4, k / 4 + 0.2, 72 - k) for k in range(3)])
-        whole = nt.from_tuples([(second, second + 1, pitch) for second in (0, 2) for pitch in (60, 64, 67)])
-        pieces = [Piece(broken, "a"), Piece(whole, "b"), Piece(whole, "c", split="test"), Piece(broken, "d")]
+        triad = nt.from_tuples([(second, second + 1, pitch) for second in (0, 2) for pitch in (60, 64, 67)])
+        pieces = [Piece(broken, "a"), Piece(triad, "b"), Piece(triad, "c", split="test"), Piece(broken, "d")]
 
-        def check(found):
-            assert list(found[0]["chords"].items()) == [("0.4.7", 4), ("A#4", 1), ("B4", 1), ("C5", 1)]
+        def check(elements):
+            assert list(elements[0]["chords"].items()) == [("0.4.7", 4), ("A#4", 1), ("B4", 1), ("C5", 1)]
 
         with test_pipeline.TestPipeline() as p:
             duplicates = p | "Duplicates" >> beam.Create([("d", "a")])
@@ -394,12 +394,12 @@ class TestTransforms:
     def test_no_piece_no_statistics(self):
         with test_pipeline.TestPipeline() as p:
             none = p | beam.Create([])
-            found = none | pipeline.Statistics(p | "Duplicates" >> beam.Create([]))
-            assert_that(found | beam.Map(lambda found: found["composers"]), equal_to([{}]))
+            described = none | pipeline.Statistics(p | "Duplicates" >> beam.Create([]))
+            assert_that(described | beam.Map(lambda statistics: statistics["composers"]), equal_to([{}]))
 
 
 def bars(histogram: dict) -> dict:
-    """The bars of a histogram that are not empty: (from, to): count."""
+    """List the bars of a histogram that are not empty, as (from, to): count."""
     edges = histogram["edges"]
     assert len(edges) == len(histogram["counts"]) + 1
     return {(edges[k], edges[k + 1]): count for k, count in enumerate(histogram["counts"]) if count}
@@ -414,9 +414,9 @@ class TestDataset:
         assert {shard["path"] for shard in facts["shards"]} == {name for name in files if name.endswith(".tfrecord")}
         assert facts["pieces"] == {s: sum(piece.split == s for piece in pieces.values()) for s in SPLITS}
         for shard in facts["shards"]:
-            found = list(wire.read_records(io.BytesIO(files[shard["path"]])))
+            records = list(wire.read_records(io.BytesIO(files[shard["path"]])))
             inside = [piece for piece in pieces.values() if _place(piece, 4) == shard["path"]]
-            assert len(found) == len(inside) == shard["records"]
+            assert len(records) == len(inside) == shard["records"]
             assert sum(len(piece.notes) for piece in inside) == shard["notes"]
         assert sum(shard["notes"] for shard in facts["shards"]) == sum(number + 2 for number in range(30))
         assert str(tmp_path) not in "".join(data.decode(errors="replace") for data in files.values())
@@ -426,10 +426,10 @@ class TestDataset:
         pieces = process(corpus, tmp_path / "out", "--shards", "2")
         shards = [str(path) for path in (tmp_path / "out").glob("*.tfrecord")]
         examples = [tf.train.Example.FromString(record.numpy()) for record in tf.data.TFRecordDataset(shards)]
-        found = {example.features.feature["id"].bytes_list.value[0].decode(): example for example in examples}
-        assert found.keys() == pieces.keys()
+        by_id = {example.features.feature["id"].bytes_list.value[0].decode(): example for example in examples}
+        assert by_id.keys() == pieces.keys()
         for id, piece in pieces.items():
-            feature = found[id].features.feature
+            feature = by_id[id].features.feature
             assert feature["composer"].bytes_list.value[0].decode() == piece.composer
             assert list(feature["pitch"].int64_list.value) == piece.notes["pitch"].tolist()
             assert list(feature["end"].int64_list.value) == [round(end * 1e6) for end in piece.notes["end"].tolist()]
@@ -507,9 +507,9 @@ class TestCommand:
         old = fill(tmp_path / "out", {"dataset.json": b"{}"})
         monkeypatch.chdir(tmp_path)
         assert run(name, old, "--overwrite") == 2
-        said = capsys.readouterr().err
-        assert says in said
-        assert said.count("\n") == 1
+        printed = capsys.readouterr().err
+        assert says in printed
+        assert printed.count("\n") == 1
         assert contents(old) == {"dataset.json": b"{}"}
 
     def test_an_unquoted_glob(self, corpus, tmp_path, capsys):
@@ -576,9 +576,9 @@ class TestCommand:
         with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as running:
             _wait((tmp_path / "held").exists)
             running.send_signal(end)
-            said = running.communicate(timeout=30)[1]
+            printed = running.communicate(timeout=30)[1]
         assert running.returncode == code
-        assert "Traceback" not in said
+        assert "Traceback" not in printed
         with pytest.raises(RecordError, match="no complete dataset"):
             Dataset.open(str(out))
         assert len(process(corpus, out, "--overwrite")) == 3
@@ -670,7 +670,7 @@ class TestMaestro:
 
 
 def _groups(pieces) -> int:
-    """Groups within 50 ms of their first note, counted one note at a time."""
+    """Count groups within 50 ms of their first note, one note at a time."""
     count = 0
     for piece in pieces:
         first = -math.inf

@@ -22,21 +22,21 @@ TWO_PROCESSES = ["--direct_running_mode=multi_processing", "--direct_num_workers
 
 @pytest.fixture(scope="module")
 def music(tmp_path_factory) -> Path:
-    """Twenty-five tunes in seven folders, one of them twice, and a file that is none."""
+    """Make twenty-five tunes in seven folders, one of them twice, and a file that is no music."""
     files = {f"{number % 7}/{number}.mid": tune(number) for number in range(25)}
     return fill(tmp_path_factory.mktemp("music") / "in", {**files, "again.mid": tune(3), "bad.mid": b"bad"})
 
 
 @pytest.fixture(scope="module")
 def expected(music, tmp_path_factory) -> dict[str, str]:
-    """What a run in this process makes of it."""
+    """Compute the checksums that a run in this process gives."""
     folder = tmp_path_factory.mktemp("expected") / "out"
     assert run(music, folder, "--shards", "4") == 0
     return sums(folder)
 
 
 def sums(folder: Path) -> dict[str, str]:
-    """sha256 of every file of a dataset, whose records and notes are counted in the files on the way."""
+    """Compute the sha256 of every file of a dataset, and check the counts in dataset.json against the files."""
     facts = Dataset.open(str(folder)).facts
     files = contents(folder)
     shards = {name for name in files if name.endswith(".tfrecord")}
@@ -44,9 +44,9 @@ def sums(folder: Path) -> dict[str, str]:
     records = {name: list(wire.read_records(io.BytesIO(files[name]))) for name in shards}
     assert sum(map(len, records.values())) == 25
     for shard in facts["shards"]:
-        found = [wire.Example.FromString(record).features.feature["pitch"] for record in records[shard["path"]]]
-        assert shard["records"] == len(found)
-        assert shard["notes"] == sum(len(pitch.int64_list.value) for pitch in found)
+        pitches = [wire.Example.FromString(record).features.feature["pitch"] for record in records[shard["path"]]]
+        assert shard["records"] == len(pitches)
+        assert shard["notes"] == sum(len(pitch.int64_list.value) for pitch in pitches)
     assert sum(shard["notes"] for shard in facts["shards"]) == sum(number + 2 for number in range(25))
     return {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
 
@@ -71,9 +71,9 @@ class TestEqualBytes:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
-        found = sums(tmp_path / "out")
-        assert found.pop("dataset.json") != expected["dataset.json"]
-        assert found == {name: sum for name, sum in expected.items() if name != "dataset.json"}
+        actual = sums(tmp_path / "out")
+        assert actual.pop("dataset.json") != expected["dataset.json"]
+        assert actual == {name: sum for name, sum in expected.items() if name != "dataset.json"}
 
 
 def test_a_worker_has_our_code_and_nothing_heavy(music, tmp_path):
@@ -87,10 +87,10 @@ def test_a_worker_has_our_code_and_nothing_heavy(music, tmp_path):
         pieces, _, _ = p | pipeline.ReadPieces(sources.find(str(music)), {})
         shards = pieces | pipeline.WriteShards(str(tmp_path / "out"), 4, pieces | pipeline.Duplicates())
         shards | "Imported" >> beam.Map(imported)
-    found = {path.stem: set(json.loads(path.read_text())) for path in tmp_path.glob("*.json")}
-    assert found
-    assert str(os.getpid()) not in found
-    for names in found.values():
+    imported = {path.stem: set(json.loads(path.read_text())) for path in tmp_path.glob("*.json")}
+    assert imported
+    assert str(os.getpid()) not in imported
+    for names in imported.values():
         assert names >= {"apache_beam", "preprocessing", "music", "numpy"}
         assert not names & {"tensorflow", "keras", "jax", "trainer", "serving", "flask", "matplotlib", "pandas"}
 
@@ -117,10 +117,10 @@ class TestRefused:
     def test_what_a_runner_cannot_do_touches_nothing(self, music, tmp_path, capsys, flags, says):
         old = fill(tmp_path / "out", {"dataset.json": b"{}"})
         assert run(music, old, "--overwrite", *flags) == 2
-        said = capsys.readouterr().err
-        assert says in said
-        assert said.startswith("preprocessing: ")
-        assert said.count("\n") == 1
+        printed = capsys.readouterr().err
+        assert says in printed
+        assert printed.startswith("preprocessing: ")
+        assert printed.count("\n") == 1
         assert contents(old) == {"dataset.json": b"{}"}
 
 
@@ -150,13 +150,13 @@ class TestComplete:
         before = contents(out)
         capsys.readouterr()  # what the first one said, if it took long enough to say how far it is
         assert run(music, out, "--complete") == 1
-        said = capsys.readouterr().err
-        assert says in said
-        assert said.count("\n") == 1
+        printed = capsys.readouterr().err
+        assert says in printed
+        assert printed.count("\n") == 1
         assert contents(out) == before
 
     def test_a_dataset_that_is_complete_is_not_declared_again(self, music, tmp_path, capsys):
-        """It may be an older one's, while the job that was meant has not begun."""
+        """It may be that of an older run, while the new job has not begun."""
         out = tmp_path / "out"
         run(music, out, "--shards", "4")
         before = contents(out)

@@ -53,12 +53,12 @@ def named(error: Exception, name: str) -> None:
 
 def test_a_seal_is_whole_whatever_its_words_and_however_they_were_written():
     facts = {"source": "caf\udce9", "composer": "Dvořák"}
-    assert checksums.unseal(checksums.seal(facts), "it") == facts
+    assert checksums.checked(checksums.with_checksum(facts), "it") == facts
     facts["source"] = "café"
     before = json.dumps(
         {**facts, checksums.KEY: checksums.digest(facts)}, ensure_ascii=False
     )  # as of before 2026-11-22
-    assert checksums.unseal(before, "it") == checksums.unseal(checksums.seal(facts), "it") == facts
+    assert checksums.checked(before, "it") == checksums.checked(checksums.with_checksum(facts), "it") == facts
 
 
 # --- a dataset ---------------------------------------------------------------------------------------------------
@@ -273,7 +273,7 @@ def names_in(folder: Path) -> list[str]:
 
 
 def test_a_version_lists_all_its_files(version):
-    listed = checksums.unseal((version / checksums.MANIFEST).read_bytes(), "it")["files"]
+    listed = checksums.checked((version / checksums.MANIFEST).read_bytes(), "it")["files"]
     assert sorted([*listed, checksums.MANIFEST]) == names_in(version) and len(listed) == 7
 
 
@@ -282,7 +282,7 @@ def test_any_damage_to_a_version_is_noticed_before_it_is_loaded(version):
 
     def read() -> dict | None:
         checksums.check_folder(version)
-        return checksums.unseal(manifest.read_bytes(), "it")["files"] if manifest.exists() else None
+        return checksums.checked(manifest.read_bytes(), "it")["files"] if manifest.exists() else None
 
     noticed, listed = 0, read()
     index = f"assets.extra/{memorization.FILE}"

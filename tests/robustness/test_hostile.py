@@ -74,7 +74,7 @@ def short(notes):
     ids=lambda data: f"{data!r:.30}",
 )
 def test_a_sound_file_of_a_rare_kind_reads_without_a_word(data):
-    notes, warnings = midi.read_mended(data)
+    notes, warnings = midi.read_with_warnings(data)
     assert short(notes) == [NOTE] and warnings == []
 
 
@@ -220,7 +220,7 @@ TRACK = note() + note(62)
     ids=lambda value: f"{value!r:.30}",
 )  # fmt: skip
 def test_what_is_damaged_is_read_as_far_as_it_goes_and_told(data, notes, says):
-    read, warnings = midi.read_mended(data)
+    read, warnings = midi.read_with_warnings(data)
     assert short(read) == notes
     assert "; ".join(warnings) == says
     assert midi.inspect(data).warnings == warnings
@@ -228,14 +228,14 @@ def test_what_is_damaged_is_read_as_far_as_it_goes_and_told(data, notes, says):
 
 
 def test_of_one_kind_of_damage_the_first_place_is_told_and_their_number():
-    _, warnings = midi.read_mended(song(note(), b"\0\xf8" * 1000, b"\0\xf8"))
+    _, warnings = midi.read_with_warnings(song(note(), b"\0\xf8" * 1000, b"\0\xf8"))
     assert warnings == [
         "track 2, byte 43: a system message, which no file may hold, is left out (and 1,000 more of this)"
     ]
 
 
 def test_more_tracks_than_a_header_can_announce():
-    notes, warnings = midi.read_mended(head(0xFFFF) + chunk(note() + END) * 65_600)
+    notes, warnings = midi.read_with_warnings(head(0xFFFF) + chunk(note() + END) * 65_600)
     assert len(notes) == 65_535
     assert warnings == ["byte 1,376,249: more than 65,535 tracks; the others are left out"]
 
@@ -409,5 +409,5 @@ def test_preprocessing_goes_on_past_hostile_files_and_tells_of_each(tmp_path):
         ("bad/noise.mid", "no notes; track 1, byte 22"),
         ("bad/text.mid", "not a MIDI file"),
     ]
-    assert damages == [{"path": "good/cut.mid", "damage": midi.read_mended(good[:-9])[1]}]
+    assert damages == [{"path": "good/cut.mid", "damage": midi.read_with_warnings(good[:-9])[1]}]
     assert sum(Dataset.open(str(out)).facts["pieces"].values()) == 3

@@ -28,7 +28,7 @@ from preprocessing.__main__ import run as preprocess
 from serving import create_app
 from serving.backends.embedded import find_model
 from serving.middleware import api_keys
-from serving.web.page import HEADERS
+from serving.middleware.security_headers import HEADERS
 from tests.support.fakes import CARD, ScriptedBackend, melody, scripted
 
 ROOT = Path(__file__).parents[2]

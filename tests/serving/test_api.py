@@ -82,16 +82,16 @@ def test_the_document_names_every_parameter_format_and_path(client):
 def test_every_example_of_a_parameter_is_accepted_and_its_neighbours_outside_are_not(client):
     document = client.get("/openapi.json").get_json()
     for parameter in document["paths"]["/generate"]["post"]["parameters"]:
-        name, said = parameter["name"], parameter["schema"]
-        jsonschema_rs.validate(said, parameter["example"])
-        given = json.dumps(parameter["example"]).strip('"')
-        assert client.post(f"/generate?{name}={given}").status_code == 200, name
+        name, json_schema = parameter["name"], parameter["schema"]
+        jsonschema_rs.validate(json_schema, parameter["example"])
+        text = json.dumps(parameter["example"]).strip('"')
+        assert client.post(f"/generate?{name}={text}").status_code == 200, name
         for edge in ("minimum", "maximum"):
-            if edge in said:
-                assert client.post(f"/generate?{name}={said[edge]}").status_code == 200, (name, edge)
+            if edge in json_schema:
+                assert client.post(f"/generate?{name}={json_schema[edge]}").status_code == 200, (name, edge)
         for edge, step in (("minimum", -1), ("maximum", 1), ("exclusiveMinimum", 0), ("exclusiveMaximum", 0)):
-            if edge in said:
-                assert client.post(f"/generate?{name}={said[edge] + step}").status_code == 422, (name, edge)
+            if edge in json_schema:
+                assert client.post(f"/generate?{name}={json_schema[edge] + step}").status_code == 422, (name, edge)
 
 
 def test_every_example_of_a_reply_is_as_its_schema_says():
@@ -100,8 +100,8 @@ def test_every_example_of_a_reply_is_as_its_schema_says():
         for operation in methods.values():
             for kind, content in operation["responses"]["200"]["content"].items():
                 if "example" in content:
-                    said = {**content["schema"], "components": document["components"]}
-                    jsonschema_rs.validate(said, content["example"])
+                    json_schema = {**content["schema"], "components": document["components"]}
+                    jsonschema_rs.validate(json_schema, content["example"])
                     seen += 1
                     if kind == front.FORMATS["ndjson"][0]:
                         for line in content["example"].splitlines():
@@ -132,8 +132,8 @@ def test_replies_are_as_the_document_says(backend, client):
     backend.on_call = disturbed
     broken = [json.loads(text) for text in post("ndjson").splitlines()]
     assert calm[-1]["longest_run"]["notes"] == 9 and "error" in broken[-1]
-    for said in calm + broken:
-        line.validate(said)
+    for reply in calm + broken:
+        line.validate(reply)
 
 
 def test_a_parameter_of_notes_that_is_none_is_422(client):
@@ -185,13 +185,13 @@ def test_a_key_is_wanted_where_there_are_some(backend, path, method):
 def test_a_refusal_is_a_problem_that_says_what_to_show(backend):
     client = client_of(backend, API_KEYS=[KEY])
     missing, wrong = client.post("/generate"), client.post("/generate", headers={"X-API-Key": "a secret"})
-    for response, said in ((missing, "this server wants a key"), (wrong, "that key is not known")):
+    for response, message in ((missing, "this server wants a key"), (wrong, "that key is not known")):
         assert response.mimetype == "application/problem+json" and response.headers["WWW-Authenticate"].startswith(
             "Bearer"
         )
         assert (
             response.get_json()["detail"]
-            == f"{said}: expected the header 'Authorization: Bearer KEY' or 'X-API-Key: KEY'"
+            == f"{message}: expected the header 'Authorization: Bearer KEY' or 'X-API-Key: KEY'"
         )
     assert "a secret" not in wrong.text
 
@@ -227,7 +227,7 @@ def test_keys_come_from_a_file_and_from_the_environment(backend, tmp_path, monke
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
         ({"API_KEYS": []}, "expected at least one in API_KEYS"),
         ({"API_KEYS": KEY}, "expected at least one in API_KEYS"),
@@ -237,24 +237,24 @@ def test_keys_come_from_a_file_and_from_the_environment(backend, tmp_path, monke
         ({"API_KEYS_ENV": "NOT_SET"}, "expected at least one in $NOT_SET"),
     ],
 )
-def test_keys_that_are_none_are_refused_at_the_start(config, said):
-    with pytest.raises(SettingError, match=said.replace("$", r"\$")):
+def test_keys_that_are_none_are_refused_at_the_start(config, message):
+    with pytest.raises(SettingError, match=message.replace("$", r"\$")):
         create_app(config, ScriptedBackend(nt.empty()))
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (["--api-keys-file", "nowhere"], "api keys: expected a file with one in each line, got nowhere"),
         (["--api-keys-env", "NOT_SET"], "api keys: expected at least one in $NOT_SET"),
         (["--cors-origin", "music.example"], "cors origins: expected each to be like https://music.example or *"),
     ],
 )
-def test_the_command_says_what_is_wrong_with_them_in_one_line(capsys, flags, said):
+def test_the_command_says_what_is_wrong_with_them_in_one_line(capsys, flags, message):
     with pytest.raises(SystemExit) as exit:
         run(flags)
     assert exit.value.code == 2
-    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 # Other sites' scripts

@@ -1,4 +1,4 @@
-"""Calls that come while another one runs: merged, split again, bounded, and none of them pays for another's fault."""
+"""Calls that come while another one runs: joined, split again, bounded, and an error is for its own call only."""
 
 import threading
 import time
@@ -8,14 +8,14 @@ import pytest
 
 from music.errors import BackendError, DeadlineExceeded, Overloaded
 from serving.backends import batching
-from serving.backends.batching import Merger, _Call
+from serving.backends.batching import Batcher, _Call
 
 
 class Squares:
     """The function: rows → their squares; a row below 0 is an error. The first run lasts until `go` is set."""
 
     def __init__(self, **limits):
-        self.merger = Merger(self, **limits)
+        self.batcher = Batcher(self, **limits)
         self.runs: list[list[int]] = []
         self.names: list[str] = []
         self.threads: list[int] = []
@@ -32,11 +32,11 @@ class Squares:
         return {"y": inputs["x"] ** 2}
 
     def ask(self, *rows, timeout=None, name="a"):
-        return self.merger.call(name, {"x": np.array(rows)}, timeout)["y"].tolist()
+        return self.batcher.call(name, {"x": np.array(rows)}, timeout)["y"].tolist()
 
 
 class Caller(threading.Thread):
-    """One call in a thread of its own, and what came of it: a list, or an exception."""
+    """One call in a thread of its own, and its result: a list, or an exception."""
 
     def __init__(self, squares: Squares, *rows: int, timeout: float | None = None, name: str = "a"):
         super().__init__()
@@ -57,13 +57,13 @@ class Caller(threading.Thread):
 
 
 def queue(squares: Squares, *calls: tuple[int, ...], names: str = "") -> list[Caller]:
-    """The first call, which runs until `go`, and the others, which wait behind it in this order."""
+    """Start the first call, which runs until `go`, and the others, which wait behind it in this order."""
     called = names or "a" * len(calls)
     callers = [Caller(squares, *calls[0], name=called[0])]
     assert squares.begun.wait(60)
     for number, rows in enumerate(calls[1:], start=1):
         callers.append(Caller(squares, *rows, name=called[number]))
-        eventually(lambda number=number: squares.merger.waiting == number)
+        eventually(lambda number=number: squares.batcher.waiting == number)
     return callers
 
 
@@ -80,7 +80,7 @@ def results(callers: list[Caller]) -> list:
 
 @pytest.fixture
 def patient(monkeypatch):
-    """Whoever waits for company waits as long as a test may take."""
+    """Let a run wait for expected calls as long as a test may take."""
     monkeypatch.setattr(batching, "_PATIENCE", 1e9)
     monkeypatch.setattr(batching, "_LONGEST", 50.0)
 
@@ -116,7 +116,7 @@ def test_a_short_call_goes_before_a_long_one_unless_that_has_waited_for_long(mon
     monkeypatch.setattr(batching, "_PATIENCE", 0.0)
     monkeypatch.setattr(batching, "_LONGEST", 0.0 if later else 1e9)
     squares = Squares()
-    squares.merger._took = {"a": 120.0, "b": 0.0}
+    squares.batcher._took = {"a": 120.0, "b": 0.0}
     callers = queue(squares, (3,), (4,), (5,), (6,), names="baba")
     squares.go.set()
     assert results(callers) == [[9], [16], [25], [36]]
@@ -127,7 +127,7 @@ def test_a_function_that_never_ran_is_taken_for_a_long_one(monkeypatch):
     monkeypatch.setattr(batching, "_PATIENCE", 0.0)
     monkeypatch.setattr(batching, "_LONGEST", 120.0)
     squares = Squares()
-    squares.merger._took = {"a": 0.0}
+    squares.batcher._took = {"a": 0.0}
     callers = queue(squares, (1,), (2,), (3,), names="aba")
     squares.go.set()
     assert results(callers) == [[1], [4], [9]] and squares.runs == [[1], [3], [2]]
@@ -137,10 +137,10 @@ def test_who_waits_for_others_and_is_not_the_first_then_lets_them_go_before_and_
     monkeypatch.setattr(batching, "_PATIENCE", 1.0)
     monkeypatch.setattr(batching, "_LONGEST", 120.0)
     squares = Squares()
-    squares.merger._took = {"a": 120.0, "b": 0.0}
-    squares.merger._expected, squares.merger._ended = 2, time.monotonic()
+    squares.batcher._took = {"a": 120.0, "b": 0.0}
+    squares.batcher._expected, squares.batcher._ended = 2, time.monotonic()
     leader = Caller(squares, 3, name="a", timeout=0.5)  # waits for one more
-    eventually(lambda: squares.merger.waiting == 1)
+    eventually(lambda: squares.batcher.waiting == 1)
     short = Caller(squares, 4, name="b")
     late = leader.result()  # while the other one runs
     assert isinstance(late, DeadlineExceeded) and short.is_alive()
@@ -161,11 +161,11 @@ def test_who_is_broken_off_while_waiting_holds_nobody_up(monkeypatch, chosen):
     squares = Squares()
     callers = queue(squares, (1,))
     with monkeypatch.context() as patch:
-        patch.setattr(batching, "_Call", lambda *given: _Call(*given, awake=Broken()))
+        patch.setattr(batching, "_Call", lambda *arguments: _Call(*arguments, awake=Broken()))
         callers.append(Caller(squares, 2, name="b"))
-        eventually(lambda: not callers[1].is_alive() or (chosen and squares.merger.waiting == 1))
+        eventually(lambda: not callers[1].is_alive() or (chosen and squares.batcher.waiting == 1))
     callers.append(Caller(squares, 3))
-    eventually(lambda: squares.merger.waiting == (2 if chosen else 1))
+    eventually(lambda: squares.batcher.waiting == (2 if chosen else 1))
     squares.go.set()
     one, broken, three = results(callers)
     assert (one, three) == ([1], [9]) and isinstance(broken, KeyboardInterrupt)
@@ -175,11 +175,11 @@ def test_who_is_broken_off_while_waiting_holds_nobody_up(monkeypatch, chosen):
 def test_who_is_alone_waits_for_nobody_and_runs_in_its_own_thread(patient):
     squares = Squares()
     squares.go.set()
-    ours = Caller(squares, 1)
-    assert ours.result() == [1]
+    first = Caller(squares, 1)
+    assert first.result() == [1]
     again = [squares.ask(n) for n in (2, 3)]  # as patient as they are, these would wait for each other otherwise
     assert again == [[4], [9]]
-    assert squares.threads == [ours.ident, threading.get_ident(), threading.get_ident()]
+    assert squares.threads == [first.ident, threading.get_ident(), threading.get_ident()]
 
 
 def test_who_was_just_answered_is_waited_for(patient):
@@ -216,7 +216,7 @@ def test_an_error_is_for_the_call_that_brings_it_about(caplog):
 
 def test_an_answer_that_cannot_be_split_is_asked_for_again_one_by_one():
     squares = Squares()
-    squares.merger = Merger(lambda name, inputs: {"y": np.array([squares(name, inputs)["y"].sum()])})
+    squares.batcher = Batcher(lambda name, inputs: {"y": np.array([squares(name, inputs)["y"].sum()])})
     callers = queue(squares, (1,), (2,), (3,))
     squares.go.set()
     assert results(callers) == [[1], [4], [9]]
@@ -237,7 +237,7 @@ def test_who_has_waited_long_enough_leaves_and_is_not_run():
     callers = queue(squares, (1,), (2,))
     with pytest.raises(DeadlineExceeded, match=r"0\.05 seconds"):
         squares.ask(3, timeout=0.05)
-    assert squares.merger.waiting == 1
+    assert squares.batcher.waiting == 1
     squares.go.set()
     assert results(callers) == [[1], [4]] and squares.runs == [[1], [2]]
 
@@ -246,7 +246,7 @@ def test_a_timeout_may_be_longer_than_a_lock_can_wait():
     squares = Squares()
     callers = queue(squares, (1,))
     callers.append(Caller(squares, 4, timeout=1e12))
-    eventually(lambda: squares.merger.waiting == 1)
+    eventually(lambda: squares.batcher.waiting == 1)
     squares.go.set()
     assert results(callers) == [[1], [16]]
 
@@ -266,12 +266,12 @@ def test_when_the_one_who_runs_for_all_is_broken_off_the_others_hear_of_it():
     def stopped(name, inputs):
         raise SystemExit
 
-    squares.merger._run = stopped
+    squares.batcher._run = stopped
     squares.go.set()
     one, two, three = results(callers)
     assert one == [1] and isinstance(two, SystemExit)
-    assert isinstance(three, BackendError) and "broken off" in str(three)
-    squares.merger._run = squares
+    assert isinstance(three, BackendError) and "was interrupted" in str(three)
+    squares.batcher._run = squares
     assert squares.ask(4) == [16]
 
 
@@ -280,22 +280,22 @@ def test_when_the_one_who_runs_for_all_is_broken_off_the_others_hear_of_it():
 )
 def test_inputs_without_a_row_each_are_refused_before_they_can_shift_those_of_others(inputs):
     with pytest.raises(BackendError, match="as many rows each"):
-        Squares().merger.call("square", inputs)
+        Squares().batcher.call("square", inputs)
 
 
 def test_many_at_once_all_get_their_own():
     squares = Squares(rows=8)
     squares.go.set()
-    asked = {}
+    answers = {}
 
     def listen(who: int) -> None:
         for turn in range(20):
-            asked[who, turn] = squares.ask(100 * who + turn)
+            answers[who, turn] = squares.ask(100 * who + turn)
 
     threads = [threading.Thread(target=listen, args=(who,)) for who in range(32)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert asked == {(who, turn): [(100 * who + turn) ** 2] for who in range(32) for turn in range(20)}
+    assert answers == {(who, turn): [(100 * who + turn) ** 2] for who in range(32) for turn in range(20)}
     assert max(map(len, squares.runs)) <= 8

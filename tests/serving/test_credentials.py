@@ -45,7 +45,7 @@ def server(toys, tls):
 
 
 class Tokens:
-    """A Token whose words are given: the first one until it is refused, then the next one."""
+    """A Token from a list of tokens: the first one until it is refused, then the next one."""
 
     def __init__(self, *words: str):
         self.words = list(words)
@@ -57,7 +57,7 @@ class Tokens:
 
 
 def problem(backend) -> str:
-    """What a listener is told: always 503, in both ways of answering and by /readyz."""
+    """Return the error's detail for a client: always 503, in both kinds of reply and by /readyz."""
     client = create_app({}, backend).test_client()
     replies = [client.post("/generate"), client.post("/generate?format=ndjson"), client.get("/readyz")]
     for reply in replies:
@@ -80,8 +80,8 @@ def test_a_piece_over_tls_is_the_piece_in_plain_text(toys, server, ca):
 def test_a_certificate_that_nobody_vouches_for_is_refused(server, tmp_path):
     (tmp_path / "other.pem").write_bytes(secure.certificate()[1])
     for ca in (None, tmp_path / "other.pem"):
-        said = problem(TFServing(server.address, "toy", tls=True, ca=ca))
-        assert said.startswith(f"model 'toy' at {server.address}: its certificate is not vouched for, see --ca: ")
+        detail = problem(TFServing(server.address, "toy", tls=True, ca=ca))
+        assert detail.startswith(f"model 'toy' at {server.address}: its certificate is not vouched for, see --ca: ")
     assert not server.calls
 
 
@@ -96,15 +96,15 @@ def test_a_certificate_that_is_wrong_is_refused(toys, tmp_path, options, hint, r
     tls = secure.certificate(**options)
     (tmp_path / "ca.pem").write_bytes(tls[1])
     with ModelServer(toys, versions=[1], tls=tls) as server:
-        said = problem(TFServing(server.address, "toy", tls=True, ca=tmp_path / "ca.pem", token=Tokens("secret")))
-        assert hint in said and reason in said and not server.shown  # nor was the token shown to it
+        detail = problem(TFServing(server.address, "toy", tls=True, ca=tmp_path / "ca.pem", token=Tokens("secret")))
+        assert hint in detail and reason in detail and not server.shown  # nor was the token shown to it
 
 
 def test_plain_text_and_tls_that_meet_say_so(toys, server, ca):
     assert "it went away, or wants TLS, see --tls: " in problem(TFServing(server.address, "toy"))
     with ModelServer(toys, versions=[1]) as plain:
-        said = problem(TFServing(plain.address, "toy", tls=True, ca=ca, token=Tokens("secret")))
-    assert "it does not speak TLS, leave out --tls: " in said and not plain.shown
+        detail = problem(TFServing(plain.address, "toy", tls=True, ca=ca, token=Tokens("secret")))
+    assert "it does not speak TLS, leave out --tls: " in detail and not plain.shown
 
 
 def test_a_file_of_authorities_is_checked_when_it_is_named(tmp_path, ca):
@@ -159,8 +159,8 @@ def test_a_token_is_never_for_plain_text():
 @pytest.mark.parametrize("token", [None, Tokens("old")])
 def test_a_missing_or_an_expired_token_is_one_clear_error_that_does_not_tell_it(server, ca, token):
     server.tokens = {"new"}
-    said = problem(TFServing(server.address, "toy", tls=True, ca=ca, token=token))
-    assert said == (
+    detail = problem(TFServing(server.address, "toy", tls=True, ca=ca, token=token))
+    assert detail == (
         f"model 'toy' at {server.address}: it wants a token that holds, see --identity-token and --token-file: "
         "the request does not have a valid token (UNAUTHENTICATED)"
     )
@@ -183,9 +183,9 @@ def test_a_refused_token_is_replaced_once(server, ca):
 def test_a_proxy_that_refuses_us_is_one_clear_error(tls, ca, tmp_path, status, code):
     """Cloud Run answers by an HTTP status, not by gRPC's."""
     with secure.refusing_proxy(tmp_path, tls, status) as address:
-        said = problem(TFServing(address, "toy", tls=True, ca=ca, token=Tokens("secret")))
-    assert said.startswith(f"model 'toy' at {address}: ") and said.endswith(f"{status} ({code})")
-    assert ("roles/run.invoker" if status == 403 else "--identity-token") in said and "secret" not in said
+        detail = problem(TFServing(address, "toy", tls=True, ca=ca, token=Tokens("secret")))
+    assert detail.startswith(f"model 'toy' at {address}: ") and detail.endswith(f"{status} ({code})")
+    assert ("roles/run.invoker" if status == 403 else "--identity-token") in detail and "secret" not in detail
 
 
 def test_a_token_file_is_read_anew_for_each_call(server, ca, tmp_path):
@@ -218,7 +218,7 @@ def test_what_is_no_token_is_refused_and_not_told(monkeypatch, tmp_path, text):
 
 @pytest.fixture
 def google(monkeypatch):
-    """A metadata server; google-auth reads the address when it is imported, so it is set there as well."""
+    """Run a metadata server; google-auth reads its address when it is imported, so set it there as well."""
     from google.auth.compute_engine import _metadata
 
     with secure.metadata_server() as server:
@@ -273,17 +273,17 @@ def test_who_waits_for_google_holds_up_nobody_that_has_a_token(google, monkeypat
     first = token.bearer()
     at(monkeypatch, 3600 - 200)
     google.lives = 7200
-    asked, go_on, issue = threading.Event(), threading.Event(), google.issue
+    entered, go_on, issue = threading.Event(), threading.Event(), google.issue
 
     def slow(audience):
-        asked.set()
+        entered.set()
         assert go_on.wait(10)
         return issue(audience)
 
     monkeypatch.setattr(google, "issue", slow)
     with futures.ThreadPoolExecutor(1) as pool:
         second = pool.submit(token.bearer)
-        assert asked.wait(10)
+        assert entered.wait(10)
         assert [token.bearer() for _ in range(3)] == [first] * 3
         go_on.set()
         assert second.result(10) == google.issued[1] == token.bearer()
@@ -375,7 +375,7 @@ SERVER = ("--server", "127.0.0.1:1", "--model-name", "toy")
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "expected"),
     [
         (("--server", "https://a.example", "--model-name", "toy"), "server: expected HOST:PORT, got 'https://a.example'"),
         ((*SERVER, "--ca", "ca.pem"), "--ca needs --tls"),
@@ -392,13 +392,13 @@ SERVER = ("--server", "127.0.0.1:1", "--model-name", "toy")
         (("--model", "models", "--tls"), "--tls is about a --server"),
     ],
 )  # fmt: skip
-def test_a_wrong_command_line_exits_with_2_and_one_line(capsys, tmp_path, monkeypatch, flags, said):
+def test_a_wrong_command_line_exits_with_2_and_one_line(capsys, tmp_path, monkeypatch, flags, expected):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as exit:
         run(flags)
     assert exit.value.code == 2
     *usage, line = capsys.readouterr().err.splitlines()
-    assert line.startswith("python -m serving: ") and said in line
+    assert line.startswith("python -m serving: ") and expected in line
     assert not usage or usage[0].startswith("usage: ")
 
 

@@ -62,7 +62,7 @@ def test_another_version_is_not_there(toy):
 
 
 @pytest.mark.parametrize(
-    ("signature", "change", "said"),
+    ("signature", "change", "message"),
     [
         ("improvise", {}, "the model has describe, generate, prime, serving_default, step"),
         ("prime", {"extra": np.zeros(1, "f4")}, "expected inputs .*got .*extra"),
@@ -72,8 +72,8 @@ def test_another_version_is_not_there(toy):
         ("prime", {"length": np.array([99], "i4")}, "98"),  # the kernel's own complaint
     ],
 )
-def test_a_wrong_call_is_a_backend_error(toy, signature, change, said):
-    with pytest.raises(BackendError, match=said):
+def test_a_wrong_call_is_a_backend_error(toy, signature, change, message):
+    with pytest.raises(BackendError, match=message):
         toy.call(signature, {**PRIME, **change})
 
 
@@ -118,22 +118,22 @@ def test_listeners_at_once_do_not_disturb_each_other(backend):
 
 @contextmanager
 def watched(backend, signature: str, until):
-    """The runs of one signature: how many rows each has; the first one begins when `until(merger)` is true."""
-    merger, runs = backend._merger, []
-    run = merger._run
+    """Record the runs of one signature, by their numbers of rows; the first one waits for `until(batcher)`."""
+    batcher, runs = backend._batcher, []
+    run = batcher._run
 
     def watching(name, inputs):
         if name == signature:
             runs.append(len(next(iter(inputs.values()))))
             if len(runs) == 1:
-                eventually(lambda: until(merger))
+                eventually(lambda: until(batcher))
         return run(name, inputs)
 
-    merger._run = watching
+    batcher._run = watching
     try:
         yield runs
     finally:
-        merger._run = run
+        batcher._run = run
 
 
 def eventually(true) -> None:
@@ -144,7 +144,7 @@ def eventually(true) -> None:
 
 
 def test_thirty_two_listeners_are_merged_and_each_hears_what_it_hears_alone(backend):
-    """Other settings, lengths and seeds: so blocks of `prime` and chunks of `generate` are merged that differ, too."""
+    """Other settings, lengths and seeds: so different blocks of `prime` and chunks of `generate` are joined, too."""
 
     def play(who: int):
         how = Settings(notes=30 + who % 7, temperature=0.5 + who / 32, top_p=1 - who % 3 / 10, random_seed=who)
@@ -153,8 +153,8 @@ def test_thirty_two_listeners_are_merged_and_each_hears_what_it_hears_alone(back
     alone = [play(who) for who in range(32)]
     backend.warm()  # else they would go one by one for some seconds
     with (
-        watched(backend, "prime", lambda merger: merger.waiting == 31) as primed,
-        watched(backend, "generate", lambda merger: merger.waiting) as generated,
+        watched(backend, "prime", lambda batcher: batcher.waiting == 31) as primed,
+        watched(backend, "generate", lambda batcher: batcher.waiting) as generated,
         futures.ThreadPoolExecutor(32) as listeners,
     ):
         assert list(listeners.map(play, range(32))) == alone
@@ -166,9 +166,9 @@ def test_what_is_compiled_answers_as_the_plain_graph(backend, tiny_export):
     plain = Embedded(tiny_export, xla=False)
     card = Card.parse(plain.call("describe", {"batch": np.zeros(1, "i4")}).outputs["card"][0])
     seed = card.encoding.encode(SEED, begin=True, end=False)[None, :64]
-    heard = {"rows": seed, "length": np.array([64], "i4"), **card.empty_state()}
+    inputs = {"rows": seed, "length": np.array([64], "i4"), **card.empty_state()}
     assert backend._compiled.keys() == {"generate_xla", "prime_xla"} and not plain._compiled
-    states = [one.call("prime", heard).outputs for one in (backend, plain)]
+    states = [one.call("prime", inputs).outputs for one in (backend, plain)]
     how = {name: np.ones(1, "f4") for name in ("temperature", "top_p")} | {"min_p": np.zeros(1, "f4")}
     noise = np.full((1, seed.shape[-1]), 0.3, "f4")
     drawn = [one.call("step", {"noise": noise, **how, **states[0]}).outputs for one in (backend, plain)]
@@ -190,7 +190,7 @@ def test_a_server_may_compile_for_many_before_they_come(monkeypatch, toy_folder)
 def test_an_error_among_merged_calls_is_for_the_one_that_brings_it_about(toy):
     wrong = {**PRIME, "length": np.array([99], "i4")}
     with (
-        watched(toy, "prime", lambda merger: merger.waiting == 2) as runs,
+        watched(toy, "prime", lambda batcher: batcher.waiting == 2) as runs,
         futures.ThreadPoolExecutor(3) as callers,
     ):
         first = callers.submit(toy.call, "prime", PRIME)
@@ -211,7 +211,7 @@ def test_one_more_than_may_wait_is_429(toy_folder):
         first = listeners.submit(ask, backend)
         eventually(lambda: runs)
         second = listeners.submit(ask, backend)
-        eventually(lambda: backend._merger.waiting)
+        eventually(lambda: backend._batcher.waiting)
         response = ask(backend)
         refused.set()
         assert response.status_code == 429 and response.headers["Retry-After"] == "2"

@@ -55,9 +55,9 @@ def test_the_metrics_and_the_log_are_as_the_page_says(caplog):
     with client.post("/generate?notes=64&format=ndjson", headers={"X-Request-Id": "my-42"}) as response:
         assert response.data
     (line,) = (json.loads(record.message) for record in caplog.records if record.name == "serving.access")
-    said = json.loads(snippets("json")[0])
+    reply = json.loads(snippets("json")[0])
     unlike = {"time", "seconds", "model"}
-    assert list(line) == list(said) and all(line[name] == said[name] for name in said if name not in unlike)
+    assert list(line) == list(reply) and all(line[name] == reply[name] for name in reply if name not in unlike)
     families = re.findall(r"^# TYPE (\w+) (?!gauge$)\w+$|^# TYPE (\w+) gauge$", client.get("/metrics").text, re.M)
     real = {name for names in families for name in names if name and not name.endswith("_created")}
     assert set(re.findall(r"`(cadenza_\w+)", PAGE)) == real
@@ -71,9 +71,9 @@ def test_curl(tmp_path):
         done = subprocess.run(["sh", "-eu", "-c", script], cwd=tmp_path, env=environ, capture_output=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")
     continued = midi.read((tmp_path / "continued.mid").read_bytes())
-    whole = json.loads((tmp_path / "notes.json").read_text())
+    piece = json.loads((tmp_path / "notes.json").read_text())
     lines = [json.loads(line) for line in (tmp_path / "notes.ndjson").read_text().splitlines()]
-    assert len(continued) == len(whole["notes"]) == 5 + 64
+    assert len(continued) == len(piece["notes"]) == 5 + 64
     assert len([line for line in lines if "pitch" in line]) == 64 and lines[-1] == {"end": "length"}
     assert "X-Random-Seed: 7" in (tmp_path / "headers.txt").read_text()
     assert len(midi.read((tmp_path / "keyed.mid").read_bytes())) == 8
@@ -114,8 +114,8 @@ def test_javascript_in_node(tmp_path):
         command = ["node", "main.mjs", url, SEED.hex(), KEY]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
-        said = json.loads(done.stdout)
-        assert said["notes"] == expected(url) and said["refused"].startswith("notes: expected a whole number")
+        reply = json.loads(done.stdout)
+        assert reply["notes"] == expected(url) and reply["refused"].startswith("notes: expected a whole number")
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -125,7 +125,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @contextmanager
 def site(folder: Path):
-    """Another site, of static files; gives its origin."""
+    """Serve another site, of static files; yield its origin."""
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder)) as http:
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
@@ -147,8 +147,8 @@ def test_javascript_in_a_browser_on_a_site_that_may_and_on_one_that_may_not(tmp_
     with site(tmp_path) as may, site(tmp_path) as may_not, server("--cors-origin", may) as url:
         page = chromium.new_page()
         page.goto(may)
-        said = page.evaluate(run, [url, list(SEED), KEY])
-        assert said["notes"] == expected(url) and said["refused"].startswith("notes: expected a whole number")
+        reply = page.evaluate(run, [url, list(SEED), KEY])
+        assert reply["notes"] == expected(url) and reply["refused"].startswith("notes: expected a whole number")
         page.goto(may_not)
         refused = "async ([url]) => (await fetch(url + '/healthz')).status"
         with pytest.raises(Exception, match="Failed to fetch"):
@@ -160,7 +160,7 @@ def test_tf_serving_alone(toys):
     namespace: dict = {}
     exec(snippets("python")[1], namespace)
     with ModelServer(toys, versions=[1]) as model:
-        made = namespace["play"](model.address, "toy", 20, random_seed=7)
+        notes = namespace["play"](model.address, "toy", 20, random_seed=7)
         chunks = Generator(TFServing(model.address, "toy")).stream(nt.empty(), Settings(notes=20, random_seed=7))
-        ours = np.concatenate([chunk.notes for chunk in chunks])
-    assert len(made) and made.tolist() == ours.tolist()
+        direct = np.concatenate([chunk.notes for chunk in chunks])
+    assert len(notes) and notes.tolist() == direct.tolist()

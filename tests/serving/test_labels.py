@@ -1,4 +1,4 @@
-"""Labels and version policies: new versions come and old ones go while listeners are served, and no request fails."""
+"""Labels and version policies: versions are loaded and unloaded while clients are served, and no request fails."""
 
 import json
 import threading
@@ -23,7 +23,7 @@ Code = grpc.StatusCode
 
 @pytest.fixture(scope="module")
 def versions(toys, tmp_path_factory):
-    """The folder of two versions with different vocabularies; each plays its number as velocity."""
+    """Write two versions with different vocabularies; each plays its number as velocity. Return their folder."""
     base = tmp_path_factory.mktemp("rolling")
     save_toy_model(base, 2, OTHER)
     (base / "toy" / "1").symlink_to(toys / "1")
@@ -129,21 +129,21 @@ def test_the_double_forgets_a_model_that_the_list_leaves_out(server):
 def test_the_first_call_of_a_piece_goes_by_label_and_all_others_by_the_version_that_answered(server):
     roll(server, [1, 2], stable=1, canary=2)
     for label, version in (("stable", 1), ("canary", 2), (None, 2)):
-        server.asked.clear()
+        server.requested.clear()
         response = post(client(server, label))
         assert response.status_code == 200 and response.headers["X-Model"] == f"toy/{version}"
-        assert server.asked[0] == ("describe", label)
-        assert {asked for _, asked in server.asked[1:]} == {version} and len(server.asked) > 5
+        assert server.requested[0] == ("describe", label)
+        assert {number for _, number in server.requested[1:]} == {version} and len(server.requested) > 5
 
 
 def test_a_label_that_moves_does_not_disturb_a_piece_while_its_version_is_there(server):
     roll(server, [1, 2], stable=1)
     front = client(server, "stable")
-    whole = post(front, f"{URL}&format=ndjson").text
+    complete = post(front, f"{URL}&format=ndjson").text
     response = post(front, f"{URL}&format=ndjson")
     begun = next(response.response)
     roll(server, [1, 2], stable=2)
-    assert (begun.decode() if isinstance(begun, bytes) else begun) + response.text == whole
+    assert (begun.decode() if isinstance(begun, bytes) else begun) + response.text == complete
     assert post(front).headers["X-Model"] == "toy/2"
 
 
@@ -175,10 +175,10 @@ def test_readiness_and_the_card_name_the_label(server):
 def test_an_unknown_label_is_one_clear_error(server):
     roll(server, [1, 2], stable=1)
     front = client(server, "canary")
-    said = f"model 'toy', label 'canary', at {server.address}: Unrecognized servable version label: canary"
+    message = f"model 'toy', label 'canary', at {server.address}: Unrecognized servable version label: canary"
     for response in (post(front), post(front, f"{URL}&format=ndjson"), front.get("/readyz"), front.get("/model")):
         assert response.status_code == 503 and response.mimetype == "application/problem+json"
-        assert response.get_json()["detail"] == f"{said} (INVALID_ARGUMENT)"
+        assert response.get_json()["detail"] == f"{message} (INVALID_ARGUMENT)"
     roll(server, [1, 2], stable=1, canary=2)
     assert post(front).headers["X-Model"] == "toy/2"
 
@@ -244,7 +244,7 @@ def test_eight_listeners_notice_no_failure_while_versions_roll_forward_and_back(
             replies.append((format, response))
 
     def turned(count: int) -> None:
-        """Wait until each listener is some way into its piece, or into the next one."""
+        """Wait until each client is in the middle of its piece, or of the next one."""
         until = time.monotonic() + 30
         while len(server.calls) < count and time.monotonic() < until:
             time.sleep(0.01)

@@ -120,14 +120,14 @@ def visit(chromium, address):
         page = context.new_page()
         page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: wrong.append(f"uncaught: {error}"))
-        page.on("request", lambda sent: away.append(sent.url) if not ours(sent.url) else None)
+        page.on("request", lambda sent: away.append(sent.url) if not own(sent.url) else None)
         page.posted = []
         page.on("request", lambda sent: page.posted.append(sent) if "/generate" in sent.url else None)
         page.goto(path if path.startswith(("http", "about:")) else address + path)
         contexts.append(context)
         return page
 
-    def ours(url: str) -> bool:
+    def own(url: str) -> bool:
         return url.startswith((f"{address}/", f"blob:{address}/", f"{elsewhere}/"))
 
     elsewhere = address.replace("127.0.0.1", ANOTHER)
@@ -293,9 +293,9 @@ def test_one_may_play_a_beginning_with_letters_and_with_the_mouse(visit):
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
     generate(page, notes=4)
-    heard = midi.read(page.posted[0].post_data_buffer)
-    assert heard["pitch"].tolist() == [48, 52, 55, 60, 61]
-    assert np.all(np.diff(heard["start"]) > 0) and np.all(heard["end"] - heard["start"] > 0.045)
+    posted = midi.read(page.posted[0].post_data_buffer)
+    assert posted["pitch"].tolist() == [48, 52, 55, 60, 61]
+    assert np.all(np.diff(posted["start"]) > 0) and np.all(posted["end"] - posted["start"] > 0.045)
     eventually(lambda: audible(page), "what is played sounds")
 
 
@@ -518,10 +518,10 @@ def test_a_take_is_downloaded_as_midi(visit):
     with page.expect_download() as download:
         page.get_by_label("MIDI: download take 1").click()
     assert download.value.suggested_filename == "toy-1-9.mid"
-    kept = midi.read(Path(download.value.path()).read_bytes())
+    notes = midi.read(Path(download.value.path()).read_bytes())
     expected = np.concatenate([SEED, nt.shift(SCRIPT[:20], 1.0)])
-    assert kept["pitch"].tolist() == expected["pitch"].tolist()
-    np.testing.assert_allclose(kept["start"], expected["start"], atol=0.006)
+    assert notes["pitch"].tolist() == expected["pitch"].tolist()
+    np.testing.assert_allclose(notes["start"], expected["start"], atol=0.006)
 
 
 def test_a_format_that_the_server_cannot_make_says_what_is_missing(visit, monkeypatch):
@@ -541,22 +541,22 @@ def test_a_format_that_the_server_cannot_make_says_what_is_missing(visit, monkey
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
-        (b"this is no music", "This is no MIDI file that the server can read."),
+        (b"this is no music", re.compile("^This is not a MIDI file, or it is damaged.$")),
         (midi.write(nt.empty()), "The server cannot do that. The seed is a MIDI file without notes"),
         (midi.write(nt.from_tuples([(0, 1, 5, 60)])), "The server cannot do that."),  # below the model's lowest
         (bytes(6 * 2**20), "song.mid is too large: 6.0 MB, and the server takes 5."),
     ],
     ids=["text", "no notes", "too low", "too large"],
 )
-def test_a_file_that_cannot_be_continued_is_refused_in_words(visit, tmp_path, data, said):
+def test_a_file_that_cannot_be_continued_is_refused_in_words(visit, tmp_path, data, message):
     (tmp_path / "song.mid").write_bytes(data)
     visit.refused = (REFUSED,)
     page = visit()
     ready(page)
     page.set_input_files("#seed", tmp_path / "song.mid")
-    shows(page, "#message", said)
+    shows(page, "#message", message)
     shows(page, "#choices [aria-pressed=true]", "Nocturne")  # what was there stays
     generate(page, notes=5)
     assert page.is_hidden("#message")
@@ -565,10 +565,10 @@ def test_a_file_that_cannot_be_continued_is_refused_in_words(visit, tmp_path, da
 def test_a_server_that_wants_a_key_is_given_one_and_no_other_page_hears_of_it(visit, app):
     api_keys.guard(app, api_keys.Keys(["a-key-of-this-server"]))
     visit.refused = (REFUSED,)
-    said, answers = [], ["wrong", "a-key-of-this-server"]
+    prompts, answers = [], ["wrong", "a-key-of-this-server"]
 
     def answer(dialog) -> None:
-        said.append(dialog.message)
+        prompts.append(dialog.message)
         dialog.accept(answers.pop(0)) if answers else dialog.dismiss()
 
     page = visit("about:blank")
@@ -576,10 +576,10 @@ def test_a_server_that_wants_a_key_is_given_one_and_no_other_page_hears_of_it(vi
     page.goto(visit.address)
     ready(page)
     generate(page, notes=5)
-    assert said == ["This server wants a key:", "The server does not know that key. Its key:"]
+    assert prompts == ["This server needs a key:", "This key is not valid. The key of this server:"]
     assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
     page.reload()  # and nobody answers now
-    shows(page, "#message", "This server wants a key that it knows.")
+    shows(page, "#message", re.compile("^This server needs a valid key.$"))
 
 
 def test_a_model_that_is_away_is_told(visit, backend):
@@ -592,13 +592,14 @@ def test_a_model_that_is_away_is_told(visit, backend):
 
     backend.on_call = away
     page.click("#generate")
-    shows(page, "#message", "The model is away. No model server answers at 127.0.0.1:8500. Try again in 2 seconds.")
+    answer = "The model is not available. No model server answers at 127.0.0.1:8500. Try again in 2 seconds."
+    shows(page, "#message", answer)
     assert page.locator("#takes .take").count() == 0
     assert page.inner_text("#generate") == "Generate"
     page.click("[data-example=waltz]")  # which can be seen all the same
     shows(page, "#status", "Waltz: 120 notes")
     page.reload()
-    shows(page, "#message", "The model is away.")  # told before anybody tries
+    shows(page, "#message", "The model is not available.")  # told before anybody tries
     eventually(lambda: inked(page, "--seed") > 500, "the nocturne on the roll")
 
 
@@ -612,7 +613,7 @@ def test_a_model_that_goes_away_in_the_middle_is_told_and_what_came_is_kept(visi
     backend.calls.clear()
     backend.on_call = on_call
     page.click("#generate")
-    shows(page, "#message", "The model is away. The model server stopped.")
+    shows(page, "#message", "The model is not available. The model server stopped.")
     shows(page, "#takes .facts", re.compile(r"^\d+ notes · broke off"))
     assert page.is_enabled("#continue")
 
@@ -674,7 +675,7 @@ def test_axe_finds_nothing_to_object_to(visit, scheme):
     generate(page, notes=20)
     page.get_by_text("The notes as a table").click()
     page.set_input_files("#seed", {"name": "no.mid", "mimeType": "audio/midi", "buffer": b"no"})
-    shows(page, "#message", "This is no MIDI file")
+    shows(page, "#message", "This is not a MIDI file")
     assert violations(Axe().run(page)) == []
     page.click("#own")
     page.wait_for_selector("#piano .key")
@@ -683,9 +684,9 @@ def test_axe_finds_nothing_to_object_to(visit, scheme):
 
 
 def violations(results) -> list[str]:
-    found = results.response
-    assert found["passes"]  # it did look
-    return [f"{one['id']}: {[node['target'] for node in one['nodes']]}" for one in found["violations"]]
+    report = results.response
+    assert report["passes"]  # it did look
+    return [f"{one['id']}: {[node['target'] for node in one['nodes']]}" for one in report["violations"]]
 
 
 def test_the_keyboard_alone_is_enough(visit):
@@ -803,9 +804,9 @@ def test_the_piano_is_kept_by_the_browser(app):
 def test_notes_are_those_that_generate_hears(app):
     client = app.test_client()
     reply = client.post("/notes", data=midi.write(SEED), content_type="audio/midi").json
-    heard = client.post("/generate?format=json&notes=1", data=midi.write(SEED), content_type="audio/midi").json
+    generated = client.post("/generate?format=json&notes=1", data=midi.write(SEED), content_type="audio/midi").json
     assert reply["drums"] == 0
-    assert [{**note, "seed": True} for note in reply["notes"]] == heard["notes"][:3]
+    assert [{**note, "seed": True} for note in reply["notes"]] == generated["notes"][:3]
 
 
 @pytest.mark.parametrize(
@@ -878,7 +879,7 @@ def test_the_shipped_model_from_the_beginning_to_the_file(chromium):
         drawn = int(link.split("random_seed=")[1].split("&")[0])
         with page.expect_download() as download:
             page.get_by_label("MIDI: download take").click()
-        kept = midi.read(Path(download.value.path()).read_bytes())
+        notes = midi.read(Path(download.value.path()).read_bytes())
         page.goto("about:blank")
         page.goto(link)
         expect(page.locator("#status")).to_contain_text("Take 1 is ready", timeout=60_000)
@@ -886,5 +887,6 @@ def test_the_shipped_model_from_the_beginning_to_the_file(chromium):
     assert len(bodies) >= 2 and bodies[-2] == bodies[-1]
     seed = midi.read(midi.write(EXAMPLES["chorale"].notes()))
     chunks = list(Generator(backend).stream(seed, Settings(notes=40, random_seed=drawn)))
-    made = np.concatenate([chunk.notes for chunk in chunks])
-    assert len(made) and kept["pitch"].tolist() == nt.sort(np.concatenate([seed, made]))["pitch"].tolist()
+    continuation = np.concatenate([chunk.notes for chunk in chunks])
+    expected = nt.sort(np.concatenate([seed, continuation]))
+    assert len(continuation) and notes["pitch"].tolist() == expected["pitch"].tolist()

@@ -1,4 +1,4 @@
-"""How often one may ask: token buckets, whose address counts, and what a listener is told; and waiting for a turn."""
+"""How often a client may ask: token buckets, whose address counts, what a client reads; and concurrency limits."""
 
 import runpy
 import threading
@@ -16,9 +16,9 @@ from music import notes as nt
 from music.errors import Overloaded, SettingError
 from serving import DEFAULTS, create_app
 from serving.__main__ import run
-from serving.api import requests, responses
+from serving.api import requests
 from serving.middleware import rate_limit, request_context
-from serving.middleware.concurrency import Turns
+from serving.middleware.concurrency import ConcurrencyLimit
 from serving.middleware.rate_limit import Rate
 from tests.support.fakes import ScriptedBackend, melody
 
@@ -30,8 +30,8 @@ SEED = midi.write(nt.from_tuples([(0.5, 0.9, 60, 70)]))
 def clock(monkeypatch):
     """The buckets' clock, in a list."""
     now = [100.0]
-    made = Rate.__init__
-    monkeypatch.setattr(Rate, "__init__", lambda self, *args: made(self, *args, clock=lambda: now[0]))
+    init = Rate.__init__
+    monkeypatch.setattr(Rate, "__init__", lambda self, *args: init(self, *args, clock=lambda: now[0]))
     return now
 
 
@@ -80,12 +80,12 @@ def test_threads_share_a_bucket_and_no_token_is_taken_twice():
 
 
 @pytest.mark.parametrize(
-    ("forwarded", "proxies", "said"),
+    ("forwarded", "proxies", "expected"),
     [
         (None, 0, "192.0.2.1"),
         ("203.0.113.9", 0, "192.0.2.1"),  # nobody is believed who was not named
         ("203.0.113.9", 1, "203.0.113.9"),
-        ("1.1.1.1, 203.0.113.9", 1, "203.0.113.9"),  # what stands before our proxy's word is the listener's own
+        ("1.1.1.1, 203.0.113.9", 1, "203.0.113.9"),  # what stands before our proxy's word is the client's own
         ("203.0.113.9, 10.0.0.1", 2, "203.0.113.9"),
         ("203.0.113.9", 2, "192.0.2.1"),
         ("no address", 1, "192.0.2.1"),
@@ -95,14 +95,14 @@ def test_threads_share_a_bucket_and_no_token_is_taken_twice():
         ("::ffff:203.0.113.9", 1, "203.0.113.9"),
     ],
 )
-def test_an_address_is_the_one_that_our_own_proxy_tells(forwarded, proxies, said):
+def test_an_address_is_the_one_that_our_own_proxy_tells(forwarded, proxies, expected):
     headers = {"X-Forwarded-For": forwarded} if forwarded is not None else {}
     environ = {"REMOTE_ADDR": "192.0.2.1"}
     with flask.Flask("x").test_request_context("/", headers=headers, environ_base=environ):
-        assert rate_limit.address(flask.request, proxies) == said
+        assert rate_limit.address(flask.request, proxies) == expected
 
 
-# What a listener is told
+# What a client reads
 
 
 def test_one_request_too_many_is_429_and_says_when_to_come_again(clock):
@@ -171,65 +171,66 @@ def test_fewer_than_no_proxies_are_told(capsys):
     assert exit.value.code == 2 and "--proxies: expected 0 or more, got -1" in capsys.readouterr().err
 
 
-# Turns
+# Concurrency limits
 
 
-def until_free(turns: Turns, places: int, over: Callable[[], bool] = lambda: False) -> None:
+def until_free(limit: ConcurrencyLimit, places: int, over: Callable[[], bool] = lambda: False) -> None:
     """Wait until so many places are left, or it is over. Only looks: who takes one to see it may keep another out."""
     until = time.monotonic() + 60
-    while turns._places._value > places and not over():
+    while limit._places._value > places and not over():
         assert time.monotonic() < until
         time.sleep(0.001)
 
 
 def test_so_many_have_a_turn_so_many_wait_and_one_more_is_refused():
-    turns = Turns("work", 1, waiting=1, seconds=60)
-    with turns.take():
+    limit = ConcurrencyLimit("work", 1, waiting=1, seconds=60)
+    with limit.take():
         got = threading.Event()
 
         def waits() -> None:
-            with turns.take():
+            with limit.take():
                 got.set()
 
         other = threading.Thread(target=waits)
         other.start()
-        until_free(turns, 0)
-        with pytest.raises(Overloaded, match="work: 1 at once and 1 who wait is the most"), turns.take():
+        until_free(limit, 0)
+        with pytest.raises(Overloaded, match="work: 1 at once and 1 who wait is the most"), limit.take():
             pass
         assert not got.is_set()
     other.join(60)
     assert got.is_set()
-    with turns.take():
+    with limit.take():
         pass  # all places are free again
 
 
 def test_who_waits_too_long_is_refused():
-    turns = Turns("work", 1, seconds=0.05)
+    limit = ConcurrencyLimit("work", 1, seconds=0.05)
     late = pytest.raises(Overloaded, match=r"in 0\.05 seconds there was no turn for work")
-    with turns.take(), late, turns.take():
+    with limit.take(), late, limit.take():
         pass
-    with turns.take():
+    with limit.take():
         pass
 
 
 def test_nobody_waits_for_a_listener_who_has_left(monkeypatch):
     monkeypatch.setattr("serving.middleware.concurrency._LOOK", 0.01)
-    turns = Turns("work", 1, seconds=60)
-    gone = request_context.Visit("x", gone=True)
+    limit = ConcurrencyLimit("work", 1, seconds=60)
+    gone = request_context.RequestContext("x", client_closed=True)
     token = request_context._current.set(gone)
     try:
-        with turns.take(), pytest.raises(request_context.ClientDisconnected), turns.take():
+        with limit.take(), pytest.raises(request_context.ClientDisconnected), limit.take():
             pass
     finally:
         request_context._current.reset(token)
 
 
 @pytest.mark.parametrize("path", ["/notes", "/generate?notes=1"])
-def test_files_are_read_in_turn_and_too_many_are_429(monkeypatch, path):
-    monkeypatch.setattr(requests, "_READING", turns := Turns("reading MIDI files", 1, waiting=0))
+def test_files_are_read_in_turn_and_too_many_are_429(path):
     client = client_of()
+    limit = ConcurrencyLimit("reading MIDI files", 1, waiting=0)
+    client.application.extensions["cadenza"].reading = limit
     headers = {"Content-Type": "audio/midi"}
-    with turns.take():
+    with limit.take():
         refused = client.post(path, data=SEED, headers=headers)
         assert refused.status_code == 429 and refused.headers["Retry-After"] == "2"
         assert client.post("/generate?notes=1").status_code == 200  # who brings no file waits for nobody
@@ -238,7 +239,7 @@ def test_files_are_read_in_turn_and_too_many_are_429(monkeypatch, path):
 
 def test_as_many_as_may_make_a_piece_may_all_come_with_a_seed_in_one_instant():
     app = create_app({}, ScriptedBackend(melody(40, pitch=80)))
-    most = DEFAULTS["MAX_GENERATIONS"]
+    reading, most = app.extensions["cadenza"].reading, DEFAULTS["MAX_GENERATIONS"]
 
     def ask() -> int:
         return app.test_client().post("/generate?notes=1", data=SEED, content_type="audio/midi").status_code
@@ -246,10 +247,10 @@ def test_as_many_as_may_make_a_piece_may_all_come_with_a_seed_in_one_instant():
     with futures.ThreadPoolExecutor(most) as pool:
         with ExitStack() as busy:
             for _ in range(requests.READERS):
-                busy.enter_context(requests._READING.take())
-            asked = [pool.submit(ask) for _ in range(most)]
-            until_free(requests._READING, requests.WAITING - most, lambda: any(one.done() for one in asked))
-        assert [one.result(60) for one in asked] == [200] * most
+                busy.enter_context(reading.take())
+            replies = [pool.submit(ask) for _ in range(most)]
+            until_free(reading, requests.WAITING - most, lambda: any(one.done() for one in replies))
+        assert [one.result(60) for one in replies] == [200] * most
 
 
 def test_pieces_and_files_leave_threads_for_others():
@@ -259,9 +260,10 @@ def test_pieces_and_files_leave_threads_for_others():
     assert DEFAULTS["MAX_GENERATIONS"] + requests.READERS + requests.WAITING <= threads - 10
 
 
-def test_pictures_are_drawn_in_turn(monkeypatch):
-    monkeypatch.setattr(responses, "_DRAWING", turns := Turns("pictures", 1, seconds=0.05))
+def test_pictures_are_drawn_in_turn():
     client = client_of()
-    with turns.take():
+    limit = ConcurrencyLimit("pictures", 1, seconds=0.05)
+    client.application.extensions["cadenza"].renderers.drawing = limit
+    with limit.take():
         assert client.post("/generate?notes=1&format=png").status_code == 429
     assert client.post("/generate?notes=1&format=png").status_code == 200

@@ -1,4 +1,4 @@
-"""Request ids, metrics and logs; and what is seen of a listener who leaves, before a real gunicorn."""
+"""Request ids, metrics and logs; and clients that close the connection, before a real gunicorn."""
 
 import io
 import json
@@ -38,7 +38,7 @@ def client(backend):
 
 @pytest.fixture
 def lines(caplog):
-    """The log's lines of visits so far, parsed."""
+    """Return a function that parses the access log's lines so far."""
     caplog.set_level(logging.INFO, "serving.access")
     return lambda: [json.loads(record.message) for record in caplog.records if record.name == "serving.access"]
 
@@ -47,12 +47,12 @@ def samples(text: str) -> dict[str, float]:
     """Prometheus' text → its samples, read by Prometheus' own parser."""
     from prometheus_client.parser import text_string_to_metric_families
 
-    found = {}
+    values = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
-            found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
-    return found
+            values[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+    return values
 
 
 def numbers(client) -> dict[str, float]:
@@ -73,33 +73,33 @@ def test_every_reply_has_an_id_of_its_own(client, path):
     assert len(ids) == 3 and all(re.fullmatch("[0-9a-f]{32}", id) for id in ids)
 
 
-@pytest.mark.parametrize("given", ["a", "7f1e-22_x.y~z", "x" * 128])
-def test_a_sane_id_of_the_callers_is_kept_in_reply_problem_and_log(client, lines, given):
-    headers = {"X-Request-Id": given}
+@pytest.mark.parametrize("id", ["a", "7f1e-22_x.y~z", "x" * 128])
+def test_a_sane_id_of_the_callers_is_kept_in_reply_problem_and_log(client, lines, id):
+    headers = {"X-Request-Id": id}
     with client.post("/generate?notes=1", headers=headers) as response:
-        assert response.headers["X-Request-Id"] == given
+        assert response.headers["X-Request-Id"] == id
     with client.post("/generate?notes=no", headers=headers) as refused:
-        assert refused.headers["X-Request-Id"] == refused.get_json()["request_id"] == given
-    assert [line["request_id"] for line in lines()] == [given] * 2
+        assert refused.headers["X-Request-Id"] == refused.get_json()["request_id"] == id
+    assert [line["request_id"] for line in lines()] == [id] * 2
 
 
-@pytest.mark.parametrize("given", ["", "a b", "x" * 129, 'a"}', "a,b", "\u00e9", "{}", "<b>", "a;b"])
-def test_an_id_that_is_not_sane_is_replaced(client, given):
-    reply = client.get("/healthz", headers={"X-Request-Id": given})
+@pytest.mark.parametrize("id", ["", "a b", "x" * 129, 'a"}', "a,b", "\u00e9", "{}", "<b>", "a;b"])
+def test_an_id_that_is_not_sane_is_replaced(client, id):
+    reply = client.get("/healthz", headers={"X-Request-Id": id})
     assert re.fullmatch("[0-9a-f]{32}", reply.headers["X-Request-Id"])
 
 
 # Logs
 
 
-def visit(client, url, method="POST", **options) -> bytes:
+def send(client, url, method="POST", **options) -> bytes:
     with client.open(url, method=method, **options) as response:
         return response.data
 
 
 def test_a_visit_is_one_line_without_the_listeners_music(client, lines, caplog):
     form = {"seed": (io.BytesIO(midi.write(SEED)), "my secret song.mid"), "notes": "5", "random_seed": "4711"}
-    visit(client, "/generate?format=ndjson", data=form)
+    send(client, "/generate?format=ndjson", data=form)
     (line,) = lines()
     assert {name: line[name] for name in line if name not in ("time", "seconds", "request_id")} == {
         "method": "POST", "route": "/generate", "status": 200, "client_closed": False,
@@ -111,11 +111,11 @@ def test_a_visit_is_one_line_without_the_listeners_music(client, lines, caplog):
 
 def test_nothing_that_a_caller_sends_breaks_a_line_or_makes_one(client, lines, caplog):
     evil = '%0a{"status":200}'
-    visit(client, f"/no{evil}")
-    visit(client, f"/generate?notes={evil}&{evil}=1", headers={"User-Agent": evil, "Referer": evil})
-    visit(client, "/generate", method='X"}')
-    told = [record.message for record in caplog.records if record.name == "serving.access"]
-    assert len(told) == 3 and all(len(line.splitlines()) == 1 for line in told)
+    send(client, f"/no{evil}")
+    send(client, f"/generate?notes={evil}&{evil}=1", headers={"User-Agent": evil, "Referer": evil})
+    send(client, "/generate", method='X"}')
+    messages = [record.message for record in caplog.records if record.name == "serving.access"]
+    assert len(messages) == 3 and all(len(line.splitlines()) == 1 for line in messages)
     assert "%0a" not in caplog.text and '{"status":200}' not in caplog.text
     assert [(line["route"], line["method"]) for line in lines()] == [
         (None, "POST"), ("/generate", "POST"), (None, 'X"}')
@@ -128,8 +128,8 @@ def test_an_error_names_its_kind_also_in_the_middle_of_a_stream(backend, client,
             raise Overloaded("x")
 
     backend.on_call = fails
-    visit(client, "/generate")
-    visit(client, "/generate?format=ndjson")
+    send(client, "/generate")
+    send(client, "/generate?format=ndjson")
     assert [(line["status"], line["error"], line["notes"]) for line in lines()] == [
         (429, "Overloaded", 2), (200, "Overloaded", 2)
     ]  # fmt: skip
@@ -137,7 +137,7 @@ def test_an_error_names_its_kind_also_in_the_middle_of_a_stream(backend, client,
 
 def test_a_line_of_error_bears_the_requests_id(backend, client):
     out, errors = io.StringIO(), io.StringIO()
-    kept = {
+    before = {
         name: (log := logging.getLogger(name), log.handlers, log.propagate) for name in ("serving", "serving.access")
     }
 
@@ -147,11 +147,11 @@ def test_a_line_of_error_bears_the_requests_id(backend, client):
     backend.on_call = breaks
     try:
         access_log.open_logs(out, errors)
-        visit(client, "/generate", headers={"X-Request-Id": "mine"})
+        send(client, "/generate", headers={"X-Request-Id": "mine"})
     finally:
-        for log, handlers, propagate in kept.values():
+        for log, handlers, propagate in before.values():
             log.handlers, log.propagate = handlers, propagate
-        kept["serving.access"][0].setLevel(logging.NOTSET)
+        before["serving.access"][0].setLevel(logging.NOTSET)
     (error,), (access_line,) = errors.getvalue().splitlines(), out.getvalue().splitlines()
     error = json.loads(error)
     assert error["request_id"] == json.loads(access_line)["request_id"] == "mine"
@@ -176,10 +176,10 @@ def test_a_listener_who_leaves_is_a_499(client, lines):
 
 def test_metrics_count_requests_notes_and_time(client):
     for _ in range(3):
-        visit(client, "/generate?notes=10")
-    visit(client, "/generate?notes=none")
-    visit(client, "/nowhere", method="GET")
-    visit(client, "/healthz", method="STRANGE")
+        send(client, "/generate?notes=10")
+    send(client, "/generate?notes=none")
+    send(client, "/nowhere", method="GET")
+    send(client, "/healthz", method="STRANGE")
     counted = numbers(client)
     assert counted["cadenza_requests_total{method=POST,route=/generate,status=200}"] == 3
     assert counted["cadenza_requests_total{method=POST,route=/generate,status=422}"] == 1
@@ -198,13 +198,13 @@ def test_metrics_count_the_models_errors_also_those_that_nobody_heard_of(backend
             raise Unavailable("x")
 
     backend.on_call = fails
-    assert visit(client, "/generate?notes=5")
+    assert send(client, "/generate?notes=5")
     assert numbers(client)["cadenza_backend_errors_total{kind=Unavailable}"] == 1
 
 
 def test_two_applications_of_one_process_count_for_themselves():
     first, second = (create_app(backend=ScriptedBackend(SCRIPT)).test_client() for _ in range(2))
-    visit(first, "/generate?notes=3")
+    send(first, "/generate?notes=3")
     assert numbers(first)["cadenza_notes_total{model=toy/1}"] == 3
     assert "cadenza_notes_total{model=toy/1}" not in numbers(second)
 
@@ -249,10 +249,10 @@ def test_several_processes_tell_their_sum_and_lose_nothing_when_one_dies(tmp_pat
         assert len(models) == 2, "only one process has answered"
 
         def counted() -> tuple:
-            found = samples(requests.get(f"{url}/metrics", timeout=20).text)
-            notes = sum(value for name, value in found.items() if name.startswith("cadenza_notes_total"))
-            answered = found["cadenza_requests_total{method=POST,route=/generate,status=200}"]
-            return notes, answered, found["cadenza_pieces_limit"], found["cadenza_pieces_in_flight"]
+            values = samples(requests.get(f"{url}/metrics", timeout=20).text)
+            notes = sum(value for name, value in values.items() if name.startswith("cadenza_notes_total"))
+            answered = values["cadenza_requests_total{method=POST,route=/generate,status=200}"]
+            return notes, answered, values["cadenza_pieces_limit"], values["cadenza_pieces_in_flight"]
 
         for _ in range(6):  # whichever process answers
             assert counted() == (10 * len(replies), len(replies), 64, 0)
@@ -278,25 +278,25 @@ def test_when_a_listener_leaves_the_work_stops_within_a_chunk(tmp_path, format):
         # machine's clock is late), 4 of them of no chunk of 32; all 4,000 notes would be 129 calls
         most = 1 + 1 + (3 if format == "ndjson" else 6) * 32
         assert 0 < line["notes"] <= most and line["seconds"] < 5
-        found = samples(requests.get(f"{url}/metrics", timeout=20).text)
-        assert found["cadenza_requests_total{method=POST,route=/generate,status=499}"] == 1
-        assert found["cadenza_pieces_in_flight"] == 0
+        values = samples(requests.get(f"{url}/metrics", timeout=20).text)
+        assert values["cadenza_requests_total{method=POST,route=/generate,status=499}"] == 1
+        assert values["cadenza_pieces_in_flight"] == 0
 
 
 @pytest.mark.parametrize("timeout", [None, 60.0])
 def test_a_slow_or_silent_listener_has_not_left(timeout):
     """Also where the server's sockets have a timeout, which is not waited for."""
-    ours, theirs = socket.socketpair()
-    ours.settimeout(timeout)
+    server, client = socket.socketpair()
+    server.settimeout(timeout)
     began = time.monotonic()
-    with ours:
-        with theirs:
-            request_context.Visit("x", connection=ours).check()
-            theirs.sendall(b"GET")
-            request_context.Visit("x", connection=ours).check()
-            assert ours.recv(3) == b"GET"
+    with server:
+        with client:
+            request_context.RequestContext("x", connection=server).check()
+            client.sendall(b"GET")
+            request_context.RequestContext("x", connection=server).check()
+            assert server.recv(3) == b"GET"
         with pytest.raises(request_context.ClientDisconnected):
-            request_context.Visit("x", connection=ours).check()
+            request_context.RequestContext("x", connection=server).check()
     with pytest.raises(request_context.ClientDisconnected):
-        request_context.Visit("x", connection=ours).check()
+        request_context.RequestContext("x", connection=server).check()
     assert time.monotonic() - began < 10

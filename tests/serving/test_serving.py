@@ -2,10 +2,13 @@
 
 import io
 import json
+import os
 import socket
 import subprocess
 import sys
 import threading
+from concurrent import futures
+from contextlib import ExitStack
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -24,6 +27,10 @@ from serving.__main__ import run
 from serving.api import problems, responses
 from serving.api import requests as front
 from serving.backends.embedded import find_model
+from serving.middleware import api_keys
+from serving.middleware.concurrency import ConcurrencyLimit
+from serving.middleware.metrics import Metrics
+from serving.middleware.rate_limit import Rate
 from tests.support.fakes import ENCODING, ScriptedBackend, front_end, melody
 
 SEED = nt.from_tuples([(0.5, 0.9, 60, 70), (0.75, 1.0, 64, 71), (1.0, 2.0, 67, 72)])
@@ -158,8 +165,8 @@ def test_ndjson(client):
 def test_json_and_ndjson_hold_the_same_notes(client):
     for url in (URL, f"{URL}&include_seed=false", f"{URL}&notes=33"):
         lines = [json.loads(line) for line in post_seed(client, f"{url}&format=ndjson").text.splitlines()]
-        whole = post_seed(client, f"{url}&format=json").get_json()
-        assert lines == [{k: whole[k] for k in ("model", "random_seed")}, *whole["notes"], {"end": whole["ended"]}]
+        piece = post_seed(client, f"{url}&format=json").get_json()
+        assert lines == [{k: piece[k] for k in ("model", "random_seed")}, *piece["notes"], {"end": piece["ended"]}]
 
 
 def test_a_piece_may_end_before_its_first_note():
@@ -316,7 +323,7 @@ def test_without_fluidsynth_sound_is_406_and_says_what_installs_it(backend, clie
     monkeypatch.setitem(sys.modules, "fluidsynth", None)  # what import takes for "not there"
     synthesis._fluidsynth.cache_clear()
     for format in ("wav", "mp3"):
-        assert "`pip install 'cadenza[audio]'`" in problem(client.post(f"/generate?format={format}"), 406)
+        assert "`pip install '.[audio]'`" in problem(client.post(f"/generate?format={format}"), 406)
     assert not backend.calls
     assert client.post("/generate").status_code == 200
 
@@ -325,8 +332,8 @@ def test_without_an_extra_its_format_is_406_and_names_it(backend, client, monkey
     for name in ("matplotlib", "music21"):
         monkeypatch.setitem(sys.modules, name, None)  # what import takes for "not there"
     detail = problem(client.post("/generate?format=png"), 406)
-    assert detail == "format 'png' needs matplotlib: `pip install 'cadenza[plots]'` on the server brings it"
-    assert "music21: `pip install 'cadenza[score]'`" in problem(client.post("/generate?format=musicxml"), 406)
+    assert detail == "format 'png' needs matplotlib: `pip install '.[plots]'` on the server brings it"
+    assert "music21: `pip install '.[score]'`" in problem(client.post("/generate?format=musicxml"), 406)
     assert not backend.calls
 
 
@@ -379,7 +386,7 @@ def test_a_format_that_is_not_made_is_406_and_names_those_that_are(client):
 
 
 @pytest.mark.parametrize(
-    ("query", "said"),
+    ("query", "message"),
     [
         ("notes=-1", "notes: expected a whole number from 1 to 4096, got '-1'"),
         ("notes=0", "got '0'"),
@@ -407,8 +414,8 @@ def test_a_format_that_is_not_made_is_406_and_names_those_that_are(client):
         ("notes=1&notes=2", "notes is given 2 times, expected once"),
     ],
 )
-def test_a_wrong_parameter_is_422_and_says_what_was_expected(client, backend, query, said):
-    assert said in problem(client.post(f"/generate?{query}"), 422)
+def test_a_wrong_parameter_is_422_and_says_what_was_expected(client, backend, query, message):
+    assert message in problem(client.post(f"/generate?{query}"), 422)
     assert not backend.calls
 
 
@@ -546,13 +553,13 @@ def test_a_piece_that_takes_too_long_is_504_or_the_last_line_of_its_stream(backe
 
     backend.on_call = on_call
     response = post_seed(client, f"{URL}&format={format}&include_seed=false")
-    said = "the piece was not finished within 20 seconds"
+    message = "the piece was not finished within 20 seconds"
     if format == "mid":
-        assert problem(response, 504) == said
+        assert problem(response, 504) == message
     else:
         lines = [json.loads(line) for line in response.text.splitlines()]
         assert response.status_code == 200 and [line.get("pitch") for line in lines[1:-1]] == [80, 81]
-        assert lines[-1] == {"error": said, "status": 504}
+        assert lines[-1] == {"error": message, "status": 504}
     assert backend.calls == [("describe", None, 9), ("prime", 1, 9), ("step", 1, 8), ("step", 1, 2)]
 
 
@@ -675,9 +682,44 @@ def test_the_demo_tells_what_a_card_knows_and_no_more():
         "metrics": {"trained": {"notes": 12_000, "seconds": 90}},
         "made": {"run": "first", "backend": "jax"},
     }
-    assert demo.told(card) == "run first: 12,000 notes of maestro.zip in 2 minutes with jax"
-    assert demo.told({"dataset": {"source": "maestro.zip"}, "made": {}}) == "of maestro.zip"
-    assert demo.told({}) == "its card says nothing of it"
+    assert demo.training_summary(card) == "run first: 12,000 notes of maestro.zip in 2 minutes with jax"
+    assert demo.training_summary({"dataset": {"source": "maestro.zip"}, "made": {}}) == "of maestro.zip"
+    assert demo.training_summary({}) == "its card says nothing of it"
+
+
+# Two applications in one process
+
+
+def test_a_busy_application_leaves_another_one_of_its_process_free():
+    busy, free = (create_app({"API_KEYS": [key]}, ScriptedBackend(SCRIPT)) for key in ("a" * 16, "b" * 16))
+    client, headers = free.test_client(), {"X-API-Key": "b" * 16}
+    services = busy.extensions["cadenza"]
+    limits = [services.pieces] * busy.config["MAX_GENERATIONS"] + [services.reading] * front.READERS
+    limits += [services.renderers.sound] * (os.cpu_count() or 1) + [services.renderers.drawing]
+    with ExitStack() as taken:
+        for limit in limits:
+            taken.enter_context(limit.take())
+        assert busy.test_client().post("/generate", headers={"X-API-Key": "a" * 16}).status_code == 429
+        for url in (f"{URL}&notes=4", f"{URL}&notes=4&format=png", "/notes"):
+            assert client.post(url, data=midi.write(SEED), headers=MIDI | headers).status_code == 200
+    assert busy.test_client().post("/generate", headers=headers).status_code == 401
+
+
+def test_applications_of_one_process_share_no_service():
+    first, second = (
+        create_app({"API_KEYS": ["k" * 16], "RATE": 9}, ScriptedBackend(SCRIPT)).extensions["cadenza"] for _ in range(2)
+    )
+    for one, other in ((first, second), (first.renderers, second.renderers)):
+        shared = [name for name, value in vars(one).items() if value is vars(other)[name] and value is not None]
+        assert not shared
+
+
+def test_no_module_of_the_front_end_holds_a_limit_or_threads():
+    modules = [module for name, module in sys.modules.items() if name.split(".")[0] == "serving"]
+    assert len(modules) > 15
+    for module in modules:
+        for value in vars(module).values():
+            assert not isinstance(value, ConcurrencyLimit | futures.Executor | Rate | Metrics | api_keys.Keys), module
 
 
 # Finding a model, and the command
@@ -712,7 +754,7 @@ def test_find_model_says_what_is_missing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (["--model", "nowhere"], "no model in nowhere"),
         (["--server", "127.0.0.1:1"], "--model-name"),
@@ -725,11 +767,11 @@ def test_find_model_says_what_is_missing(tmp_path):
         (["--piece-timeout", "0"], "--piece-timeout: expected more than 0 seconds, got 0"),
     ],
 )
-def test_a_wrong_command_line_exits_with_2(capsys, flags, said):
+def test_a_wrong_command_line_exits_with_2(capsys, flags, message):
     with pytest.raises(SystemExit) as exit:
         run(flags)
     assert exit.value.code == 2
-    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_the_command_without_a_model_says_so_in_one_line(tmp_path):
@@ -754,7 +796,7 @@ def test_a_damaged_model_is_told_in_one_line(tmp_path):
 def test_without_tensorflow_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)  # what import takes for "not there"
     saved(tmp_path / "1")
-    with pytest.raises(Unavailable, match=r"cadenza\[embedded\].*--server"):
+    with pytest.raises(Unavailable, match=r"\.\[embedded\].*--server"):
         create_app({"MODEL": tmp_path})
 
 

@@ -1,4 +1,4 @@
-"""A connection's socket by itself: how long it waits for the other side."""
+"""A connection's socket by itself: how long it waits for the client."""
 
 import socket
 import threading
@@ -15,81 +15,81 @@ from serving.server.sockets import Socket
 def pair(monkeypatch):
     monkeypatch.setattr(sockets, "PATIENCE", {"read": 0.3, "write": 0.3})
     monkeypatch.setattr(sockets, "PACE", {"read": 1e9, "write": 1e9})
-    ours, theirs = socket.socketpair()
-    ours.settimeout(None)  # as gunicorn has it, whatever others made the default
-    with Socket(ours) as wrapped, theirs:
-        yield wrapped, theirs
+    connection, client = socket.socketpair()
+    connection.settimeout(None)  # as gunicorn has it, whatever others made the default
+    with Socket(connection) as wrapped, client:
+        yield wrapped, client
 
 
 def test_what_goes_through_buys_time(pair, monkeypatch):
     monkeypatch.setattr(sockets, "PACE", {"read": 1, "write": 1})
-    ours, theirs = pair
-    theirs.sendall(bytes(60))  # which buy 60 seconds
-    assert len(ours.recv(100)) == 60
+    connection, client = pair
+    client.sendall(bytes(60))  # which buy 60 seconds
+    assert len(connection.recv(100)) == 60
     for _ in range(3):  # of 0.2 seconds, where all in all there would be 0.3
-        threading.Timer(0.2, theirs.sendall, [b"12345678"]).start()
-        assert ours.recv(100) == b"12345678"
+        threading.Timer(0.2, client.sendall, [b"12345678"]).start()
+        assert connection.recv(100) == b"12345678"
 
 
 def test_time_that_a_head_took_is_not_a_bodys(pair):
-    ours, _ = pair
+    connection, _ = pair
     with pytest.raises(ConnectionResetError):
-        ours.recv(1)
+        connection.recv(1)
     given_up = []
-    ours.give_up = lambda: given_up.append(True)
+    connection.give_up = lambda: given_up.append(True)
     with pytest.raises(sockets.RequestTimeout):
-        ours.recv(1)
+        connection.recv(1)
     assert given_up
-    ours.renew()
+    connection.renew()
     with pytest.raises(ConnectionResetError):
-        ours.recv(1)
+        connection.recv(1)
 
 
 def test_all_bytes_arrive_in_their_order(pair):
-    ours, theirs = pair
+    connection, client = pair
     data, got = bytes(range(256)) * 40_000, bytearray()
 
     def read() -> None:
         while len(got) < len(data):
-            got.extend(theirs.recv(70_001))
+            got.extend(client.recv(70_001))
 
     reader = threading.Thread(target=read)
     reader.start()
-    ours.sendall(data)
+    connection.sendall(data)
     reader.join(60)
-    assert bytes(got) == data and ours.kept_waiting() == 0
+    assert bytes(got) == data and connection.kept_waiting() == 0
 
 
 def test_what_others_make_the_default_timeout_is_not_ours():
     """Apache Beam's sign-in makes it a minute, for one."""
-    ours, theirs = socket.socketpair()
-    ours.settimeout(None)
+    connection, client = socket.socketpair()
+    connection.settimeout(None)
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(60)
     try:
-        with Socket(ours) as wrapped, theirs:
+        with Socket(connection) as wrapped, client:
             assert wrapped.gettimeout() is None
     finally:
         socket.setdefaulttimeout(before)
 
 
 def test_who_takes_no_bytes_is_given_up(pair):
-    ours, _ = pair
+    connection, _ = pair
     with pytest.raises(ConnectionResetError, match="too slow"):
-        ours.sendall(bytes(10_000_000))
+        connection.sendall(bytes(10_000_000))
 
 
 def test_nor_does_a_single_send_wait_for_ever(pair):
     """gunicorn's own of "100 Continue"."""
-    ours, _ = pair
+    connection, _ = pair
     with pytest.raises(BlockingIOError):
         while True:
-            ours.send(bytes(4096), socket.MSG_DONTWAIT)
+            connection.send(bytes(4096), socket.MSG_DONTWAIT)
     given_up: futures.Future = futures.Future()
 
     def send() -> None:
         try:
-            given_up.set_result(ours.send(b"HTTP/1.1 100 Continue\r\n\r\n"))
+            given_up.set_result(connection.send(b"HTTP/1.1 100 Continue\r\n\r\n"))
         except OSError as error:
             given_up.set_exception(error)
 
@@ -99,30 +99,30 @@ def test_nor_does_a_single_send_wait_for_ever(pair):
 
 
 def test_what_is_sent_at_once_is_all_sent(pair):
-    ours, theirs = pair
-    assert ours.send(b"HTTP/1.1 100 Continue\r\n\r\n") == 25
-    assert theirs.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    connection, client = pair
+    assert connection.send(b"HTTP/1.1 100 Continue\r\n\r\n") == 25
+    assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 def test_a_deadline_of_others_is_kept(pair, monkeypatch):
     """gunicorn's, when it drains what a body has left."""
     monkeypatch.setattr(sockets, "PATIENCE", {"read": 60, "write": 60})
-    ours, _ = pair
-    ours.settimeout(0.05)
+    connection, _ = pair
+    connection.settimeout(0.05)
     with pytest.raises(TimeoutError):
-        ours.recv(1)
+        connection.recv(1)
 
 
 def test_how_long_the_other_side_has_kept_us_waiting(pair, monkeypatch):
     monkeypatch.setattr(sockets, "PATIENCE", {"read": 60, "write": 60})
-    ours, theirs = pair
-    assert ours.kept_waiting() == 0
-    reader = threading.Thread(target=ours.recv, args=(1,))
+    connection, client = pair
+    assert connection.kept_waiting() == 0
+    reader = threading.Thread(target=connection.recv, args=(1,))
     reader.start()
     until = time.monotonic() + 60
-    while not 0.2 < ours.kept_waiting() < 60:
+    while not 0.2 < connection.kept_waiting() < 60:
         assert time.monotonic() < until
         time.sleep(0.01)
-    theirs.sendall(b"x")
+    client.sendall(b"x")
     reader.join(60)
-    assert ours.kept_waiting() == 0
+    assert connection.kept_waiting() == 0

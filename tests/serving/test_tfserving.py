@@ -61,7 +61,7 @@ def piece(backend, url=URL, **config) -> bytes:
 
 
 def lines_of(response):
-    """A stream's lines as they come; each pull asks the model for more."""
+    """Yield a stream's lines as they come; each pull calls the model for more."""
     for part in response.response:
         text = part if isinstance(part, str) else part.decode()
         yield from map(json.loads, text.splitlines())
@@ -120,7 +120,7 @@ def filtered(*names):
 
 
 @pytest.mark.parametrize(
-    ("row", "change", "code", "said"),
+    ("row", "change", "code", "message"),
     [
         (1, lambda request: request.ClearField("model_spec"), Code.INVALID_ARGUMENT, "Missing ModelSpec"),
         (2, spec(name=""), Code.INVALID_ARGUMENT, "ModelSpec has no name specified."),
@@ -154,10 +154,10 @@ def filtered(*names):
         (30, spec(version_label="best"), Code.INVALID_ARGUMENT, "Unrecognized servable version label: best"),
     ],
 )
-def test_the_double_refuses_as_tf_serving_does(server, row, change, code, said):
+def test_the_double_refuses_as_tf_serving_does(server, row, change, code, message):
     with pytest.raises(grpc.RpcError) as error:
         predict(server, change)
-    assert error.value.code() is code and said in error.value.details()
+    assert error.value.code() is code and message in error.value.details()
 
 
 def test_the_double_answers_as_tf_serving_does(server):
@@ -229,12 +229,12 @@ def test_the_double_merges_only_tensors_of_one_shape(toys):
         with futures.ThreadPoolExecutor(2) as pool:
             calls = [pool.submit(backend.call, "prime", inputs, timeout=20) for inputs in (PRIME, other)]
             errors = [call.exception(20) for call in calls]
-    assert server.merged == [(2, 2, 2)]
+    assert server.runs == [(2, 2, 2)]
     assert all("have different shapes and padding is turned off" in str(error) for error in errors)  # 43
 
 
 def together(server, count, signature="prime", rows=1):
-    """So many calls at once; what each got, an error or its reply."""
+    """Make so many calls at once; return what each got, an error or its reply."""
     inputs = {name: np.repeat(array, rows, axis=0) for name, array in PRIME.items()}
     backend = TFServing(server.address, "toy")
     with futures.ThreadPoolExecutor(count) as pool:
@@ -248,7 +248,7 @@ def test_the_double_fills_a_batch_up_to_an_allowed_size(toys):
         (three,) = together(server, 1, rows=3)
         (many,) = together(server, 1, rows=33)
     assert reply.outputs["state_at"].tolist() == [[64.0]] and three.outputs["state_at"].tolist() == [[64.0]] * 3
-    assert server.merged == [(1, 1, 1), (1, 3, 8)]
+    assert server.runs == [(1, 1, 1), (1, 3, 8)]
     assert "Task size 33 is larger than maximum input batch size 32" in str(many)
 
 
@@ -256,7 +256,7 @@ def test_the_double_closes_a_batch_that_is_full(toys):
     patient = Batching(max_batch_size=4, batch_timeout_micros=60_000_000, num_batch_threads=1)
     with ModelServer(toys, versions=[1], batching=patient) as server:  # or the calls would wait for a minute
         assert {type(reply) for reply in together(server, 8)} == {Reply}
-    assert server.merged == [(4, 4, 4)] * 2
+    assert server.runs == [(4, 4, 4)] * 2
 
 
 def test_the_double_refuses_what_its_queue_cannot_hold(toys):
@@ -271,7 +271,7 @@ def test_the_double_refuses_what_its_queue_cannot_hold(toys):
         assert "currently 1 batches enqueued and max_enqueued_batches is 1" in str(refused)
         assert isinstance(together(server, 1)[0], Reply)  # there is room for one row, which fills the batch
         assert waiting.result(60).version == 1
-    assert server.merged[-1] == (2, 2, 2)
+    assert server.runs[-1] == (2, 2, 2)
 
 
 def test_the_double_refuses_who_finds_no_thread(toys):
@@ -414,13 +414,13 @@ def test_the_same_bytes_embedded_and_over_grpc(tiny_export, embedded, content, c
 
 @pytest.mark.parametrize("chunk", [1, 32])
 def test_the_same_bytes_alone_and_among_others(tiny_export, embedded, chunk):
-    """Listeners whose calls the server merges, each with a piece of its own, get what they get alone."""
+    """Clients whose calls the server joins, each with a piece of its own, get what they get alone."""
     urls = [f"/generate?random_seed={n}&notes=40&temperature={0.5 + n / 4}" for n in range(5)]
     with ModelServer(tiny_export / "performance", batching=Batching(batch_timeout_micros=20_000)) as server:
         backend = TFServing(server.address, "performance")
         with futures.ThreadPoolExecutor(5) as pool:
             together = list(pool.map(lambda url: piece(backend, url, CHUNK=chunk), urls))
-        assert max(run.calls for run in server.merged) > 1
+        assert max(run.calls for run in server.runs) > 1
     assert together == [piece(embedded, url) for url in urls]
 
 
@@ -440,8 +440,8 @@ def test_thirty_two_listeners_are_not_refused_with_our_configuration(tiny_export
         with futures.ThreadPoolExecutor(32) as pool:
             responses = list(pool.map(listen, urls))
     assert [response.status_code for response in responses] == [200] * 32
-    assert max(run.calls for run in server.merged) > 1
-    assert {run.padded for run in server.merged} <= set(batching.allowed_batch_sizes)
+    assert max(run.calls for run in server.runs) > 1
+    assert {run.padded for run in server.runs} <= set(batching.allowed_batch_sizes)
     assert [responses[n].data for n in (0, 13, 31)] == [piece(embedded, urls[n]) for n in (0, 13, 31)]
 
 
@@ -458,13 +458,13 @@ def test_a_server_that_compiles_makes_the_pieces_that_the_compiled_model_makes_h
 
 
 def test_a_server_or_an_export_that_does_not_compile_is_named(server, toys, tiny_export):
-    asked = {"signature": "prime", "inputs": PRIME}
+    arguments = {"signature": "prime", "inputs": PRIME}
     with pytest.raises(BackendError, match=r"without --xla: .*\"prime_xla\" not found"):
-        TFServing(server.address, "toy", xla=True).call(**asked)
+        TFServing(server.address, "toy", xla=True).call(**arguments)
     with ModelServer(tiny_export / "performance") as other:
         backend = TFServing(other.address, "performance", xla=True)
         with pytest.raises(BackendError, match=r"--xla_cpu_compilation_enabled, .*: XLA compilation disabled"):
-            backend.call(**asked)
+            backend.call(**arguments)
         assert post(backend).status_code == 502
 
 
@@ -516,12 +516,12 @@ def test_a_server_that_stops_is_503_or_a_streams_last_line(server, backend):
 
 
 def test_a_server_that_comes_back_loses_no_note(server, backend):
-    whole = list(lines_of(post(backend, f"{URL}&format=ndjson")))
+    complete = list(lines_of(post(backend, f"{URL}&format=ndjson")))
     lines = lines_of(post(backend, f"{URL}&format=ndjson"))
     begun = [next(lines) for _ in range(len(SEED) + 3)]
     server.stop().wait(5)
     server.start()
-    assert begun + list(lines) == whole
+    assert begun + list(lines) == complete
 
 
 def test_a_version_that_is_replaced_loses_no_note(server, backend):
@@ -541,11 +541,11 @@ def test_a_version_that_is_replaced_loses_no_note(server, backend):
 
 
 def test_a_new_version_does_not_disturb_a_piece_while_its_own_is_there(server, backend):
-    whole = list(lines_of(post(backend, f"{URL}&format=ndjson")))
+    complete = list(lines_of(post(backend, f"{URL}&format=ndjson")))
     lines = lines_of(post(backend, f"{URL}&format=ndjson"))
     begun = [next(lines)]
     server.load(2)
-    assert begun + list(lines) == whole
+    assert begun + list(lines) == complete
     assert create_app(backend=backend).test_client().get("/readyz").get_json()["model"] == "toy/2"
 
 
@@ -562,8 +562,8 @@ def test_a_real_model_goes_on_under_a_new_version(tiny_export, tmp_path, embedde
         rest = list(lines)
     assert begun == alone[: len(begun)]
     assert {"model": "performance/2"} in rest and set(rest[-1]) == {"end"}
-    made = [line for line in begun + rest if "pitch" in line and "seed" not in line]
-    assert len(made) == 70 or rest[-1] == {"end": "final"}
+    new = [line for line in begun + rest if "pitch" in line and "seed" not in line]
+    assert len(new) == 70 or rest[-1] == {"end": "final"}
 
 
 def test_readiness_follows_the_server(server, backend):

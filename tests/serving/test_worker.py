@@ -1,7 +1,7 @@
-"""Those who keep a server waiting: heads and bodies that never end, listeners who never read, connections left open.
+"""Clients that keep a server waiting: heads and bodies that never end, replies never read, connections left open.
 
-Before a real gunicorn, whose patience is a second here. Nothing is timed: what is asked for meanwhile has to be
-answered, where it would otherwise wait for as long as they do.
+They connect to a real gunicorn, which waits only a second here. Nothing is timed: another client's request must be
+answered meanwhile, where it would otherwise wait as long as they do.
 """
 
 import json
@@ -40,46 +40,46 @@ __main__.Gunicorn.load_config = configured
 
 
 def program(patch: str, notes: int = 40, pause: float = 0) -> tuple[str, str]:
-    """The scripted front end, after some other lines."""
+    """Write a program: the scripted front end, after some other lines."""
     flag, text = scripted(notes, pause)
     return flag, text.replace("__main__.run()", f"from serving.server import sockets, worker\n{patch}\n__main__.run()")
 
 
 @contextmanager
 def served(tmp_path, patch: str, **script) -> Iterator[tuple[str, list]]:
-    """A front end's address, and the log's lines, which are there when it has ended."""
-    said: list[dict] = []
+    """Run a front end; yield its address and a list, which has the log's lines after the end."""
+    log: list[dict] = []
     with (tmp_path / "log").open("w") as file, front_end(program=program(patch, **script), stdout=file) as url:
-        yield url, said
-    said += [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+        yield url, log
+    log += [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
 def patient(tmp_path_factory) -> Iterator[str]:
-    """The address of a front end that waits for ever, and takes nobody's thread away."""
+    """Run a front end that waits for ever and frees no thread; yield its address."""
     with served(tmp_path_factory.mktemp("patient"), FOR_EVER) as (url, _):
         yield url
 
 
 @contextmanager
 def connections(url: str, count: int, data: bytes) -> Iterator[list[socket.socket]]:
-    """So many at once that have sent this."""
+    """Open `count` connections, and send `data` over each."""
     host, port = url.removeprefix("http://").split(":")
     with ExitStack() as open_ones:
-        made = []
+        opened = []
         for _ in range(count):
-            made.append(open_ones.enter_context(socket.create_connection((host, int(port)), timeout=60)))
-            made[-1].sendall(data)
-        yield made
+            opened.append(open_ones.enter_context(socket.create_connection((host, int(port)), timeout=60)))
+            opened[-1].sendall(data)
+        yield opened
 
 
 def pid(url: str) -> int:
-    """Of the worker, which is its model's version."""
+    """Return the worker's process id, which is its model's version."""
     return requests.get(f"{url}/model", timeout=60).json()["version"]
 
 
 def received(connection: socket.socket) -> bytes:
-    """All that comes before the other side closes."""
+    """Receive all bytes until the other side closes."""
     data = b""
     try:
         while new := connection.recv(2**16):
@@ -123,9 +123,9 @@ def test_a_head_that_is_too_long_is_431(patient, before):
 def test_where_there_is_room_for_no_more_connections_the_idle_go(tmp_path):
     with (
         served(tmp_path, PATIENT + LATER % "self.cfg.set('worker_connections', 100)") as (url, _),
-        requests.Session() as kept,
+        requests.Session() as session,
     ):
-        assert kept.get(f"{url}/healthz", timeout=60).status_code == 200
+        assert session.get(f"{url}/healthz", timeout=60).status_code == 200
         with connections(url, 150, b"") as idle, connections(url, 150, b"P"):
             assert requests.get(f"{url}/healthz", timeout=60).status_code == 200
             assert received(idle[0]) == b""  # who came first
@@ -188,8 +188,8 @@ def test_who_does_not_read_is_given_up_and_no_music_is_made_for_them(tmp_path):
     ask = b"GET /piano.pcm HTTP/1.1\r\nHost: here\r\n\r\n"
     with served(tmp_path, IMPATIENT) as (url, log), connections(url, 3, ask * 100) as held:  # 18 MB each
         until = time.monotonic() + 60
-        while 'status="499"' not in (said := requests.get(f"{url}/metrics", timeout=60).text):
-            assert time.monotonic() < until, said
+        while 'status="499"' not in (counters := requests.get(f"{url}/metrics", timeout=60).text):
+            assert time.monotonic() < until, counters
             time.sleep(0.1)
         assert all(len(received(connection)) < 18e6 for connection in held)
         assert requests.get(f"{url}/healthz", timeout=60).status_code == 200
@@ -205,7 +205,7 @@ def test_closing_waits_for_nobody(tmp_path):
 
 
 def test_who_goes_on_sending_is_drained_for_a_while(tmp_path):
-    """Long enough for who sends what is too large to hear so."""
+    """Long enough for the client of a body that is too large to get the error."""
     with served(tmp_path, "worker._LINGER = 300.0") as (url, _):
         with connections(url, 1, HEAD + b"Content-Length: 7000000\r\n\r\n" + bytes(7_000_000)) as (connection,):
             assert received(connection).startswith(b"HTTP/1.1 413 ")
@@ -228,7 +228,7 @@ def test_more_connections_than_descriptors_do_not_kill_a_worker(tmp_path):
 
 
 def test_where_a_descriptor_is_missing_the_connection_waits(monkeypatch, caplog):
-    """The kernel's word that there are no more; the listener stays ready."""
+    """The kernel reports that there are no more; the listener stays ready."""
     import errno
     import logging
     from types import SimpleNamespace
@@ -239,8 +239,8 @@ def test_where_a_descriptor_is_missing_the_connection_waits(monkeypatch, caplog)
     def accept():
         raise OSError(errno.EMFILE, "Too many open files")
 
-    ours = SimpleNamespace(log=logging.getLogger("x"))
-    worker.Worker.accept(ours, SimpleNamespace(accept=accept))
+    stub = SimpleNamespace(log=logging.getLogger("x"))
+    worker.Worker.accept(stub, SimpleNamespace(accept=accept))
     assert len(calls) == 1 and "Too many open files" in caplog.text
 
 

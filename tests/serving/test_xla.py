@@ -11,7 +11,7 @@ SIZES = (2, 8, 32)
 
 
 class Graph:
-    """Adds up; knows the sizes it was called with, and can be held up where it would compile for more than two."""
+    """Adds up; keeps the sizes that it was called with, and can be blocked where it would compile for more than two."""
 
     def __init__(self):
         self.sizes: list[int] = []
@@ -51,10 +51,10 @@ def test_any_number_of_rows_is_answered_row_by_row(graph, compiled, rows, warm):
     graph.go.set()
     if warm:
         compiled.warm()
-    given = inputs(rows)
-    answer = compiled.call(given)
-    np.testing.assert_array_equal(answer["a"], given["a"])
-    np.testing.assert_array_equal(answer["sum"], given["a"].sum(axis=(1, 2)) + given["b"])
+    arrays = inputs(rows)
+    answer = compiled.call(arrays)
+    np.testing.assert_array_equal(answer["a"], arrays["a"])
+    np.testing.assert_array_equal(answer["sum"], arrays["a"].sum(axis=(1, 2)) + arrays["b"])
     compiled.warm()
     assert set(graph.sizes) == set(SIZES)
 
@@ -88,10 +88,10 @@ def test_one_size_is_enough(graph):
 
 
 def test_what_fails_to_compile_is_told_and_done_without(compiled, graph, caplog):
-    def failing(given):
-        if len(given["a"]) > SIZES[0]:
+    def failing(arrays):
+        if len(arrays["a"]) > SIZES[0]:
             raise MemoryError("no room")
-        return graph(given)
+        return graph(arrays)
 
     compiled._run = failing
     with pytest.raises(MemoryError, match="no room"):
@@ -101,9 +101,9 @@ def test_what_fails_to_compile_is_told_and_done_without(compiled, graph, caplog)
 
 
 def test_a_size_with_other_bits_is_not_used(graph, caplog):
-    def rounding(given):
-        made = graph(given)
-        return {**made, "sum": made["sum"] + np.float32(1e-6) if len(made["sum"]) == 8 else made["sum"]}
+    def rounding(arrays):
+        outputs = graph(arrays)
+        return {**outputs, "sum": outputs["sum"] + np.float32(1e-6) if len(outputs["sum"]) == 8 else outputs["sum"]}
 
     graph.go.set()
     compiled = Compiled(rounding, SAMPLE, SIZES)

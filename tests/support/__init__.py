@@ -1,1 +1,1 @@
-"""What tests share: doubles, strategies, goldens."""
+"""Code that tests share: doubles, strategies, goldens."""

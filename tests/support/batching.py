@@ -1,8 +1,8 @@
-"""TF Serving's merging of calls, for the double in fakes.py: calls → batches → runs of the model → answers.
+"""TF Serving's batching, for the double in fakes.py: calls → batches → runs of the model → answers.
 
-As tensorflow_serving/batching/batching_session.cc does on tensorflow/core/kernels/batching_util/
-shared_batch_scheduler.h. Not here: large batches are never split, and nothing is padded to a common shape, as ours
-are neither.
+It follows tensorflow_serving/batching/batching_session.cc on tensorflow/core/kernels/batching_util/
+shared_batch_scheduler.h. Two things are left out, as our calls need neither: it never splits large batches, and pads no
+inputs to a common shape.
 """
 
 import threading
@@ -31,7 +31,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Batching:
-    """What BatchingParameters says, with TF Serving's defaults but for the threads, of which it takes one a core."""
+    """BatchingParameters with TF Serving's defaults, except for the threads: TF Serving starts one a core."""
 
     max_batch_size: int = 1000
     allowed_batch_sizes: tuple[int, ...] = ()
@@ -41,11 +41,11 @@ class Batching:
 
     @classmethod
     def read(cls, file: str = "batching.config") -> "Batching":
-        """One of infra's files."""
-        said = tfs_config.parsed(file, "BatchingParameters")
+        """Read one of infra's files."""
+        message = tfs_config.parsed(file, "BatchingParameters")
         numbers = ("max_batch_size", "batch_timeout_micros", "num_batch_threads", "max_enqueued_batches")
-        given = {name: getattr(said, name).value for name in numbers if said.HasField(name)}
-        return cls(allowed_batch_sizes=tuple(said.allowed_batch_sizes), **given)
+        fields = {name: getattr(message, name).value for name in numbers if message.HasField(name)}
+        return cls(allowed_batch_sizes=tuple(message.allowed_batch_sizes), **fields)
 
     def __post_init__(self):
         if self.allowed_batch_sizes and self.allowed_batch_sizes[-1] != self.max_batch_size:
@@ -54,7 +54,7 @@ class Batching:
 
 @dataclass
 class _Task:
-    """One call that waits."""
+    """A call that waits."""
 
     run: Callable[[Mapping[str, np.ndarray]], Arrays]
     inputs: Arrays
@@ -67,8 +67,8 @@ class Run(NamedTuple):
     """One run of the model."""
 
     calls: int
-    rows: int  # theirs together
-    padded: int  # with the rows that fill it up to an allowed size
+    rows: int  # of all its calls
+    padded: int  # rows with the padding to an allowed size
 
 
 class Batcher:
@@ -84,7 +84,7 @@ class Batcher:
             threading.Thread(target=self._work, daemon=True).start()
 
     def call(self, key: tuple, run: Callable[[Mapping[str, np.ndarray]], Arrays], inputs: Arrays) -> Arrays:
-        """What `run` answers to these inputs, which it gets together with those of others. Raises Refused."""
+        """Run `run` on these inputs, joined with those of other calls; return its answer to them. Raises Refused."""
         task = _Task(run, inputs, _size(inputs))
         with self._changed:
             self._enqueue(self._queues.setdefault(key, deque([[]])), task)
@@ -92,7 +92,7 @@ class Batcher:
         return task.answer.result(timeout=120)
 
     def close(self) -> None:
-        """End the threads; what waits then is not answered."""
+        """End the threads; calls that still wait get no answer."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -116,15 +116,15 @@ class Batcher:
         while batch := self._next():
             try:
                 answers = self._processed(batch)
-            except Exception as refused:  # the callers hear of it, whatever it is
+            except Exception as error:  # any error goes to the callers
                 for task in batch:
-                    task.answer.set_exception(refused)
+                    task.answer.set_exception(error)
             else:
                 for task, answer in zip(batch, answers, strict=True):
                     task.answer.set_result(answer)
 
     def _next(self) -> list[_Task] | None:
-        """The first batch that is closed, full, or has waited long enough; the queues take turns."""
+        """Wait for a batch that is closed, full, or old enough, and return it; the queues take turns."""
         with self._changed:
             while not self._closed:
                 due = []
@@ -163,7 +163,7 @@ def _size(inputs: Mapping[str, np.ndarray]) -> int:
 
 
 def _joined(batch: list[_Task], padding: int) -> Arrays:
-    """The calls' rows, and so many times the first one of the last call."""
+    """Join the calls' rows, and add `padding` times the first row of the last call."""
     first = batch[0].inputs
     for task in batch:
         for name, array in task.inputs.items():

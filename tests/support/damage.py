@@ -1,4 +1,4 @@
-"""Damage to files, the same at every run: a bit flipped anywhere, a file cut, emptied or gone."""
+"""Damage to files, the same in every run: a bit flipped anywhere, a file cut, emptied or removed."""
 
 import random
 from collections.abc import Iterator
@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 
 class Damage(NamedTuple):
-    """What befalls one file."""
+    """Damage to one file."""
 
     kind: str  # flip | cut | empty | missing
     at: int  # which byte, or how many are left
     bit: int = 0
 
     def of(self, data: bytes) -> bytes | None:
-        """The file afterwards; None: there is none."""
+        """Return the damaged content; None: the file is missing."""
         if self.kind == "missing":
             return None
         if self.kind == "flip":
@@ -23,7 +23,7 @@ class Damage(NamedTuple):
 
 
 def ways(size: int, flips: int, seed: int) -> Iterator[Damage]:
-    """Ways to damage a file of so many bytes: gone, empty, cut at two places, and one bit flipped, `flips` times."""
+    """List damages to a file of `size` bytes: missing, empty, cut at two positions, and `flips` times a bit flipped."""
     rng = random.Random(seed)
     yield Damage("missing", 0)
     if size:
@@ -35,9 +35,9 @@ def ways(size: int, flips: int, seed: int) -> Iterator[Damage]:
             yield Damage("flip", rng.randint(first, last), rng.randrange(8))
 
 
-def inflict(path: Path, damage: Damage, whole: bytes) -> None:
-    """Put a file there that was `whole`, as it is after the damage."""
-    after = damage.of(whole)
+def inflict(path: Path, damage: Damage, content: bytes) -> None:
+    """Write the file `content` with the damage."""
+    after = damage.of(content)
     path.unlink(missing_ok=True)
     if after is not None:
         path.write_bytes(after)

@@ -1,7 +1,7 @@
-"""Google's services as far as launching a Dataflow job asks them: who am I, take this job, how is it going.
+"""A double of Google's services that a Dataflow launch calls: metadata, jobs, and the jobs' messages.
 
-The jobs are done, too: the pipeline that was staged in the (emulated) bucket runs here, on Beam's portable runner, with
-nothing of the launcher's but what it staged. What machines, images and networks do is not here.
+It also runs the jobs: the pipeline that was staged in the (emulated) bucket, on Beam's portable runner, with nothing
+else of the launcher's. Machines, images and networks are not emulated.
 """
 
 import json
@@ -25,11 +25,11 @@ _JOBS = re.compile(r"/v1b3/projects/([^/]+)/locations/([^/]+)/jobs(?:/([^/?]+))?
 
 
 class Dataflow:
-    """Takes jobs and does them; keeps what it was sent.
+    """Accepts jobs and runs them; keeps the jobs that it received.
 
     Args:
-        refusal: an HTTP status and its message, instead of taking a job.
-        error: what a worker says; every job then fails.
+        refusal: an HTTP status and its message, with which it refuses every job.
+        error: a worker's error message, with which every job fails.
     """
 
     def __init__(self, refusal: tuple[int, str] | None = None, error: str = ""):
@@ -37,7 +37,7 @@ class Dataflow:
         self.error = error
         self.jobs: dict[str, dict] = {}
         self.address = ""
-        self.told = threading.Event()  # somebody has asked what the workers say
+        self.read = threading.Event()  # a client has read the workers' messages
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, object]:
         project, region, job, messages = _JOBS.fullmatch(path.partition("?")[0]).groups()
@@ -52,9 +52,9 @@ class Dataflow:
             threading.Thread(target=self._work, args=[id], daemon=True).start()
             return 200, self.jobs[id]
         if messages:
-            self.told.set()
-            said = {"id": "1", "time": "2026-11-21T00:00:00Z", "messageText": self.error}
-            return 200, {"jobMessages": [said | {"messageImportance": "JOB_MESSAGE_ERROR"}] if self.error else []}
+            self.read.set()
+            entry = {"id": "1", "time": "2026-11-21T00:00:00Z", "messageText": self.error}
+            return 200, {"jobMessages": [entry | {"messageImportance": "JOB_MESSAGE_ERROR"}] if self.error else []}
         return 200, self.jobs[job]
 
     def _state(self, id: str, state: str) -> None:
@@ -64,7 +64,7 @@ class Dataflow:
         self._state(id, "JOB_STATE_RUNNING")
         try:
             if self.error:
-                self.told.wait(60)
+                self.read.wait(60)
                 raise RuntimeError(self.error)
             run_staged(self.jobs[id]["environment"]["sdkPipelineOptions"]["options"]["pipelineUrl"])
             self._state(id, "JOB_STATE_DONE")
@@ -74,7 +74,7 @@ class Dataflow:
 
 
 def run_staged(url: str) -> None:
-    """Run the pipeline whose proto was staged at a path."""
+    """Run the pipeline whose proto was staged at a URL."""
     staged = beam_runner_api_pb2.Pipeline.FromString(storage.read(url))
     for environment in staged.components.environments.values():
         environment.CopyFrom(EmbeddedPythonEnvironment.default().to_runner_api(None))
@@ -89,7 +89,7 @@ def _metadata(path: str) -> object:
 
 @contextmanager
 def serving(dataflow: Dataflow) -> Iterator[str]:
-    """Both services on one port of this machine; its address."""
+    """Serve both services on one port of this machine; yield its address."""
 
     class Handler(BaseHTTPRequestHandler):
         def _handle(self) -> None:

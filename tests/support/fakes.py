@@ -44,7 +44,7 @@ OTHER = NoteRows(  # another vocabulary: other columns in another order, and pit
 
 
 def card(encoding: NoteRows) -> dict:
-    """A toy's card."""
+    """Build a toy model's card."""
     state = {"row": {"shape": [len(encoding.columns)], "dtype": "int32"}, "at": {"shape": [1], "dtype": "float32"}}
     return {"schema": 1, "recipe": "toy", "encoding": encoding.config(), "state": state}
 
@@ -53,11 +53,11 @@ CARD = card(ENCODING)
 
 
 class ScriptedBackend:
-    """Plays `notes`, whatever the seed, and then ends the piece. Keeps what it was called with.
+    """Plays `notes`, whatever the seed is, and then ends the piece. Keeps the arguments of its calls.
 
     Args:
-        notes: what the model "makes", on a clock that begins at the seed's last onset.
-        version: of the model; may be changed in the middle of a piece, as a model server may.
+        notes: the notes that the model "draws"; their times begin at the seed's last onset.
+        version: of the model; may change in the middle of a piece, as on a model server.
         on_call: runs before each call with (number of the call, signature), and may raise.
     """
 
@@ -89,7 +89,7 @@ class ScriptedBackend:
         return {"card": np.array([json.dumps(self.card).encode()], object)}
 
     def _prime(self, inputs):
-        """Of the rows primed only the new ones matter: those that this script made itself count as played."""
+        """Return a state behind the last primed row, if it is one of this script's rows; else at the script's begin."""
         last = inputs["rows"][0, inputs["length"][0] - 1]
         same = (self.rows == last).all(axis=1)
         at = int(same.argmax()) + 1 if same.any() else 0
@@ -108,14 +108,15 @@ class ScriptedBackend:
 
 
 def melody(count: int, pitch: int = 60) -> Notes:
-    """A seed, or a script: `count` notes a quarter of a second apart, rising and falling by a third."""
+    """Make a seed, or a script: `count` notes, 0.25 s apart, rising and falling by a third."""
     return nt.from_tuples([(n / 4, n / 4 + 0.25, pitch + n % 4, 60 + n % 40) for n in range(count)])
 
 
 def save_toy_model(base: Path, version: int, encoding: NoteRows = ENCODING) -> Path:
-    """Write <base>/toy/<version>: section 6's signatures over a model that is not musical but honest.
+    """Write <base>/toy/<version>: a model with all signatures, which is not musical but a pure function of its inputs.
 
-    Each note depends on the noise, the row before and how many came before; its velocity is the model's version.
+    Each note depends on the noise, on the row before it, and on the number of rows before it. Its velocity is the
+    model's version.
     """
     import tensorflow as tf
 
@@ -131,8 +132,8 @@ def save_toy_model(base: Path, version: int, encoding: NoteRows = ENCODING) -> P
     how = {name: spec() for name in ("temperature", "top_p", "min_p")}
 
     def advance(noise, temperature, state_row, state_at):
-        heard = tf.cast(state_row, tf.float32) * 0.37 + state_at * 0.11
-        mixed = tf.math.mod(heard + noise * tf.sign(temperature)[:, None], 1)
+        features = tf.cast(state_row, tf.float32) * 0.37 + state_at * 0.11
+        mixed = tf.math.mod(features + noise * tf.sign(temperature)[:, None], 1)
         drawn = tf.cast(mixed * 0.1 * sizes, tf.int32) + FIRST
         is_velocity = tf.one_hot(velocity, F, dtype=tf.int32)
         return drawn * (1 - is_velocity) + is_velocity * (FIRST - 1 + version), state_at + 1
@@ -146,8 +147,8 @@ def save_toy_model(base: Path, version: int, encoding: NoteRows = ENCODING) -> P
 
     def prime(rows, length, state_row, state_at):
         last = tf.gather(rows, tf.maximum(length - 1, 0), batch_dims=1)
-        heard = tf.where((length > 0)[:, None], last, state_row)
-        return {"state_row": heard, "state_at": state_at + tf.cast(length, tf.float32)[:, None]}
+        row = tf.where((length > 0)[:, None], last, state_row)
+        return {"state_row": row, "state_at": state_at + tf.cast(length, tf.float32)[:, None]}
 
     def step(noise, temperature, top_p, min_p, state_row, state_at):
         state_row, state_at = advance(noise, temperature, state_row, state_at)
@@ -180,7 +181,7 @@ def save_toy_model(base: Path, version: int, encoding: NoteRows = ENCODING) -> P
 
 
 def roll(server: "ModelServer", versions: Iterable[int], /, **labels: int) -> None:
-    """Tell a model server which versions to hold, and which labels stand at which of them, as an operator does."""
+    """Send a model server the versions to keep, and their labels, as an operator does."""
     from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
     config = ModelServerConfig()
@@ -197,24 +198,24 @@ def _written(path: Path, text: str) -> str:
 
 @functools.cache
 def _loaded(folder: Path):
-    """A SavedModel; loading takes seconds, so the servers of all tests share it."""
+    """Load a SavedModel once: it takes seconds, so the servers of all tests share it."""
     import tensorflow as tf
 
     return tf.saved_model.load(str(folder))
 
 
 class ModelServer:
-    """A gRPC server on 127.0.0.1 made of the official stubs, with TF Serving's own error codes and messages.
+    """A gRPC server on 127.0.0.1 with the official stubs, and with TF Serving's own error codes and messages.
 
     Args:
-        base: the folder of a model's versions, <base>/<version>/; the model is called what that folder is.
+        base: the folder of a model's versions, <base>/<version>/; its name is the model's name.
         versions: those to load at first; None: the newest one.
         content: answer with `tensor_content` instead of typed lists (--enable_serialization_as_tensor_content).
-        batching: how calls are merged; None: they are not.
+        batching: how calls are joined into batches; None: each call runs by itself.
         threads: calls at once; one more is refused (--grpc_max_threads, TF Serving's default is 4 a core).
-        labels_ahead: a label that is new may be given to a version that is not loaded yet
+        labels_ahead: a new label may be given to a version that is not loaded yet
             (--allow_version_labels_for_unavailable_models).
-        compiles: what XLA compiles is answered (--xla_cpu_compilation_enabled).
+        compiles: answer calls of signatures that XLA compiles (--xla_cpu_compilation_enabled).
         tls: key and certificate as PEM; None: plain text.
 
     The numbers in comments are rows of the table that TF Serving's behaviour was written down in (FACTS 6).
@@ -236,7 +237,7 @@ class ModelServer:
         self._labels_ahead, self._compiles, self._tls = labels_ahead, compiles, tls
         self._labels: dict[str, int] = {}
         self._policy = None
-        self.tokens: set[str] | None = None  # bearer tokens that are let in; None: nobody is asked
+        self.tokens: set[str] | None = None  # bearer tokens that are accepted; None: no token is needed
         self.shown: list[str | None] = []  # the `authorization` of each call
         self._base, self._content = Path(base), content
         self._models: dict[int, object] = {}
@@ -246,9 +247,9 @@ class ModelServer:
         self._threads, self._free = threads, threading.BoundedSemaphore(threads)
         self.on_call: Callable[[int], None] = lambda n: None  # runs before each Predict, with its number
         self.calls: list[tuple[str, int]] = []  # (signature, batch) of each Predict
-        self.asked: list[tuple[str, str | int | None]] = []  # (signature, label or version) of each Predict
+        self.requested: list[tuple[str, str | int | None]] = []  # (signature, label or version) of each Predict
         self.port = 0
-        for version in versions or [max(self._found())]:
+        for version in versions or [max(self._stored())]:
             self.load(version)
         self.start()
 
@@ -257,8 +258,8 @@ class ModelServer:
         return f"127.0.0.1:{self.port}"
 
     @property
-    def merged(self) -> list[Run]:
-        """What each run of the model joined."""
+    def runs(self) -> list[Run]:
+        """Return all runs of the model, with the numbers of their calls and rows."""
         return self._batcher.runs
 
     def load(self, version: int) -> None:
@@ -271,10 +272,10 @@ class ModelServer:
         self._gone.add(version)
 
     def reload(self, config) -> None:
-        """Follow a ModelServerConfig: the labels first, then versions that are new, and then old ones go.
+        """Follow a ModelServerConfig: set the labels, then load new versions, then unload old ones.
 
         Raises:
-            Refused: as HandleReloadConfigRequest is; then nothing has changed.
+            Refused: as HandleReloadConfigRequest would be; then nothing has changed.
         """
         if config.WhichOneof("config") != "model_config_list":  # 36
             message = "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is"
@@ -288,26 +289,26 @@ class ModelServer:
                 raise Refused(grpc.StatusCode.FAILED_PRECONDITION, f"{message} available for inference")
         self._labels = labels
         self._policy = models[0].model_version_policy if models else None
-        self._aspire(self._wanted() if models else [])
+        self._aspire(self._selected() if models else [])
 
     def poll(self) -> None:
-        """Look for versions, as TF Serving does every second, and load those that the policy wants (32, 34)."""
-        self._aspire(self._wanted())
+        """Look for versions, as TF Serving does every second, and load those that the policy selects (32, 34)."""
+        self._aspire(self._selected())
 
-    def _found(self) -> list[int]:
+    def _stored(self) -> list[int]:
         return sorted(int(name) for name in self._names())
 
     def _names(self) -> list[str]:
         return [folder.name for folder in self._base.iterdir() if folder.name.isdecimal()]
 
-    def _wanted(self) -> list[int]:
-        found, policy = self._found(), self._policy
+    def _selected(self) -> list[int]:
+        stored, policy = self._stored(), self._policy
         choice = policy.WhichOneof("policy_choice") if policy else None
         if choice == "specific":
-            return [version for version in found if version in policy.specific.versions]
+            return [version for version in stored if version in policy.specific.versions]
         if choice == "all":
-            return found
-        return found[-(policy.latest.num_versions if policy else 1) or -1 :]
+            return stored
+        return stored[-(policy.latest.num_versions if policy else 1) or -1 :]
 
     def _aspire(self, versions: list[int]) -> None:
         for version in versions:
@@ -321,7 +322,7 @@ class ModelServer:
         self._failures += [(code, message)] * times
 
     def start(self) -> None:
-        """Listen; on the same port as before, if there was one."""
+        """Start to listen, on the same port as before, if there was one."""
         from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
         server = grpc.server(
@@ -368,7 +369,7 @@ class ModelServer:
 
     @contextmanager
     def _thread(self) -> Iterator[None]:
-        """One of the threads, for which nobody waits: gRPC's own server in C++ refuses who finds none."""
+        """Take one of the threads, or refuse at once, as gRPC's own server in C++ does."""
         if not self._free.acquire(blocking=False):
             raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "Server Threadpool Exhausted")
         try:
@@ -377,7 +378,7 @@ class ModelServer:
             self._free.release()
 
     def _admit(self, authorization: str | None) -> None:
-        """What a proxy in front of the server does; TF Serving itself asks nobody who he is."""
+        """Check the token, as a proxy in front of the server does; TF Serving itself checks none."""
         self.shown.append(authorization)
         if self.tokens is not None and authorization not in {f"Bearer {token}" for token in self.tokens}:
             raise Refused(grpc.StatusCode.UNAUTHENTICATED, "the request does not have a valid token")
@@ -388,7 +389,7 @@ class ModelServer:
         spec = request.model_spec
         self.calls.append((spec.signature_name, _batch(request)))
         version = spec.version.value if spec.HasField("version") else None
-        self.asked.append((spec.signature_name, spec.version_label or version))
+        self.requested.append((spec.signature_name, spec.version_label or version))
         self.on_call(len(self.calls))
         if self._failures:
             raise Refused(*self._failures.pop(0))
@@ -400,34 +401,34 @@ class ModelServer:
         if signature.endswith("_xla") and not self._compiles:
             raise Refused(grpc.StatusCode.INTERNAL, "XLA compilation disabled")
         inputs = _inputs(request, function.structured_input_signature[1])
-        wanted = _filtered(request.output_filter, list(function.structured_outputs))
+        names = _filtered(request.output_filter, list(function.structured_outputs))
         run = functools.partial(_run, function)
         outputs = self._batcher.call((version, signature), run, inputs) if self._batcher else run(inputs)
         response = predict_pb2.PredictResponse()
         response.model_spec.name = self.name  # 9
         response.model_spec.version.value = version
         response.model_spec.signature_name = signature
-        for name in wanted:
+        for name in names:
             _fill(response.outputs[name], outputs[name], self._content)
         return response
 
     def _servable(self, request) -> tuple[int, Any]:
-        """The version that is asked for, and its model, which lives while it answers, though it be unloaded."""
+        """Find the requested version and its model, which stays alive while it answers, even if it is unloaded."""
         spec, models = request.model_spec, self._models
         if not request.HasField("model_spec"):  # 1
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "Missing ModelSpec")
         if not spec.name:  # 2
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "ModelSpec has no name specified.")
         choice = spec.WhichOneof("version_choice")
-        asked = spec.version.value if choice == "version" else None
+        requested = spec.version.value if choice == "version" else None
         if choice == "version_label":
-            asked = self._labels.get(spec.version_label) if spec.name == self.name else None
-            if asked is None:  # 30
+            requested = self._labels.get(spec.version_label) if spec.name == self.name else None
+            if requested is None:  # 30
                 message = f"Unrecognized servable version label: {spec.version_label}"
                 raise Refused(grpc.StatusCode.INVALID_ARGUMENT, message)
-        version = max(models, default=None) if asked is None else asked
+        version = max(models, default=None) if requested is None else requested
         if spec.name != self.name or version not in models:  # 3, 4
-            which = f"Latest({spec.name})" if asked is None else f"Specific({spec.name}, {asked})"
+            which = f"Latest({spec.name})" if requested is None else f"Specific({spec.name}, {requested})"
             raise Refused(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {which}")
         return version, models[version]
 
@@ -443,16 +444,16 @@ class ModelServer:
         spec = request.model_spec
         if not request.HasField("model_spec"):  # 23
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "Missing ModelSpec")
-        known = sorted({*self._models, *self._gone}) if spec.name == self.name else []
-        if not known:  # 24
+        versions = sorted({*self._models, *self._gone}) if spec.name == self.name else []
+        if not versions:  # 24
             raise Refused(grpc.StatusCode.NOT_FOUND, f"Could not find any versions of model {spec.name}")
         if spec.HasField("version"):
-            if spec.version.value not in known:  # 25
+            if spec.version.value not in versions:  # 25
                 message = f"Could not find version {spec.version.value} of model {spec.name}"
                 raise Refused(grpc.StatusCode.NOT_FOUND, message)
-            known = [spec.version.value]
+            versions = [spec.version.value]
         response = get_model_status_pb2.GetModelStatusResponse()
-        for version in known:  # 26: AVAILABLE is 30, END is 50
+        for version in versions:  # 26: AVAILABLE is 30, END is 50
             status = response.model_version_status.add(version=version, state=30 if version in self._models else 50)
             status.status.SetInParent()
         return response
@@ -463,21 +464,21 @@ def _batch(request) -> int:
     return max((shape[0].size for shape in shapes if shape), default=0)
 
 
-def _inputs(request, wanted: Mapping) -> dict[str, np.ndarray]:
-    """The request's tensors, refused as TF Serving refuses them; their shapes are the kernels' business (15)."""
+def _inputs(request, expected: Mapping) -> dict[str, np.ndarray]:
+    """Read the request's tensors, and refuse them as TF Serving does; only the kernels check their shapes (15)."""
     import tensorflow as tf
 
     sent = request.inputs
-    if len(sent) != len(wanted):  # 10
-        extra, missing = sorted(set(sent) - set(wanted)), sorted(set(wanted) - set(sent))
+    if len(sent) != len(expected):  # 10
+        extra, missing = sorted(set(sent) - set(expected)), sorted(set(expected) - set(sent))
         raise Refused(
             grpc.StatusCode.INVALID_ARGUMENT,
-            f"input size does not match signature: {len(sent)}!={len(wanted)} len({{{','.join(sorted(sent))}}}) != "
-            f"len({{{','.join(sorted(wanted))}}}). Sent extra: {{{','.join(extra)}}}. "
+            f"input size does not match signature: {len(sent)}!={len(expected)} len({{{','.join(sorted(sent))}}}) != "
+            f"len({{{','.join(sorted(expected))}}}). Sent extra: {{{','.join(extra)}}}. "
             f"Missing but required: {{{','.join(missing)}}}.",
         )
     inputs = {}
-    for n, (name, spec) in enumerate(sorted(wanted.items())):
+    for n, (name, spec) in enumerate(sorted(expected.items())):
         if name not in sent:  # 11
             message = f'tensor "{name}": input alias not found in request and no default value provided'
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, message)
@@ -496,22 +497,22 @@ def _type(dtype) -> str:
 
 
 def _varint(number: int) -> bytes:
-    """A number as protobuf writes lengths: seven bits a byte, the lowest first."""
+    """Encode a number as protobuf encodes lengths: seven bits a byte, the lowest first."""
     low, rest = number & 127, number >> 7
     return bytes([low | 128]) + _varint(rest) if rest else bytes([low])
 
 
-def _filtered(asked, known: list[str]) -> list[str]:
-    for n, name in enumerate(asked):
-        if name not in known:  # 18
+def _filtered(requested, outputs: list[str]) -> list[str]:
+    for n, name in enumerate(requested):
+        if name not in outputs:  # 18
             raise Refused(
                 grpc.StatusCode.INVALID_ARGUMENT,
                 f"output tensor alias not found in signature: {name} Outputs expected to be in the set "
-                f"{{{','.join(sorted(known))}}}.",
+                f"{{{','.join(sorted(outputs))}}}.",
             )
-        if name in asked[:n]:  # 19
+        if name in requested[:n]:  # 19
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, f"duplicate output tensor alias: {name}")
-    return list(asked) or known  # 20
+    return list(requested) or outputs  # 20
 
 
 def _run(function, inputs: Mapping) -> dict[str, np.ndarray]:
@@ -529,7 +530,7 @@ def _run(function, inputs: Mapping) -> dict[str, np.ndarray]:
 
 
 def _fill(proto, array: np.ndarray, content: bool) -> None:
-    """An output as a TensorProto (21)."""
+    """Write an output into a TensorProto (21)."""
     import tensorflow as tf
 
     dtype = tf.as_dtype(array.dtype)
@@ -546,9 +547,9 @@ def _fill(proto, array: np.ndarray, content: bool) -> None:
 
 
 def scripted(notes: int, pause: float = 0) -> tuple[str, str]:
-    """A program for `front_end`: the front end before a ScriptedBackend whose calls take so many seconds.
+    """Write a program for `front_end`: the front end before a ScriptedBackend whose calls take `pause` seconds.
 
-    Its model's version is the number of the process that plays.
+    Its model's version is the id of the process that plays.
     """
     return (
         "-c",
@@ -573,7 +574,7 @@ __main__.run()
 
 @contextmanager
 def front_end(*flags: str, program: Iterable[str] = ("-m", "serving"), stdout=None, **environ: str) -> Iterator[str]:
-    """`python -m serving`, or another program, as a process on a free port; gives its address, and ends it."""
+    """Run `python -m serving`, or another program, as a process on a free port; yield its address, and end it."""
     process = subprocess.Popen(
         [sys.executable, *program, "--port", "0", *flags],
         stdout=stdout, stderr=subprocess.PIPE, text=True, env={**os.environ, "WEB_CONCURRENCY": "1", **environ},
@@ -584,8 +585,8 @@ def front_end(*flags: str, program: Iterable[str] = ("-m", "serving"), stdout=No
     def listen() -> None:
         for line in process.stderr:
             log.append(line)
-            if found := re.search(r"Listening at: (http://\S+)", line):
-                address.set_result(found[1])
+            if match := re.search(r"Listening at: (http://\S+)", line):
+                address.set_result(match[1])
 
     reader = threading.Thread(target=listen, daemon=True)
     reader.start()

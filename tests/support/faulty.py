@@ -1,6 +1,6 @@
-"""An emulated bucket on a real socket, and a proxy before it that does what networks and servers do.
+"""An emulated bucket on a real socket, and a proxy before it with the faults of networks and servers.
 
-The emulator heeds no preconditions, so the proxy does: it compares ifGenerationMatch with the generation that is there.
+The emulator ignores preconditions, so the proxy checks them: it compares ifGenerationMatch with the generation.
 """
 
 import http.client
@@ -29,7 +29,7 @@ NOT_ENABLED = (
 
 @contextmanager
 def emulator(bucket: str) -> Iterator[int]:
-    """A server of one empty bucket in memory; its port."""
+    """Serve one empty bucket in memory; yield its port."""
     server = create_server("127.0.0.1", 0, in_memory=True, default_bucket=bucket)
     server.start()
     try:
@@ -40,13 +40,13 @@ def emulator(bucket: str) -> Iterator[int]:
 
 @dataclass
 class Fault:
-    """What happens to requests of a kind.
+    """A fault in requests of one kind.
 
     Args:
-        what: a status (with `message`), or drop, drop after (it was carried out, and nobody hears of it), delay,
+        what: a status (with `message`), or drop, drop after (the request is carried out, but gets no reply), delay,
             cut request, cut reply, damage request, damage reply.
-        method, part: which requests: of this method, and with this in path and query.
-        times: to so many of them.
+        method, part: which requests: those of this method, with this text in path and query.
+        times: number of requests that get the fault.
     """
 
     what: str | int
@@ -62,7 +62,7 @@ class Fault:
 
 @dataclass
 class Proxy:
-    """Passes requests on to `upstream`, but for what `faults` say; keeps them in `seen`."""
+    """Forwards requests to `upstream`, with the faults of `faults`; keeps the requests in `seen`."""
 
     upstream: int
     faults: list[Fault] = field(default_factory=list)
@@ -115,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._hang_up()
         if fault.what == "damage request":
             body = _damaged(body)
-        with self.proxy.lock:  # what was compared is still there when it is replaced
+        with self.proxy.lock:  # so that the object does not change between comparison and replacement
             if self._as_expected(body):
                 status, headers, content = self._ask(self.command, self.path, body)
             else:
@@ -157,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        with suppress(ConnectionError):  # whoever asked has given up
+        with suppress(ConnectionError):  # the client has given up
             self.wfile.write(content[: len(content) // 2] if cut else content)
         if cut:
             self._hang_up()
@@ -177,6 +177,6 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _damaged(content: bytes) -> bytes:
-    """One byte is another, in the second half, where a request has an object's bytes."""
+    """Change one byte in the second half, where a request has the object's bytes."""
     at = len(content) * 2 // 3
     return content[:at] + bytes([content[at] ^ 0x40]) + content[at + 1 :]

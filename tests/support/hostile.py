@@ -1,4 +1,4 @@
-"""MIDI files that attack their reader, made here: small ones, each with one fault, and 5 MB ones, each with millions.
+"""Builders of MIDI files that attack their reader: small ones with one fault each, and 5 MB ones with millions.
 
 `python -m benchmarks.hostile` says what the large ones cost.
 """
@@ -7,12 +7,12 @@ import random
 import struct
 from collections.abc import Callable
 
-SIZE = 5_000_000  # bytes: what POST /generate takes
+SIZE = 5_000_000  # bytes: the limit of POST /generate
 END = b"\0\xff\x2f\0"
 
 
 def chunk(events: bytes, length: int | None = None) -> bytes:
-    """A track; its length may lie."""
+    """Build a track; `length` may be false."""
     return b"MTrk" + struct.pack(">I", len(events) if length is None else length) + events
 
 
@@ -21,12 +21,12 @@ def head(tracks: int = 1, division: int = 480, format: int = 1, size: int = 6) -
 
 
 def song(*tracks: bytes, **header: int) -> bytes:
-    """A file of tracks, each a run of events; end marks are added."""
+    """Build a file of tracks, each a run of events; add the end marks."""
     return head(len(tracks), **header) + b"".join(chunk(events + END) for events in tracks)
 
 
 def number(value: int) -> bytes:
-    """A number of seven bits a byte."""
+    """Encode a number with seven bits a byte."""
     out = bytes([value & 0x7F])
     while value := value >> 7:
         out = bytes([value & 0x7F | 0x80]) + out
@@ -34,12 +34,12 @@ def number(value: int) -> bytes:
 
 
 def note(pitch: int = 60, *, wait: int = 0, last: int = 240, velocity: int = 80) -> bytes:
-    """A note-on and its note-off: 8 bytes or a few more."""
+    """Build a note-on and its note-off: 8 bytes or a few more; `wait` and `last` in ticks."""
     return number(wait) + bytes([0x90, pitch, velocity]) + number(last) + bytes([0x80, pitch, 0])
 
 
 def fill(event: bytes, before: bytes = b"") -> bytes:
-    """A file of SIZE bytes, or little less, that repeats an event."""
+    """Build a file of SIZE bytes, or little less, that repeats an event."""
     return song(before + event * ((SIZE - len(before) - 64) // len(event)))
 
 
@@ -50,7 +50,7 @@ def _many_tracks(events: bytes) -> bytes:
 
 
 def _shuffled() -> bytes:
-    """Every key of every channel, in no order, half of the events releases, some of keys that are up."""
+    """Build events of all keys and channels in random order; half are releases, some of keys that are not down."""
     draw = random.Random(7)
     events = [
         bytes([draw.randrange(4), 0x80 | draw.randrange(32), draw.randrange(128), draw.randrange(1, 128)])
@@ -64,7 +64,7 @@ def _noise() -> bytes:
 
 
 def _half_broken() -> bytes:
-    """Just enough plain events to make a reader of whole runs begin, then one of another kind."""
+    """Build just enough plain events for a reader's fast path, then one of another kind, again and again."""
     return fill(b"\0\x90\x3c\x40" + b"\0\x3c\x40" * 17 + b"\0\xc0\5")
 
 

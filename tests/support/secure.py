@@ -1,6 +1,6 @@
-"""What stands between us and a remote model server, made here: certificates, a metadata server, a proxy that says 403.
+"""Doubles of what is between us and a remote model server: certificates, a metadata server, a proxy that answers 403.
 
-Nothing leaves 127.0.0.1, and nobody's real key or token is needed.
+Nothing leaves 127.0.0.1, and no real key or token is needed.
 """
 
 import base64
@@ -23,31 +23,32 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 
 def certificate(host: str = "127.0.0.1", *, days: int = 1) -> tuple[bytes, bytes]:
-    """Key and self-signed certificate of a host, as PEM; `days` below 0: it has expired."""
+    """Make a host's key and self-signed certificate, as PEM; with `days` below 0 it has expired."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a test")])
     try:
-        known = x509.IPAddress(ipaddress.ip_address(host))
+        subject = x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
-        known = x509.DNSName(host)
+        subject = x509.DNSName(host)
     now = datetime.datetime.now(datetime.UTC)
-    made = (
+    signed = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=30))
         .not_valid_after(now + datetime.timedelta(days=days))
-        .add_extension(x509.SubjectAlternativeName([known]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([subject]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
     pem = serialization.Encoding.PEM
     private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return private, made.public_bytes(pem)
+    return private, signed.public_bytes(pem)
 
 
 class MetadataServer(ThreadingHTTPServer):
     """Google's metadata server, as far as an identity token needs it.
 
-    `lives`: seconds that its tokens hold. `status`: of its answers to those who want one. `issued`: the tokens so far.
+    `lives`: seconds that its tokens are valid. `status`: HTTP status of its replies to requests for one. `issued`: the
+    tokens so far.
     """
 
     daemon_threads = True
@@ -60,7 +61,7 @@ class MetadataServer(ThreadingHTTPServer):
 
     @property
     def environ(self) -> dict[str, str]:
-        """What leads google-auth here instead of to Google."""
+        """Return the variables that make google-auth call this server instead of Google."""
         address = f"127.0.0.1:{self.server_port}"
         return {"GCE_METADATA_HOST": address, "GCE_METADATA_IP": address, "GOOGLE_APPLICATION_CREDENTIALS": ""}
 
@@ -115,7 +116,7 @@ def metadata_server(**options) -> Iterator[MetadataServer]:
 
 @contextmanager
 def refusing_proxy(folder: Path, tls: tuple[bytes, bytes], status: int = 403) -> Iterator[str]:
-    """Speaks just enough HTTP/2 to refuse every call by an HTTP status, as proxies do that know nothing of gRPC."""
+    """Speak just enough HTTP/2 to refuse every call with an HTTP status, as proxies do that know nothing of gRPC."""
     (folder / "key.pem").write_bytes(tls[0])
     (folder / "certificate.pem").write_bytes(tls[1])
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

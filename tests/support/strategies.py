@@ -1,4 +1,4 @@
-"""Music for hypothesis to play with: Notes, encodings and raw MIDI files, small and full of edge cases.
+"""Strategies for hypothesis: Notes, encodings and raw MIDI files, small and full of edge cases.
 
 Times are drawn as whole ticks or milliseconds, so that a failing example shrinks to something that can be read.
 """
@@ -34,14 +34,14 @@ encodings = st.sampled_from(ENCODINGS)
 
 @st.composite
 def notes(draw, max_size: int = 25, lowest: int = LOWEST, highest: int = HIGHEST, unit: float = 0.001):
-    """Notes on a grid of `unit` seconds: chords, runs and rests of up to 4 s; every note has a velocity of its own."""
+    """Draw notes on a grid of `unit` seconds: chords, runs, rests of up to 4 s; every note has its own velocity."""
     gaps = draw(st.lists(st.sampled_from([0, 0, 1, 4, 95, 250, 1003, 4000]) | st.integers(0, 300), max_size=max_size))
     size = len(gaps)
     durations = draw(st.lists(st.integers(1, 500) | st.integers(1, 7000), min_size=size, max_size=size))
     pitches = draw(st.lists(st.integers(lowest, highest), min_size=size, max_size=size))
     start = np.cumsum(np.array([draw(st.integers(0, 5000)), *gaps], "i8"))[1:]
-    made = nt.from_columns(start * unit, (start + np.array(durations, "i8")) * unit, pitches, 1 + np.arange(size))
-    return nt.sort(made)
+    unsorted = nt.from_columns(start * unit, (start + np.array(durations, "i8")) * unit, pitches, 1 + np.arange(size))
+    return nt.sort(unsorted)
 
 
 _TICKS = st.integers(0, 16).map(lambda k: 120 * k) | st.integers(0, 1920)  # many events share a tick
@@ -49,10 +49,10 @@ _TICKS = st.integers(0, 16).map(lambda k: 120 * k) | st.integers(0, 1920)  # man
 
 @st.composite
 def midi_files(draw, pedal: bool = True):
-    """The bytes of a MIDI file: tempo changes, up to three instruments, overlaps of different pitches, pedals.
+    """Draw the bytes of a MIDI file: tempo changes, up to three instruments, overlaps of different pitches, pedals.
 
-    Every pitch is released before it is struck again, tempos stand in track 0, and every pedal event on the channel
-    of its notes: here all readers agree.
+    Every pitch is released before it is struck again, tempos are in track 0, and every pedal event is on the channel of
+    its notes: such files all readers read alike.
     """
     file = mido.MidiFile(ticks_per_beat=draw(st.sampled_from([96, 384, 480, 960])))
     tempos = draw(st.lists(st.tuples(st.integers(0, 4000), st.integers(50_000, 2_000_000)), max_size=6))
@@ -82,12 +82,12 @@ def _track(draw, channel: int, pedal: bool):
 
 
 def track(events) -> mido.MidiTrack:
-    """A track of (tick, message) in any order; at one tick they stay in the order given."""
-    made, clock = mido.MidiTrack(), 0
+    """Build a track of (tick, message) pairs in any order; those at one tick keep their order."""
+    messages, clock = mido.MidiTrack(), 0
     for tick, message in sorted(events, key=lambda event: event[0]):
-        made.append(message.copy(time=tick - clock))
+        messages.append(message.copy(time=tick - clock))
         clock = tick
-    return made
+    return messages
 
 
 def midi_bytes(file: mido.MidiFile) -> bytes:

@@ -1,4 +1,4 @@
-"""TF Serving's configurations that tensorflow-serving-api does not bring, as its own messages, from a table of fields.
+"""TF Serving's configuration messages that tensorflow-serving-api lacks, built from a table of their fields.
 
 Source: tensorflow_serving/config/monitoring_config.proto, servables/tensorflow/session_bundle_config.proto.
 """
@@ -26,7 +26,7 @@ MESSAGES = {
 
 
 def messages() -> dict:
-    """The classes of MESSAGES, in a pool of their own."""
+    """Build the classes of MESSAGES, in a pool of their own."""
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="serving.proto", package="serving", syntax="proto3")
     file.dependency.append("google/protobuf/wrappers.proto")
@@ -34,12 +34,12 @@ def messages() -> dict:
         message = file.message_type.add(name=name)
         for key, (number, kind) in fields.items():
             label = field.LABEL_REPEATED if kind.endswith("[]") else field.LABEL_OPTIONAL
-            made = message.field.add(name=key, number=number, label=label)
+            entry = message.field.add(name=key, number=number, label=label)
             base = kind.removesuffix("[]")
             if base in ("bool", "string", "int64"):
-                made.type = getattr(field, f"TYPE_{base.upper()}")
+                entry.type = getattr(field, f"TYPE_{base.upper()}")
             else:
-                made.type, made.type_name = field.TYPE_MESSAGE, f".{base}" if "." in base else f".serving.{base}"
+                entry.type, entry.type_name = field.TYPE_MESSAGE, f".{base}" if "." in base else f".serving.{base}"
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
     pool.Add(file)
@@ -47,5 +47,5 @@ def messages() -> dict:
 
 
 def parsed(file: str, kind: str):
-    """One of infra's files as the message that it is."""
+    """Parse one of infra's files as a message of this kind."""
     return text_format.Parse((INFRA / file).read_text(), messages()[kind]())

@@ -24,10 +24,10 @@ def corpus(tiny_dataset, tiny_recipe) -> data.Corpus:
 def test_cuts_cover_every_row_once(corpus):
     chosen = data.cuts(corpus, 32, np.random.default_rng(1))
     for piece, size in enumerate(corpus.sizes):
-        mine = sorted(chosen[chosen["piece"] == piece][["first", "last"]].tolist())
-        assert mine[0][0] == 0 and mine[-1][1] == size + 2
-        assert all(a[1] == b[0] for a, b in pairwise(mine))
-        assert all(0 < last - first <= 32 for first, last in mine)
+        bounds = sorted(chosen[chosen["piece"] == piece][["first", "last"]].tolist())
+        assert bounds[0][0] == 0 and bounds[-1][1] == size + 2
+        assert all(a[1] == b[0] for a, b in pairwise(bounds))
+        assert all(0 < last - first <= 32 for first, last in bounds)
 
 
 def test_unchanged_windows_are_the_piece_itself(corpus, tiny_recipe):
@@ -38,18 +38,18 @@ def test_unchanged_windows_are_the_piece_itself(corpus, tiny_recipe):
     rows = np.concatenate([w[w[:, 0] != PAD] for w in windows])
     notes = corpus.notes(3)
     assert (rows[0] == BEGIN).all() and (rows[-1] == END).all() and len(rows) == len(notes) + 2
-    made = encoding.decode(rows, after=notes["start"][0])
-    np.testing.assert_array_equal(np.sort(made["pitch"]), np.sort(notes["pitch"]))
-    assert np.abs(made["start"] - notes["start"]).max() < 0.02 * len(chosen)
+    decoded = encoding.decode(rows, after=notes["start"][0])
+    np.testing.assert_array_equal(np.sort(decoded["pitch"]), np.sort(notes["pitch"]))
+    assert np.abs(decoded["start"] - notes["start"]).max() < 0.02 * len(chosen)
 
 
 def test_a_batch_is_a_function_of_its_number(corpus, tiny_recipe):
     training = tiny_recipe.training
-    whole = data.Windows(corpus, tiny_recipe.encoding, training)
+    windows = data.Windows(corpus, tiny_recipe.encoding, training)
     resumed = data.Windows(corpus, tiny_recipe.encoding, training, start=33)
     for i in range(7):
-        np.testing.assert_array_equal(resumed[i][0], whole[33 + i][0])
-    assert any(not np.array_equal(whole[0][0], whole[i][0]) for i in range(1, 5))
+        np.testing.assert_array_equal(resumed[i][0], windows[33 + i][0])
+    assert any(not np.array_equal(windows[0][0], windows[i][0]) for i in range(1, 5))
 
 
 def test_music_is_changed_within_the_recipe_and_the_range(corpus, tiny_recipe):

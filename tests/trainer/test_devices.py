@@ -1,4 +1,4 @@
-"""Several devices make the step that one makes: virtual CPUs of both backends, each in a process of its own."""
+"""Several devices make the same step as one: virtual CPUs of both backends, each in its own process."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ from music.pieces import Dataset
 from trainer import devices
 from trainer.fit import loop
 
-# Losses of twenty steps on one device and on several, of the recipe that the arguments name; or a run's first epoch.
+# Prints the losses of twenty steps on one device and on several; or, with a run's folder, trains its first epoch.
 PROGRAM = """
 import io, json, os, sys
 backend, dataset, run, dropout, name, several = sys.argv[1:]
@@ -42,21 +42,21 @@ for count in ("1", "all"):
     keras.utils.set_random_seed(1)
     names = devices.choose(count, chosen.training.batch)
     with devices.spread(names)():
-        made = model.build({"schema": 1, **recipe.to_card(chosen)})
-        made.compile(optimizer=loop.optimizer(chosen, len(names)))
-        before = [keras.ops.convert_to_numpy(weight) for weight in made.trainable_variables]
-        devices.part_chances(made, checkpoints.chance(made))
+        built = model.build({"schema": 1, **recipe.to_card(chosen)})
+        built.compile(optimizer=loop.optimizer(chosen, len(names)))
+        before = [keras.ops.convert_to_numpy(weight) for weight in built.trainable_variables]
+        devices.vary_dropout_seeds(built, checkpoints.dropout_states(built))
         batches = devices.feed(data.Windows(corpus, chosen.encoding, chosen.training), len(names))
-        told = made.fit(batches, shuffle=False, epochs=20, steps_per_epoch=1, verbose=0).history
-    moved = min(float(abs(keras.ops.convert_to_numpy(w) - b).max()) for w, b in zip(made.trainable_variables, before))
-    losses.append({name: told[name] for name in ("loss", *chosen.encoding.names)})
+        history = built.fit(batches, shuffle=False, epochs=20, steps_per_epoch=1, verbose=0).history
+    moved = min(float(abs(keras.ops.convert_to_numpy(w) - b).max()) for w, b in zip(built.trainable_variables, before))
+    losses.append({name: history[name] for name in ("loss", *chosen.encoding.names)})
     losses[-1] |= {"devices": len(names), "moved": moved}
 print(json.dumps(losses))
 """
 
 
 def small(name: str, dropout: float):
-    """A recipe small enough for this; warm-up is over at once and gradients are clipped from the first step on."""
+    """Make a recipe small enough for this; there is no warm-up, and gradients are clipped from the first step on."""
     from trainer import recipe
     from trainer.recipe import LSTM, Chain, Stack
 
@@ -76,9 +76,9 @@ def start(backend: str, several: int, dataset: str, run="", dropout=0.0, name="p
     return done.stdout
 
 
-def equal(told: str, several: int) -> None:
-    """Twenty steps of one device and of several: every column's nats, and what was made small."""
-    one, all_ = json.loads(told.splitlines()[-1])
+def equal(output: str, several: int) -> None:
+    """Assert that twenty steps of one device and of several agree: in every column's nats, and in the loss."""
+    one, all_ = json.loads(output.splitlines()[-1])
     assert (one.pop("devices"), all_.pop("devices")) == (1, several)
     assert min(one.pop("moved"), all_.pop("moved")) > 1e-3  # every weight learns, so a lost gradient would show
     for name in one:
@@ -132,10 +132,10 @@ def test_a_batch_without_equal_parts_is_refused(monkeypatch):
 
 def test_validation_is_filled_up_with_windows_that_count_nothing():
     rows = np.ones((6, 3, 2), "i4")
-    filled = devices.even(rows, 4)
+    filled = devices.pad_to_multiple(rows, 4)
     assert filled.shape == (8, 3, 2) and filled.dtype == rows.dtype
     assert (filled[:6] == 1).all() and not filled[6:].any()
-    assert devices.even(rows, 3).shape == (6, 3, 2)
+    assert devices.pad_to_multiple(rows, 3).shape == (6, 3, 2)
 
 
 def flags(tmp_path, *names: str) -> str:
@@ -169,7 +169,7 @@ def test_bfloat16_is_chosen_where_the_gpu_has_units_for_it(monkeypatch, capabili
 
 
 def test_a_run_goes_on_in_another_precision(tiny_dataset, tmp_path, monkeypatch):
-    """Weights, optimiser and history go on; what is slow here is done all the same, with a remark."""
+    """Weights, optimiser and history continue; a slow precision is used all the same, with a remark."""
     monkeypatch.setattr(devices, "cpu_flags", lambda: set())
     chosen, dataset, log = small("performance", 0.0), Dataset.open(tiny_dataset), io.StringIO()
     for epochs, precision in ((1, "float32"), (2, "bfloat16"), (3, "auto")):
@@ -177,9 +177,9 @@ def test_a_run_goes_on_in_another_precision(tiny_dataset, tmp_path, monkeypatch)
         card = loop.fit(longer, dataset, str(tmp_path), log=log, precision=precision)
         assert card["made"]["precision"] == ("bfloat16" if epochs == 2 else "float32")
         assert card["metrics"]["trained"]["epoch"] == epochs
-    said = log.getvalue()
-    assert "products in float32\n" in said and "products in bfloat16, going on after epoch 1\n" in said
-    assert said.count("--precision bfloat16: this CPU has no matrix units") == 1
+    text = log.getvalue()
+    assert "products in float32\n" in text and "products in bfloat16, going on after epoch 1\n" in text
+    assert text.count("--precision bfloat16: this CPU has no matrix units") == 1
     history = (tmp_path / "history.csv").read_text().splitlines()
     losses = [float(line["val_loss"]) for line in csv.DictReader(history)]
     assert len(losses) == 3 and losses[2] < losses[1] < losses[0]

@@ -28,8 +28,8 @@ def small(name: str) -> recipe.Recipe:
 @pytest.fixture(params=recipe.names(), scope="module")
 def built(request):
     """(recipe, model) of each recipe there is."""
-    made = small(request.param)
-    return made, model.build(recipe.to_card(made))
+    spec = small(request.param)
+    return spec, model.build(recipe.to_card(spec))
 
 
 @pytest.fixture
@@ -44,46 +44,46 @@ def words(figure) -> list[str]:
 
 
 def test_the_table_has_every_layer_and_adds_up(built):
-    made, network = built
-    head, _, *lines, _, told = diagrams.summary(network).splitlines()
+    spec, network = built
+    head, _, *lines, _, footer = diagrams.summary(network).splitlines()
     assert head.split() == ["layer", "kind", "output", "parameters"]
     counts = [int(line.split()[-1].replace(",", "")) for line in lines if re.search(r" [\d,]+$", line)]
     assert sum(counts) == network.count_params()
-    assert told.startswith(f"{network.count_params():,} parameters, ")
+    assert footer.startswith(f"{network.count_params():,} parameters, ")
     assert len({len(line) for line in (head, *lines)}) == 1  # numbers below each other
     names = {line.split()[0] for line in lines}
     assert {"inputs", "core", "heads", "lstm0"} <= names
-    assert {f"{made.encoding.names[0]}_score"} <= names
+    assert {f"{spec.encoding.names[0]}_score"} <= names
     assert any("LSTM " in line and "(B, T, 16)" in line for line in lines)
-    assert ("not trained" in told) == (made.name == "three_heads")
+    assert ("not trained" in footer) == (spec.name == "three_heads")
 
 
 def test_the_diagram_leads_from_a_row_to_the_next(built, drawn):
-    made, network = built
-    diagrams.diagram(network, recipe.to_card(made), "model.svg")
-    said = words(drawn[0])
-    assert f"{made.name}: {network.count_params():,} parameters" in said
-    assert made.about in said
-    layers = ["LSTM 16"] * (2 if isinstance(made.core, LSTM) else 1)
-    if isinstance(made.core, Stack):
-        layers += ["LSTM 8"] * (len(made.core.units) - 1) + ["Dense 8"] * len(made.core.dense)
-    heard = {"values": "values", "one_hot": "one-hot", "embedding": "embedding"}
-    columns = list(made.encoding.names)
+    spec, network = built
+    diagrams.diagram(network, recipe.to_card(spec), "model.svg")
+    texts = words(drawn[0])
+    assert f"{spec.name}: {network.count_params():,} parameters" in texts
+    assert spec.about in texts
+    layers = ["LSTM 16"] * (2 if isinstance(spec.core, LSTM) else 1)
+    if isinstance(spec.core, Stack):
+        layers += ["LSTM 8"] * (len(spec.core.units) - 1) + ["Dense 8"] * len(spec.core.dense)
+    inputs = {"values": "values", "one_hot": "one-hot", "embedding": "embedding"}
+    columns = list(spec.encoding.names)
     titles = [text.get_text() for text in drawn[0].axes[0].texts if text.get_weight() == "bold"]
-    assert titles == [*columns, heard[getattr(made.core, "input", "embedding")], *layers, *columns]
-    memories = [text for text in said if text.startswith("h, c: ")]
+    assert titles == [*columns, inputs[getattr(spec.core, "input", "embedding")], *layers, *columns]
+    memories = [text for text in texts if text.startswith("h, c: ")]
     assert len(memories) == sum(layer.startswith("LSTM") for layer in layers)
-    assert sum(text.startswith("softmax") for text in said) == (
-        1 if made.name == "three_heads" else len(made.encoding.names)
+    assert sum(text.startswith("softmax") for text in texts) == (
+        1 if spec.name == "three_heads" else len(spec.encoding.names)
     )
-    assert said.count("a number: regression") == (2 if made.name == "three_heads" else 0)
+    assert texts.count("a number: regression") == (2 if spec.name == "three_heads" else 0)
 
 
 def test_words_stay_in_their_boxes(built, drawn):
     from matplotlib.patches import FancyBboxPatch
 
-    made, network = built
-    diagrams.diagram(network, recipe.to_card(made), "model.svg")
+    spec, network = built
+    diagrams.diagram(network, recipe.to_card(spec), "model.svg")
     (axes,) = drawn[0].axes
     drawn[0].canvas.draw()
     boxes = [patch.get_window_extent() for patch in axes.patches if isinstance(patch, FancyBboxPatch)]
@@ -100,8 +100,8 @@ def test_words_stay_in_their_boxes(built, drawn):
 def test_a_core_that_nobody_knows_is_drawn_too(drawn):
     import keras
 
-    made = small("one_hot")
-    network = model.build(recipe.to_card(made))
+    spec = small("one_hot")
+    network = model.build(recipe.to_card(spec))
 
     class Other(keras.layers.Layer):
         units = 12
@@ -127,6 +127,6 @@ def test_what_it_plays_stands_beside_real_music(drawn):
 
 
 def test_files_are_written(built, tmp_path):
-    made, network = built
-    diagrams.diagram(network, recipe.to_card(made), tmp_path / "model.svg")
+    spec, network = built
+    diagrams.diagram(network, recipe.to_card(spec), tmp_path / "model.svg")
     assert ">the next row<" in (tmp_path / "model.svg").read_text()

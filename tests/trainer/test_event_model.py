@@ -22,10 +22,10 @@ from trainer.model import held_notes, inputs
 
 @pytest.fixture(scope="module")
 def rows(tiny_recipe) -> np.ndarray:
-    """Three pieces side by side, int32 [3, 96, 4]: whole, whole, and cut at both ends."""
-    whole = [tiny_recipe.encoding.encode(waltz(seed, bars=9), begin=True, end=True) for seed in (1, 2, 3)]
+    """Encode three pieces side by side: two whole ones, and one cut at both ends: int32 [3, 96, 4]."""
+    pieces = [tiny_recipe.encoding.encode(waltz(seed, bars=9), begin=True, end=True) for seed in (1, 2, 3)]
     out = np.zeros((3, 96, 4), "i4")
-    for lane, piece in enumerate([whole[0], whole[1], whole[2][20:-1]]):
+    for lane, piece in enumerate([pieces[0], pieces[1], pieces[2][20:-1]]):
         part = piece[:96]
         out[lane, : len(part)] = part
     return out
@@ -46,7 +46,7 @@ def test_ordered_inputs_are_the_same_note_by_note_and_of_notes_alone(tiny_model,
     kernel = ordered.inputs_.order.kernel
     kernel.assign(np.random.default_rng(0).normal(size=kernel.shape))
     np.testing.assert_allclose(stepwise(ordered, rows), np.asarray(ordered(rows)), atol=1e-5)
-    for places, size in zip(inputs.places(ordered.encoding), ordered.encoding.sizes, strict=True):
+    for places, size in zip(inputs.positions(ordered.encoding), ordered.encoding.sizes, strict=True):
         assert places.shape == (size, 9) and not places[:FIRST].any()
         assert places[FIRST, 0] == 0 and places[-1, 0] == 1 and len(np.unique(places[FIRST:, 0])) == size - FIRST
 
@@ -66,12 +66,12 @@ def test_the_probabilities_of_all_classes_sum_to_one(tiny_model, rows):
     state = model.prime(rows[:1, :20], np.array([20], "i4"), model.initial_state(1))
     for column in (0, 3):
         size = model.encoding.sizes[column]
-        given = np.repeat(rows[:1, 20:21], size - FIRST, axis=0)
-        given[:, 0, column] = np.arange(FIRST, size)
-        wide = {name: np.repeat(np.asarray(value), len(given), axis=0) for name, value in state.items()}
-        nats, _ = model.likelihood(given, wide)
+        candidates = np.repeat(rows[:1, 20:21], size - FIRST, axis=0)
+        candidates[:, 0, column] = np.arange(FIRST, size)
+        wide = {name: np.repeat(np.asarray(value), len(candidates), axis=0) for name, value in state.items()}
+        nats, _ = model.likelihood(candidates, wide)
         p = np.exp(-np.asarray(nats, "f8")[:, 0, column]) * model.encoding.columns[column].cells
-        ended = given.copy()[:1]
+        ended = candidates.copy()[:1]
         ended[:] = END
         end = np.exp(-np.asarray(model.likelihood(ended, state)[0])[0, 0, 0]) if column == 0 else 0.0
         assert p.sum() + end == pytest.approx(1.0, abs=1e-4)
@@ -80,14 +80,14 @@ def test_the_probabilities_of_all_classes_sum_to_one(tiny_model, rows):
 @pytest.mark.parametrize("cut", [0, 1, 7, 63])
 def test_priming_at_once_is_priming_in_two(tiny_model, rows, cut):
     model, _ = tiny_model
-    whole = numpy(model.prime(rows[:, :64], np.array([64, 64, 64], "i4"), model.initial_state(3)))
+    at_once = numpy(model.prime(rows[:, :64], np.array([64, 64, 64], "i4"), model.initial_state(3)))
     padded = np.zeros((3, 64, 4), "i4")
     padded[:, :cut] = rows[:, :cut]
     half = model.prime(padded, np.array([cut] * 3, "i4"), model.initial_state(3))
     padded[:] = 5  # what stands beyond the length must not matter
     padded[:, : 64 - cut] = rows[:, cut:64]
     both = numpy(model.prime(padded, np.array([64 - cut] * 3, "i4"), half))
-    for name, value in whole.items():
+    for name, value in at_once.items():
         np.testing.assert_allclose(both[name], value, atol=1e-6, err_msg=name)
 
 
@@ -120,8 +120,8 @@ def live(tiny_model):
 
 def start(live, rows) -> dict:
     card = Card.parse(live.call("describe", {"batch": np.zeros(1, "i4")}).outputs["card"][0])
-    heard = {"rows": rows[:, :64], "length": np.array([64, 3, 0], "i4"), **card.empty_state(3)}
-    return live.call("prime", heard).outputs
+    prefix = {"rows": rows[:, :64], "length": np.array([64, 3, 0], "i4"), **card.empty_state(3)}
+    return live.call("prime", prefix).outputs
 
 
 def how(batch: int, temperature=1.0, top_p=0.95, min_p=0.01) -> dict:
@@ -142,9 +142,9 @@ def test_steps_are_generate_in_any_chunks(live, rows, cuts):
         block = np.zeros((3, CHUNK, 4), "f4")
         block[:, :count] = noise[:, at : at + count]
         out = live.call("generate", {"noise": block, "count": np.full(3, count, "i4"), **how(3), **chunked}).outputs
-        made = out.pop("rows")
-        assert not made[:, count:].any()
-        chunks.append(made[:, :count])
+        drawn = out.pop("rows")
+        assert not drawn[:, count:].any()
+        chunks.append(drawn[:, :count])
         chunked, at = out, at + count
     np.testing.assert_array_equal(np.concatenate(chunks, 1), np.stack(steps, 1))
     for name, value in state.items():
@@ -152,14 +152,14 @@ def test_steps_are_generate_in_any_chunks(live, rows, cuts):
 
 
 def test_alone_is_as_among_others(live, rows):
-    """Bit for bit, state and all: a listener is never told apart by who else listens."""
+    """Bit for bit, with the state: a row's result does not depend on the other rows."""
     noise = np.random.default_rng(4).random((3, CHUNK, 4), "f4")
     state = start(live, rows)
     together = live.call("generate", {"noise": noise, "count": np.full(3, 32, "i4"), **how(3), **state}).outputs
     for lane in range(3):
-        mine = {name: value[lane : lane + 1] for name, value in state.items()}
-        given = {"noise": noise[lane : lane + 1], "count": np.full(1, 32, "i4"), **how(1), **mine}
-        for name, value in live.call("generate", given).outputs.items():
+        own_state = {name: value[lane : lane + 1] for name, value in state.items()}
+        request = {"noise": noise[lane : lane + 1], "count": np.full(1, 32, "i4"), **how(1), **own_state}
+        for name, value in live.call("generate", request).outputs.items():
             np.testing.assert_array_equal(value[0], together[name][lane], err_msg=name)
 
 
@@ -176,33 +176,33 @@ def test_after_end_everything_stays(live, tiny_model, rows):
 
 def test_pad_and_begin_are_never_drawn_and_end_is_a_whole_row(live, rows):
     noise = np.random.default_rng(6).random((3, CHUNK, 4), "f4")
-    given = {"noise": noise, "count": np.full(3, 32, "i4"), **how(3, 2.0, 1.0, 0.0), **start(live, rows)}
-    made = live.call("generate", given).outputs["rows"]
-    assert not np.isin(made, [PAD, BEGIN]).any()
-    ended = (made == END).any(axis=-1)
-    assert (made[ended] == END).all()
+    request = {"noise": noise, "count": np.full(3, 32, "i4"), **how(3, 2.0, 1.0, 0.0), **start(live, rows)}
+    drawn = live.call("generate", request).outputs["rows"]
+    assert not np.isin(drawn, [PAD, BEGIN]).any()
+    ended = (drawn == END).any(axis=-1)
+    assert (drawn[ended] == END).all()
 
 
 _OTHER_BACKEND = """
 import json, sys, numpy as np
 from trainer import model, run_folder
 card = json.load(open(sys.argv[1]))
-made = model.build(card)
-run_folder.load_weights(made, run_folder.unpack(sys.argv[2]), "weights")
+network = model.build(card)
+run_folder.load_weights(network, run_folder.unpack(sys.argv[2]), "weights")
 rows = np.load(sys.argv[3])
 import keras
 from tests.trainer.test_event_model import losses
-nll = keras.ops.convert_to_numpy(made(rows))
-np.savez(sys.argv[4], nll=nll, losses=losses(made, card, np.load(sys.argv[5])), backend=keras.backend.backend())
+nll = keras.ops.convert_to_numpy(network(rows))
+np.savez(sys.argv[4], nll=nll, losses=losses(network, card, np.load(sys.argv[5])), backend=keras.backend.backend())
 """
 
 
-def losses(made, card: dict, batches: np.ndarray) -> np.ndarray:
-    """Loss and each column's nats, as means of all steps so far, behind each step of training."""
+def losses(network, card: dict, batches: np.ndarray) -> np.ndarray:
+    """Train on batches; return loss and each column's nats after each step, as means of all steps so far."""
     import keras
 
-    made.compile(optimizer=loop.optimizer(recipe.from_card(card), 1), jit_compile=keras.backend.backend() == "jax")
-    return np.array([[float(value) for value in made.train_on_batch(batch)] for batch in batches])
+    network.compile(optimizer=loop.optimizer(recipe.from_card(card), 1), jit_compile=keras.backend.backend() == "jax")
+    return np.array([[float(value) for value in network.train_on_batch(batch)] for batch in batches])
 
 
 @pytest.mark.slow
@@ -230,6 +230,6 @@ def test_jax_gives_the_same_likelihood_and_losses_for_the_same_weights_and_data(
     other = np.load(tmp_path / "out.npz")
     assert str(other["backend"]) == "jax"
     np.testing.assert_allclose(other["nll"], np.asarray(model(rows)), atol=2e-5)
-    ours = losses(model, card, batches)
-    assert ours[0, 0] - ours[-1, 0] > 1  # it learns, so a gradient that differs would show
-    np.testing.assert_allclose(other["losses"], ours, atol=1e-4)
+    own = losses(model, card, batches)
+    assert own[0, 0] - own[-1, 0] > 1  # it learns, so a gradient that differs would show
+    np.testing.assert_allclose(other["losses"], own, atol=1e-4)

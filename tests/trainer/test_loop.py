@@ -28,6 +28,8 @@ from trainer.__main__ import run as trainer  # `python -m trainer` without its s
 from trainer.evaluation import likelihood
 from trainer.export import signatures
 from trainer.fit import loop, signals
+from trainer.fit.run_identity import same_start
+from trainer.fit.training_callback import Diverged
 from trainer.recipe import to_card
 
 SMALL = [
@@ -77,8 +79,8 @@ def test_a_run_learns_and_leaves_what_it_promises(unbroken):
     assert float(lines[-1]["val_loss"]) < float(lines[0]["val_loss"]) - 1
     parts = sum(float(lines[-1][name]) for name in ("step", "pitch", "velocity", "duration"))
     assert parts == pytest.approx(float(lines[-1]["loss"]), abs=1e-4)
-    kept = sorted(path.name for path in (unbroken / "weights").iterdir())
-    assert kept == ["00002.npz", "00004.npz", "00006.npz", "00008.npz", "best.npz", "last.npz"]
+    names = sorted(path.name for path in (unbroken / "weights").iterdir())
+    assert names == ["00002.npz", "00004.npz", "00006.npz", "00008.npz", "best.npz", "last.npz"]
     curves = sorted(path.name for path in (unbroken / "tensorboard" / "validation").iterdir())
     assert curves == [f"events.out.tfevents.{number:010d}.cadenza" for number in range(1, 9)]
     assert (unbroken / "loss.png").read_bytes().startswith(b"\x89PNG")
@@ -109,14 +111,14 @@ def test_killed_twice_and_started_again_it_ends_as_if_unbroken(tiny_dataset, unb
 
 def same(run: Path, other: Path) -> None:
     """Two runs are one, bit for bit: the same batches, optimiser, rates and dropout."""
-    ours, theirs = history(run), history(other)
-    for line in (*ours, *theirs):
+    result, expected = history(run), history(other)
+    for line in (*result, *expected):
         assert float(line.pop("seconds")) > 0
-    assert ours == theirs
-    ours, theirs = (run_folder.unpack(f"{folder}/checkpoint.npz") for folder in (run, other))
-    assert {"history"} < set(ours) == set(theirs)
-    for name in set(theirs) - {"history"}:
-        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    assert result == expected
+    result, expected = (run_folder.unpack(f"{folder}/checkpoint.npz") for folder in (run, other))
+    assert {"history"} < set(result) == set(expected)
+    for name in set(expected) - {"history"}:
+        np.testing.assert_array_equal(result[name], expected[name], err_msg=name)
 
 
 class After(signals.Stop):
@@ -141,12 +143,12 @@ def test_stopped_within_an_epoch_it_ends_as_if_unbroken(tiny_dataset, unbroken, 
         with pytest.raises(signals.Stopped, match=f"SIGTERM: stopped after {where}") as stopped:
             loop.fit(small, dataset, str(tmp_path), log=io.StringIO(), stop=After(looks))
         assert stopped.value.exit_code == 143
-    for ours, theirs in zip(history(tmp_path), history(unbroken)[:2], strict=True):
-        assert float(ours.pop("seconds")) > 0 and float(theirs.pop("seconds")) > 0
-        assert ours == theirs
-    ours, theirs = (run_folder.unpack(f"{run}/weights/00002.npz") for run in (tmp_path, unbroken))
-    for name in theirs:
-        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    for result, expected in zip(history(tmp_path), history(unbroken)[:2], strict=True):
+        assert float(result.pop("seconds")) > 0 and float(expected.pop("seconds")) > 0
+        assert result == expected
+    result, expected = (run_folder.unpack(f"{run}/weights/00002.npz") for run in (tmp_path, unbroken))
+    for name in expected:
+        np.testing.assert_array_equal(result[name], expected[name], err_msg=name)
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.slow)])
@@ -160,15 +162,15 @@ def test_sigterm_writes_where_it_stands_and_the_same_command_goes_on(tiny_datase
     while time.monotonic() < until and not (run / "checkpoint.npz").exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    asked = time.monotonic()
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 143, said
+    sent = time.monotonic()
+    _, log = process.communicate(timeout=120)
+    assert process.returncode == 143, log
     if (
         backend == "tensorflow"
     ):  # JAX compiles its step once more behind the first checkpoint, which takes what it takes
-        assert time.monotonic() - asked < 30  # what a spot VM has left
-    assert re.search(r"^SIGTERM: stopped after epoch 0 and step \d+ of the next; the same command", said, re.M), said
-    assert "Traceback" not in said and not (run / "history.csv").exists()
+        assert time.monotonic() - sent < 30  # what a spot VM has left
+    assert re.search(r"^SIGTERM: stopped after epoch 0 and step \d+ of the next; the same command", log, re.M), log
+    assert "Traceback" not in log and not (run / "history.csv").exists()
     step = int(run_folder.unpack(str(run / "checkpoint.npz"))["unfinished"][0])
     assert 0 < step < 150
     done = subprocess.run(line, capture_output=True, text=True, timeout=240)
@@ -229,8 +231,8 @@ def test_a_checkpoint_of_whole_epochs_holds_what_it_always_held(unbroken):
 
 def test_another_recipe_or_dataset_in_the_same_run_is_refused(tiny_dataset, unbroken, capsys):
     assert trainer([*command(tiny_dataset, unbroken, 8)[3:], "--set", "training.batch=5"]) == 2
-    told = capsys.readouterr().err
-    assert "holds another run" in told and "Traceback" not in told
+    message = capsys.readouterr().err
+    assert "holds another run" in message and "Traceback" not in message
 
 
 def test_a_folder_without_a_dataset_is_named(tmp_path):
@@ -250,8 +252,8 @@ def test_damaged_weights_are_named(unbroken, tmp_path):
     (tmp_path / "weights").mkdir()
     with pytest.raises(RecordError, match=r"best\.npz is missing; weights are written after each epoch"):
         run_folder.load(str(tmp_path))
-    whole = (unbroken / "weights" / "best.npz").read_bytes()
-    (tmp_path / "weights" / "best.npz").write_bytes(whole[: len(whole) // 2])
+    content = (unbroken / "weights" / "best.npz").read_bytes()
+    (tmp_path / "weights" / "best.npz").write_bytes(content[: len(content) // 2])
     with pytest.raises(RecordError, match=r"best\.npz is damaged"):
         run_folder.load(str(tmp_path))
     with pytest.raises(RecordError, match="is no run"):
@@ -259,21 +261,21 @@ def test_damaged_weights_are_named(unbroken, tmp_path):
 
 
 def test_evaluate_says_the_same_of_a_run_and_of_its_export(tiny_dataset, unbroken, tmp_path, capsys):
-    def said(*flags: str) -> str:
+    def output(*flags: str) -> str:
         capsys.readouterr()
         assert trainer(flags) == 0
         return capsys.readouterr().out.strip()
 
-    version = said("export", "--run", str(unbroken), "--output", str(tmp_path))
+    version = output("export", "--run", str(unbroken), "--output", str(tmp_path))
     measure = ("--data", tiny_dataset, "--split", "validation")
-    ours = json.loads(said("evaluate", "--run", str(unbroken), *measure, "--json"))
+    of_run = json.loads(output("evaluate", "--run", str(unbroken), *measure, "--json"))
     alone = ["evaluate", "--model", version, *measure, "--json"]  # in a process that built no model
     done = subprocess.run([sys.executable, "-m", "trainer", *alone], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    theirs = json.loads(done.stdout)
-    assert ours["nats_per_note"] == pytest.approx(theirs["nats_per_note"], abs=1e-4)
-    assert ours["nats_per_note"] == pytest.approx(sum(ours["columns"].values()), abs=1e-3)
-    assert "nats a note on validation: step" in said("evaluate", "--model", version, *measure)
+    of_export = json.loads(done.stdout)
+    assert of_run["nats_per_note"] == pytest.approx(of_export["nats_per_note"], abs=1e-4)
+    assert of_run["nats_per_note"] == pytest.approx(sum(of_run["columns"].values()), abs=1e-3)
+    assert "nats a note on validation: step" in output("evaluate", "--model", version, *measure)
 
 
 def test_a_run_begins_with_the_weights_of_another(tiny_dataset, tiny_recipe, tmp_path, capsys, unreported):
@@ -300,13 +302,13 @@ def test_a_run_begins_with_the_weights_of_another(tiny_dataset, tiny_recipe, tmp
 
 def test_a_run_began_with_the_weights_that_its_card_names():
     before = {"path": "runs/base", "weights": "best", "epoch": 3}
-    assert loop._same_start(before, before | {"path": "runs/./base", "epoch": 7})
-    assert not loop._same_start(before, before | {"weights": "last"})
-    assert not loop._same_start(before, before | {"path": "runs/other"})
-    assert not loop._same_start(before, None) and not loop._same_start(None, before)
-    assert loop._same_start({"path": "runs/base"}, before), "an older card does not say which"
+    assert same_start(before, before | {"path": "runs/./base", "epoch": 7})
+    assert not same_start(before, before | {"weights": "last"})
+    assert not same_start(before, before | {"path": "runs/other"})
+    assert not same_start(before, None) and not same_start(None, before)
+    assert same_start({"path": "runs/base"}, before), "an older card does not say which"
     exported = {"path": "models/performance/1"}
-    assert loop._same_start(exported, exported)
+    assert same_start(exported, exported)
 
 
 @pytest.mark.slow
@@ -316,12 +318,12 @@ def test_jax_trains_and_its_weights_load_and_export_here(tiny_dataset, tmp_path)
     )
     assert done.returncode == 0, done.stderr
     assert [int(line["epoch"]) for line in history(tmp_path)] == [1, 2]
-    made, card = run_folder.load(str(tmp_path))
+    network, card = run_folder.load(str(tmp_path))
     assert card["made"]["backend"] == "jax"
     from trainer.export import saved_model
 
     version = saved_model.publish(
-        made, card, str(tmp_path / "exported")
+        network, card, str(tmp_path / "exported")
     )  # which verifies: the same nll, the same draws
     assert (Path(version) / "saved_model.pb").exists()
 
@@ -345,7 +347,7 @@ def test_a_run_stops_when_its_minutes_are_over(tiny_dataset, short_recipe, tmp_p
 
 def test_a_run_that_diverges_stops_and_keeps_the_last_good_weights(tiny_dataset, short_recipe, tmp_path):
     wild = replace(short_recipe, training=replace(short_recipe.training, rate=1e30, clip=1e30))
-    with pytest.raises(loop.Diverged, match=r"diverged in epoch 1, .*There are no weights from before; try --set"):
+    with pytest.raises(Diverged, match=r"diverged in epoch 1, .*There are no weights from before; try --set"):
         loop.fit(wild, Dataset.open(tiny_dataset), str(tmp_path), log=io.StringIO())
     assert not (tmp_path / "weights").exists()
 
@@ -360,14 +362,14 @@ def test_what_diverges_later_keeps_the_epochs_before(tiny_dataset, tiny_recipe, 
     [name] = [name for name in arrays if "momentum" in name and "listen" in name and "kernel" in name]
     arrays[name] = np.full_like(arrays[name], np.inf)
     checkpoint.write_bytes(run_folder.pack(arrays))
-    kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    old = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     longer = replace(tiny_recipe, training=replace(tiny_recipe.training, epochs=4))
     for pause in (10.0, 0.0):  # with a checkpoint after each step, too, it writes none that is poisoned
-        with pytest.raises(loop.Diverged, match=r"epoch 3, .*weights up to epoch 2 are kept .* --from .*rate=") as said:
+        with pytest.raises(Diverged, match=r"epoch 3, .*weights up to epoch 2 are kept .* --from .*rate=") as raised:
             loop.fit(longer, dataset, str(tmp_path), log=io.StringIO(), checkpoint_minutes=pause)
-        assert "\n" not in str(said.value)
+        assert "\n" not in str(raised.value)
         now = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-        assert {path for path in now if now[path] != kept.get(path)} <= {tmp_path / "model.txt", tmp_path / "model.svg"}
+        assert {path for path in now if now[path] != old.get(path)} <= {tmp_path / "model.txt", tmp_path / "model.svg"}
 
 
 def test_a_sample_is_a_midi_file(unbroken, tmp_path):
@@ -390,23 +392,23 @@ def test_a_sample_begins_where_it_is_told_to(unbroken, tiny_dataset, tmp_path, c
         """What it says, or what it says of its error."""
         capsys.readouterr()
         assert trainer(["sample", "--run", str(unbroken), "--notes", "5", *flags]) == code
-        said = capsys.readouterr()
-        return said.err if code else said.out
+        output = capsys.readouterr()
+        return output.err if code else output.out
 
     song, out = tmp_path / "song.mid", tmp_path / "out.mid"
     song.write_bytes(midi.write(waltz(50)))
     assert "30 notes of the seed" in sample("--seed", str(song), "--seed-notes", "30", "--output", str(out))
-    heard, seed = midi.read(out.read_bytes()), midi.read(song.read_bytes())[:30]
-    assert 30 <= len(heard) <= 35 and heard["pitch"][:25].tolist() == seed["pitch"][:25].tolist()
+    notes, seed = midi.read(out.read_bytes()), midi.read(song.read_bytes())[:30]
+    assert 30 <= len(notes) <= 35 and notes["pitch"][:25].tolist() == seed["pitch"][:25].tolist()
 
-    place = ("--seed-from", "train", "--data", tiny_dataset, "--seed-notes", "12")
-    said = sample(*place, "--random-seed", "3", "--output", str(out))
-    found = re.search(r"seed: (waltz-\d\d\.mid), from ([\d.]+) s", said)
-    assert found and "12 notes of the seed" in said
-    piece = next(p.notes for p in Dataset.open(tiny_dataset).pieces("train") if p.id == found[1])
-    at = int(np.argmin(np.abs(piece["start"] - float(found[2]))))
+    excerpt = ("--seed-from", "train", "--data", tiny_dataset, "--seed-notes", "12")
+    output = sample(*excerpt, "--random-seed", "3", "--output", str(out))
+    match = re.search(r"seed: (waltz-\d\d\.mid), from ([\d.]+) s", output)
+    assert match and "12 notes of the seed" in output
+    piece = next(p.notes for p in Dataset.open(tiny_dataset).pieces("train") if p.id == match[1])
+    at = int(np.argmin(np.abs(piece["start"] - float(match[2]))))
     assert midi.read(out.read_bytes())["pitch"][:8].tolist() == piece["pitch"][at : at + 8].tolist()
-    assert sample(*place, "--random-seed", "3", "--output", str(out)) == said
+    assert sample(*excerpt, "--random-seed", "3", "--output", str(out)) == output
     assert "expected --data as well" in sample("--seed-from", "train", "--output", str(out), code=2)
     assert "expected --seed or --seed-from" in sample("--seed-notes", "5", "--output", str(out), code=2)
 
@@ -460,14 +462,14 @@ def test_the_measure_by_hand(tiny_recipe):
 
 def test_blocks_carry_the_state(tiny_model):
     """A whole piece in blocks, among shorter and longer ones, is the piece in one go."""
-    made, card = tiny_model
+    network, card = tiny_model
     parsed = Card.parse(json.dumps(card))
     corpus = These(*(waltz(seed, bars) for seed, bars in enumerate((3, 8, 20, 11))))
     assert corpus.sizes.min() < 64 and corpus.sizes.max() > 2 * 64  # within the first block, and beyond the second
-    score = likelihood.evaluate(signatures.Live(made, card), parsed, corpus)
+    score = likelihood.evaluate(signatures.Live(network, card), parsed, corpus)
     total = 0.0
     for piece in range(len(corpus.index)):
         rows = likelihood.encode(parsed.encoding, corpus, piece)
-        total += float(np.asarray(made(rows[None])).sum(dtype="f8"))
+        total += float(np.asarray(network(rows[None])).sum(dtype="f8"))
     assert score.nats == pytest.approx(total / corpus.sizes.sum(), abs=1e-5)
     assert score.rows == corpus.sizes.sum()

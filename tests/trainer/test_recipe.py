@@ -11,9 +11,9 @@ from trainer import recipe
 def test_every_recipe_has_its_modules_name_and_makes_a_card():
     assert "performance" in recipe.names()
     for name in recipe.names():
-        found = recipe.load(name)
-        card = json.loads(json.dumps(recipe.to_card(found)))
-        assert found.name == name and from_config(card["encoding"]) == found.encoding
+        loaded = recipe.load(name)
+        card = json.loads(json.dumps(recipe.to_card(loaded)))
+        assert loaded.name == name and from_config(card["encoding"]) == loaded.encoding
 
 
 def test_set_changes_one_value():

@@ -1,4 +1,4 @@
-"""Every recipe keeps the model's laws and goes the whole way: train, evaluate, sample, export, serve."""
+"""Every recipe obeys the model's laws and works from end to end: train, evaluate, sample, export, serve."""
 
 import io
 import json
@@ -31,7 +31,7 @@ KNOWN = [
 
 
 def small(name: str) -> recipe.Recipe:
-    """A recipe, small enough to train in a test; of any composer and with every symbol there is."""
+    """Make a recipe small enough to train in a test, for any composer and with every symbol."""
     full = recipe.load(name)
     core = replace(full.core, units=(24,) * len(full.core.units), dense=(16,) * len(full.core.dense))
     short = replace(full.training, batch=4, steps=8, epochs=3, rate=5e-3, keep=1, validation=8, window=25)
@@ -41,35 +41,35 @@ def small(name: str) -> recipe.Recipe:
 
 @pytest.fixture(scope="module", params=KNOWN)
 def trained(request, tiny_dataset, tmp_path_factory):
-    """(recipe, run's folder, log) of a short training."""
+    """Train for a short time: (recipe, run's folder, log)."""
     run, log = str(tmp_path_factory.mktemp(request.param)), io.StringIO()
     loop.fit(small(request.param), Dataset.open(tiny_dataset), run, log=log)
     return small(request.param), run, log.getvalue()
 
 
 def rows_of(card: Card, *seeds: int) -> np.ndarray:
-    """Whole waltzes side by side, int32 [n, 64, F]; PAD behind."""
-    whole = [card.encoding.encode(waltz(seed, bars=5), begin=True, end=True)[:64] for seed in seeds]
-    rows = np.zeros((len(whole), 64, whole[0].shape[1]), "i4")
-    for lane, piece in enumerate(whole):
+    """Encode whole waltzes side by side, filled up with PAD: int32 [n, 64, F]."""
+    pieces = [card.encoding.encode(waltz(seed, bars=5), begin=True, end=True)[:64] for seed in seeds]
+    rows = np.zeros((len(pieces), 64, pieces[0].shape[1]), "i4")
+    for lane, piece in enumerate(pieces):
         rows[lane, : len(piece)] = piece
     return rows
 
 
 def test_it_trains_and_says_how(trained):
     _, run, log = trained
-    made, card = run_folder.load(run)
+    trained_model, card = run_folder.load(run)
     unit = Card.parse(json.dumps(card)).encoding.unit
     assert f"nats a {unit}" in log and "epoch 3/3" in log
     assert np.isfinite(card["metrics"]["val_loss"])
-    assert made.count_params() == card["parameters"]
+    assert trained_model.count_params() == card["parameters"]
 
 
 def test_window_and_single_rows_agree(trained):
-    made, card = run_folder.load(trained[1])
+    trained_model, card = run_folder.load(trained[1])
     rows = rows_of(Card.parse(json.dumps(card)), 1, 2)
-    at_once = np.asarray(made(rows))
-    np.testing.assert_allclose(stepwise(made, rows), at_once, atol=1e-4)
+    at_once = np.asarray(trained_model(rows))
+    np.testing.assert_allclose(stepwise(trained_model, rows), at_once, atol=1e-4)
     first = rows[:, :, 0]
     assert not at_once[(first == PAD) | (first == BEGIN)].any() and not at_once[first == END][:, 1:].any()
     assert (at_once[first == END][:, 0] > 0).all()
@@ -81,23 +81,23 @@ def test_steps_are_generate_alone_and_among_others(trained):
     columns = len(card.encoding.names)
     noise = np.random.default_rng(3).random((3, 32, columns), "f4")
     how = {name: np.full(3, value, "f4") for name, value in (("temperature", 1), ("top_p", 0.9), ("min_p", 0.01))}
-    heard = {"rows": rows_of(card, 1, 2, 3), "length": np.array([60, 5, 0], "i4"), **card.empty_state(3)}
-    state = live.call("prime", heard).outputs
+    prefix = {"rows": rows_of(card, 1, 2, 3), "length": np.array([60, 5, 0], "i4"), **card.empty_state(3)}
+    state = live.call("prime", prefix).outputs
     chunk = live.call("generate", {"noise": noise, "count": np.full(3, 32, "i4"), **how, **state}).outputs
     for t in range(32):
         out = live.call("step", {"noise": noise[:, t], **how, **state}).outputs
         np.testing.assert_array_equal(out.pop("row"), chunk["rows"][:, t])
         state = out
-    alone = {name: value[:1] for name, value in live.call("prime", heard).outputs.items()}
-    given = {"noise": noise[:1], "count": np.full(1, 32, "i4"), **{k: v[:1] for k, v in how.items()}, **alone}
-    np.testing.assert_array_equal(live.call("generate", given).outputs["rows"][0], chunk["rows"][0])
+    alone = {name: value[:1] for name, value in live.call("prime", prefix).outputs.items()}
+    request = {"noise": noise[:1], "count": np.full(1, 32, "i4"), **{k: v[:1] for k, v in how.items()}, **alone}
+    np.testing.assert_array_equal(live.call("generate", request).outputs["rows"][0], chunk["rows"][0])
     assert not np.isin(chunk["rows"], [PAD, BEGIN]).any()
     assert (chunk["rows"] < np.array(card.encoding.sizes)).all()
 
 
 def test_exported_it_continues_a_seed_and_begins_a_piece(trained, tmp_path):
-    made, card = run_folder.load(trained[1])
-    folder = saved_model.publish(made, card, str(tmp_path))
+    trained_model, card = run_folder.load(trained[1])
+    folder = saved_model.publish(trained_model, card, str(tmp_path))
     generator = Generator(saved_model.Loaded(folder))
     parsed = generator.describe()[0]
     assert parsed.encoding == Card.parse(json.dumps(card)).encoding  # the vocabulary travels with it
@@ -119,12 +119,12 @@ def test_exported_it_continues_a_seed_and_begins_a_piece(trained, tmp_path):
 
 
 def test_its_score_is_the_mean_over_whole_pieces(trained, tiny_dataset):
-    made, card = run_folder.load(trained[1])
+    trained_model, card = run_folder.load(trained[1])
     parsed = Card.parse(json.dumps(card))
     corpus = data.Corpus(Dataset.open(tiny_dataset), "validation", parsed.encoding)
-    score = likelihood.evaluate(signatures.Live(made, card), parsed, corpus)
+    score = likelihood.evaluate(signatures.Live(trained_model, card), parsed, corpus)
     encoded = [likelihood.encode(parsed.encoding, corpus, piece) for piece in range(len(corpus.index))]
-    total = sum(float(np.asarray(made(rows[None])).sum(dtype="f8")) for rows in encoded)
+    total = sum(float(np.asarray(trained_model(rows[None])).sum(dtype="f8")) for rows in encoded)
     assert score.rows == sum(len(rows) - 2 for rows in encoded)
     assert score.nats == pytest.approx(total / score.rows, abs=1e-4)
 
@@ -145,9 +145,9 @@ def test_a_stack_may_hear_embeddings():
     """The one input that no recipe uses: window and single rows agree there too."""
     encoding = small("one_hot").encoding
     card = recipe.to_card(replace(small("one_hot"), core=Stack((8,), (), 0.0, "embedding")))
-    made = model.build(card)
+    stack = model.build(card)
     rows = np.stack([encoding.encode(waltz(seed, bars=5), begin=True, end=True)[:30] for seed in (1, 2)])
-    np.testing.assert_allclose(stepwise(made, rows), np.asarray(made(rows)), atol=1e-4)
+    np.testing.assert_allclose(stepwise(stack, rows), np.asarray(stack(rows)), atol=1e-4)
 
 
 # --- heads ---------------------------------------------------------------------------------------------------------
@@ -167,11 +167,11 @@ def test_a_regressions_mass_is_the_truncated_normal_distributions():
         for sigma in (0.005, 0.02, 0.2, 2.0):
             cells = np.arange(2000, dtype="f4") * np.float32(CELL)
             args = (cells, np.full(2000, mean, "f4"), np.float32(sigma))
-            got = np.asarray(heads.log_mass(*args), "f8")
-            assert np.exp(got).sum() == pytest.approx(1, abs=1e-3)
+            actual = np.asarray(heads.log_mass(*args), "f8")
+            assert np.exp(actual).sum() == pytest.approx(1, abs=1e-3)
             near = np.abs(cells - mean) < 4 * sigma
             expected = [plain(float(s), mean, sigma) for s in cells[near]]
-            np.testing.assert_allclose(got[near], expected, atol=2e-3)
+            np.testing.assert_allclose(actual[near], expected, atol=2e-3)
     assert np.isfinite(np.asarray(heads.log_mass(np.float32([10.0]), np.float32([0.0]), np.float32(0.02)))).all()
 
 

@@ -33,7 +33,7 @@ def plain(x, h, c):
     ys, _, c = layer(x, initial_state=[h, c])
     return ys, c
 
-def ours(x, h, c):
+def scanned(x, h, c):
     with xla.precision(sys.argv[1]):
         return recurrence.lstm(layer.cell, x, h, c)
 
@@ -49,9 +49,9 @@ def gradients(path):
             with keras.StatelessScope(state_mapping=list(zip(weights, values))):
                 total, *outputs = loss(path, x, h, c)
             return total, outputs
-        (_, outputs), found = jax.jit(jax.value_and_grad(of, argnums=(0, 1, 2, 3), has_aux=True))(
+        (_, outputs), results = jax.jit(jax.value_and_grad(of, argnums=(0, 1, 2, 3), has_aux=True))(
             [w.value for w in weights], x, h, c)
-        return [*outputs, *found[0], *found[1:]]
+        return [*outputs, *results[0], *results[1:]]
     import tensorflow as tf
     @tf.function
     def of(x, h, c):
@@ -61,7 +61,7 @@ def gradients(path):
         return [*outputs, *tape.gradient(total, [*(w.value for w in weights), x, h, c])]
     return of(*map(tf.constant, (x, h, c)))
 
-pairs = zip(gradients(plain), gradients(ours), strict=True)
+pairs = zip(gradients(plain), gradients(scanned), strict=True)
 print(json.dumps([float(np.abs(np.asarray(a) - np.asarray(b)).max() / np.abs(np.asarray(a)).max()) for a, b in pairs]))
 """
 NAMES = ["outputs", "last c", "kernel", "recurrent kernel", "bias", "x", "first h", "first c"]
@@ -78,24 +78,24 @@ def differences(backend: str, precision: str) -> dict[str, float]:
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_outputs_and_all_gradients_are_those_of_keras_own_layer(backend):
-    found = differences(backend, "float32")
-    assert found == {name: pytest.approx(0, abs=1e-5) for name in NAMES}
+    results = differences(backend, "float32")
+    assert results == {name: pytest.approx(0, abs=1e-5) for name in NAMES}
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_bfloat16_rounds_the_products_and_no_more(backend):
     """Eight bits of a product's operands: some thousandths of the largest value, in everything that follows from z."""
-    found = differences(backend, "bfloat16")
-    assert all(1e-5 < difference < 0.03 for difference in found.values()), found
+    results = differences(backend, "bfloat16")
+    assert all(1e-5 < difference < 0.03 for difference in results.values()), results
 
 
 def test_a_training_call_takes_this_way_and_agrees_with_the_other(tiny_recipe, monkeypatch):
     still = replace(tiny_recipe, core=LSTM(units=16, layers=2, dropout=0), heads=Chain(hidden=16, slots=4, dropout=0))
-    made = model.build({"schema": 1, **recipe.to_card(still)})
+    network = model.build({"schema": 1, **recipe.to_card(still)})
     rows = still.encoding.encode(waltz(1), begin=True, end=False)[None, :64]
     calls = []
     monkeypatch.setattr(recurrence, "lstm", lambda *args, lstm=recurrence.lstm: calls.append(1) or lstm(*args))
-    asked = np.asarray(made(rows, training=False))
+    inference = np.asarray(network(rows, training=False))
     assert not calls
-    np.testing.assert_allclose(np.asarray(made(rows, training=True)), asked, atol=1e-4)
+    np.testing.assert_allclose(np.asarray(network(rows, training=True)), inference, atol=1e-4)
     assert len(calls) == 2

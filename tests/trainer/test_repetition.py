@@ -1,4 +1,4 @@
-"""What followed the last time: looked up as a plain search would, in any cut, and followed by the pitch's head."""
+"""The repetition pointer: it equals a plain search, in any cut, and the pitch's head uses it."""
 
 import json
 from dataclasses import replace
@@ -15,14 +15,14 @@ from trainer.export import signatures
 from trainer.model import repetition
 from trainer.recipe import LSTM, Chain, RecipeError, override
 
-KEPT = 32
+NOTES = 32
 
 
 @pytest.fixture(scope="module")
-def made(tiny_recipe):
-    """(model, card) with fresh weights."""
+def fresh_model(tiny_recipe):
+    """Build a model with new weights: (model, card)."""
     keras.utils.set_random_seed(7)
-    spec = replace(tiny_recipe, core=LSTM(8, 1, 0.0), heads=Chain(hidden=8, slots=2, recall=KEPT))
+    spec = replace(tiny_recipe, core=LSTM(8, 1, 0.0), heads=Chain(hidden=8, slots=2, recall=NOTES))
     card = json.loads(json.dumps({"schema": 1, **recipe.to_card(spec)}))
     fresh = model.build(card)
     return fresh, card | {"state": fresh.state_spec}
@@ -30,7 +30,7 @@ def made(tiny_recipe):
 
 @pytest.fixture(scope="module")
 def rows(tiny_recipe) -> np.ndarray:
-    """Music that repeats itself: a waltz, and eleven notes again and again, but for every 25th. int32 [2, 64, 4]."""
+    """Encode a waltz, and eleven notes that repeat except for every 25th: int32 [2, 64, 4]."""
     rows = np.stack([tiny_recipe.encoding.encode(waltz(1, bars=9), begin=True, end=False)[:64]] * 2)
     rows[1, 1:, 1] = FIRST + np.resize(np.random.default_rng(0).integers(3, size=11), 63)
     rows[1, 25::25, 1] = FIRST + 7
@@ -38,63 +38,63 @@ def rows(tiny_recipe) -> np.ndarray:
 
 
 def search(pitches: list[int]) -> tuple[int, int]:
-    """The pitch that followed the longest run like the end of these, the latest such; and how long that run was."""
+    """Search the longest run that equals the end of these, the latest of such: the pitch behind it, and its length."""
     best = (0, 0, 0)
-    for place in range(max(len(pitches) - 1 - (KEPT - repetition.LONGEST), 0), len(pitches) - 1):
+    for end in range(max(len(pitches) - 1 - (NOTES - repetition.LONGEST), 0), len(pitches) - 1):
         run = 0
-        while run < repetition.LONGEST and run <= place and pitches[place - run] == pitches[-1 - run] != PAD:
+        while run < repetition.LONGEST and run <= end and pitches[end - run] == pitches[-1 - run] != PAD:
             run += 1
-        best = max(best, (run, place, pitches[place + 1]))
+        best = max(best, (run, end, pitches[end + 1]))
     return (best[2], best[0]) if best[0] >= repetition.SHORTEST else (0, 0)
 
 
-def test_it_is_found_as_by_a_plain_search(made, rows):
-    fresh, _ = made
-    told, after = repetition.follow(fresh.tables, rows, np.zeros((2, KEPT), "f4"))
-    found = 0
+def test_it_is_found_as_by_a_plain_search(fresh_model, rows):
+    fresh, _ = fresh_model
+    repeated, after = repetition.follow(fresh.tables, rows, np.zeros((2, NOTES), "f4"))
+    longest_runs = 0
     for lane, piece in enumerate(rows):
         pitches = [int(row[1]) if row[0] >= FIRST else PAD for row in piece]
         for t in range(64):
             expected = search(pitches[: t + 1])
-            assert (int(told["next"][lane, t]), int(told["run"][lane, t])) == expected
-            found += expected[1] == repetition.LONGEST
-        np.testing.assert_array_equal(np.asarray(after["past"])[lane], pitches[-KEPT:])
-    assert found > 3
+            assert (int(repeated["next"][lane, t]), int(repeated["run"][lane, t])) == expected
+            longest_runs += expected[1] == repetition.LONGEST
+        np.testing.assert_array_equal(np.asarray(after["past"])[lane], pitches[-NOTES:])
+    assert longest_runs > 3
 
 
-def test_windows_are_step_by_step(made, rows):
-    """Longer than what is kept, so that something is forgotten on the way."""
-    np.testing.assert_allclose(stepwise(made[0], rows), np.asarray(made[0](rows)), atol=1e-5)
+def test_windows_are_step_by_step(fresh_model, rows):
+    """The rows are more than the state holds, so some are forgotten on the way."""
+    np.testing.assert_allclose(stepwise(fresh_model[0], rows), np.asarray(fresh_model[0](rows)), atol=1e-5)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 37])
-def test_priming_at_once_is_priming_in_two(made, rows, cut):
-    fresh, _ = made
-    whole = fresh.prime(rows, np.array([64, 64], "i4"), fresh.initial_state(2))
+def test_priming_at_once_is_priming_in_two(fresh_model, rows, cut):
+    fresh, _ = fresh_model
+    at_once = fresh.prime(rows, np.array([64, 64], "i4"), fresh.initial_state(2))
     parts = np.full((2, 2, 64, 4), 5, "i4")  # what stands beyond the length must not matter
     parts[0, :, :cut], parts[1, :, : 64 - cut] = rows[:, :cut], rows[:, cut:]
     half = fresh.prime(parts[0], np.array([cut] * 2, "i4"), fresh.initial_state(2))
     both = fresh.prime(parts[1], np.array([64 - cut] * 2, "i4"), half)
     assert set(both) == set(fresh.state_spec) and "past" in both
-    for name, value in whole.items():
+    for name, value in at_once.items():
         np.testing.assert_allclose(np.asarray(both[name]), np.asarray(value), atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("cut", [12, 40])
-def test_the_probabilities_of_all_pitches_sum_to_one(made, rows, cut):
-    fresh, _ = made
+def test_the_probabilities_of_all_pitches_sum_to_one(fresh_model, rows, cut):
+    fresh, _ = fresh_model
     state = fresh.prime(rows[1:, :], np.array([cut], "i4"), fresh.initial_state(1))
-    given = np.repeat(rows[1:, cut : cut + 1], 88, axis=0)
-    given[:, 0, 1] = np.arange(FIRST, FIRST + 88)
-    wide = {name: np.repeat(np.asarray(value), len(given), axis=0) for name, value in state.items()}
-    p = np.exp(-np.asarray(fresh.likelihood(given, wide)[0], "f8")[:, 0, 1])
+    candidates = np.repeat(rows[1:, cut : cut + 1], 88, axis=0)
+    candidates[:, 0, 1] = np.arange(FIRST, FIRST + 88)
+    wide = {name: np.repeat(np.asarray(value), len(candidates), axis=0) for name, value in state.items()}
+    p = np.exp(-np.asarray(fresh.likelihood(candidates, wide)[0], "f8")[:, 0, 1])
     assert p.sum() == pytest.approx(1.0, abs=1e-4)
-    followed = repetition.follow(fresh.tables, rows[1:, :cut], np.zeros((1, KEPT), "f4"))[0]["next"][0, -1]
+    followed = repetition.follow(fresh.tables, rows[1:, :cut], np.zeros((1, NOTES), "f4"))[0]["next"][0, -1]
     assert p[int(followed) - FIRST] > 0.2  # untrained, its weight is about a half
 
 
-def test_steps_are_generate(made, rows):
-    fresh, card = made
+def test_steps_are_generate(fresh_model, rows):
+    fresh, card = fresh_model
     live = signatures.Live(fresh, card)
     state = fresh.prime(rows, np.array([40, 40], "i4"), fresh.initial_state(2))
     state = {signatures.STATE + name: np.asarray(value) for name, value in state.items()}

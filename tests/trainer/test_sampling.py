@@ -60,8 +60,8 @@ def test_top_p_keeps_the_fewest_classes_that_reach_it():
     assert set(draw(logits, u, top_p=0.4)) == {0}
     assert set(draw(logits, u, top_p=0.7)) == {0, 1}
     assert set(draw(logits, u, top_p=0.9)) == {0, 1, 2}
-    kept = draw(logits, (np.arange(8000) + 0.5) / 8000, top_p=0.7)
-    np.testing.assert_allclose(np.bincount(kept) / 8000, [0.625, 0.375], atol=1e-3)
+    drawn = draw(logits, (np.arange(8000) + 0.5) / 8000, top_p=0.7)
+    np.testing.assert_allclose(np.bincount(drawn) / 8000, [0.625, 0.375], atol=1e-3)
 
 
 def test_classes_as_probable_as_the_last_one_kept_are_kept():

@@ -1,4 +1,4 @@
-"""The SavedModel: what the design's contract says, no more, and nothing half-written."""
+"""The SavedModel: exactly what its contract says, and nothing half-written."""
 
 import io
 import json
@@ -56,11 +56,11 @@ def test_the_card_travels_with_it(loaded, tiny_model, tiny_export):
     card = Card.parse(reply[1])
     assert card.facts == json.loads(json.dumps(tiny_model[1])) and card.encoding == tiny_model[0].encoding
     path = tiny_export / "performance" / "1" / "assets" / "card.json"
-    assert checksums.unseal(path.read_bytes(), str(path)) == card.facts
+    assert checksums.checked(path.read_bytes(), str(path)) == card.facts
 
 
 def warm_up(version: Path):
-    """The requests that a model server makes of itself: (signature, inputs)."""
+    """Read the requests of a version's warm-up records: (signature, inputs)."""
     from tensorflow_serving.apis import prediction_log_pb2
 
     path = version / "assets.extra" / "tf_serving_warmup_requests"
@@ -72,20 +72,20 @@ def warm_up(version: Path):
 
 def test_warm_up_records_call_every_signature(loaded, tiny_export):
     called = set()
-    for name, given in warm_up(tiny_export / "performance" / "1"):
-        assert loaded.signatures[name](**{key: np.asarray(value) for key, value in given.items()})
+    for name, inputs in warm_up(tiny_export / "performance" / "1"):
+        assert loaded.signatures[name](**{key: np.asarray(value) for key, value in inputs.items()})
         called.add(name)
-    assert called == NAMES - {"serving_default", "prime_xla", "generate_xla"}  # a server may not be told to compile
+    assert called == NAMES - {"serving_default", "prime_xla", "generate_xla"}  # not every server may compile
 
 
 @pytest.mark.slow  # each export traces and compiles
 def test_where_it_is_told_to_compile_it_does_for_every_size_before_the_first_call(loaded, tiny_model, tmp_path):
     saved_model.save(*tiny_model, str(tmp_path), xla=True)
     sizes: dict[str, list[int]] = {}
-    for name, given in warm_up(tmp_path):
-        (rows,) = {len(value) for value in given.values()}
+    for name, inputs in warm_up(tmp_path):
+        (rows,) = {len(value) for value in inputs.values()}
         sizes.setdefault(name, []).append(rows)
-        assert loaded.signatures[name](**{key: np.asarray(value) for key, value in given.items()})
+        assert loaded.signatures[name](**{key: np.asarray(value) for key, value in inputs.items()})
     assert sizes == {
         **{name: [1] for name in ("describe", "prime", "likelihood", "step", "generate")},
         **{name: list(saved_model.SERVED_ROWS) for name in ("prime_xla", "generate_xla")},
@@ -129,10 +129,10 @@ def test_the_saved_model_answers_as_the_live_one(tiny_model, tiny_export):
     rng = np.random.default_rng(0)
     card = Card.parse(json.dumps(tiny_model[1]))
     rows = np.stack([rng.integers(3, size, (5, 64)) for size in card.encoding.sizes], axis=-1).astype("i4")
-    given = {"rows": rows, "length": np.array([64, 1, 0, 30, 63], "i4"), **card.empty_state(5)}
-    ours, theirs = live.call("likelihood", given).outputs, saved.call("likelihood", given).outputs
-    for name, value in ours.items():
-        np.testing.assert_allclose(theirs[name], value, atol=1e-5, err_msg=name)
+    inputs = {"rows": rows, "length": np.array([64, 1, 0, 30, 63], "i4"), **card.empty_state(5)}
+    expected, actual = live.call("likelihood", inputs).outputs, saved.call("likelihood", inputs).outputs
+    for name, value in expected.items():
+        np.testing.assert_allclose(actual[name], value, atol=1e-5, err_msg=name)
 
 
 def test_the_card_names_the_commit_of_an_image_too(monkeypatch, tmp_path):

@@ -32,10 +32,10 @@ def test_pieces_together_are_those_that_each_is_alone(saved):
         Part(waltz(2, bars=3), Settings(5, top_p=0.9, min_p=0.01, random_seed=3)),
     ]
     for lanes in (3, 2):
-        for part, made in zip(parts, batch_generation.play(backend, card, parts, lanes), strict=True):
+        for part, played in zip(parts, batch_generation.play(backend, card, parts, lanes), strict=True):
             chunks = list(Generator(backend).stream(part.seed, part.settings))
-            np.testing.assert_array_equal(made.notes, np.concatenate([chunk.notes for chunk in chunks]))
-            assert made.final == (chunks[-1].ended == "final")
+            np.testing.assert_array_equal(played.notes, np.concatenate([chunk.notes for chunk in chunks]))
+            assert played.final == (chunks[-1].ended == "final")
 
 
 def test_a_piece_stops_at_its_second(saved):
@@ -86,7 +86,7 @@ def test_a_gain_is_of_the_same_rounds():
     """Luck that both ways share is no part of it."""
     some, others = ({"new": {"x": values}} for values in ([0.5, 0.7, 0.9], [0.4, 0.6, 0.8]))
     assert similarity_report.gain(some, others, "new", "x") == pytest.approx((0.1, 0))
-    assert similarity_report.told([0.5, 0.7, 0.9]) == pytest.approx((0.7, 0.2))
+    assert similarity_report.mean_and_deviation([0.5, 0.7, 0.9]) == pytest.approx((0.7, 0.2))
 
 
 def test_only_what_ends_by_itself_is_over():
@@ -122,9 +122,9 @@ def test_it_writes_a_page_that_needs_nothing_else(tiny_export, tiny_dataset, tmp
     monkeypatch.setattr(similarity_report, "SEED_NOTES", 32)
     monkeypatch.setattr(similarity_report.similarity, "LEAST", 2)  # this model was never trained, and plays few notes
     out = tmp_path / "page"
-    told = ["listen", "--model", str(tiny_export / "performance/1"), "--data", tiny_dataset, "--output", str(out)]
+    flags = ["listen", "--model", str(tiny_export / "performance/1"), "--data", tiny_dataset, "--output", str(out)]
     few = ["--seeds", "2", "--random-seeds", "1", "--seconds", "20", "--minutes", "0.1", "--pieces", "1"]
-    assert run([*told, *few, "--split", "train", "--temperature", "1", "0.9"]) == 0
+    assert run([*flags, *few, "--split", "train", "--temperature", "1", "0.9"]) == 0
     page = _Page()
     page.feed((out / "index.html").read_text())
     assert "script" not in page.tags and "table" in page.tags and page.files
@@ -132,9 +132,9 @@ def test_it_writes_a_page_that_needs_nothing_else(tiny_export, tiny_dataset, tmp
     figures = json.loads((out / "listen.json").read_text())["figures"]
     ways = ["temperature 1, top-p 1, min-p 0", "temperature 0.9, top-p 1, min-p 0"]
     assert list(figures) == ["real music", *ways, "noise"]
-    overlaps = {name: found["continued"].get("together overlap mean", [0])[0] for name, found in figures.items()}
+    overlaps = {name: kinds["continued"].get("together overlap mean", [0])[0] for name, kinds in figures.items()}
     assert overlaps["real music"] > max(overlaps["noise"], *(overlaps[way] for way in ways))
     assert "index.html" in capsys.readouterr().out
 
-    assert run([*told, "--split", "validation"]) == 2
+    assert run([*flags, "--split", "validation"]) == 2
     assert "expected 50 for 16 seeds, 3 rounds" in capsys.readouterr().err

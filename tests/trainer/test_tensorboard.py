@@ -23,8 +23,8 @@ def test_tensorboard_reads_what_an_epoch_leaves(tmp_path):
         read = EventAccumulator(str(tmp_path / "tensorboard" / kind))
         read.Reload()
         for tag in ("loss", "pitch"):
-            told = [(event.step, event.value) for event in read.Scalars(tag)]
-            assert told == [(line["epoch"], pytest.approx(line[prefix + tag])) for line in lines]
+            scalars = [(event.step, event.value) for event in read.Scalars(tag)]
+            assert scalars == [(line["epoch"], pytest.approx(line[prefix + tag])) for line in lines]
     assert set(read.Tags()["scalars"]) == {"loss", "pitch"}
 
 
@@ -35,5 +35,5 @@ def test_tensorflow_reads_the_same_bytes():
     header, event = map(event_pb2.Event.FromString, wire.read_records(content))
     assert header.file_version == "brain.Event:2" and header.wall_time == event.wall_time == 12.25
     assert event.step == 7
-    told = {value.tag: (value.HasField("simple_value"), value.simple_value) for value in event.summary.value}
-    assert told == {"loss": (True, 0.0), "pitch": (True, 1.5)}
+    scalars = {value.tag: (value.HasField("simple_value"), value.simple_value) for value in event.summary.value}
+    assert scalars == {"loss": (True, 0.0), "pitch": (True, 1.5)}

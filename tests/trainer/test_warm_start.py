@@ -15,10 +15,10 @@ SHIPPED = Path(__file__).parents[2] / "models" / "performance" / "1"
 
 
 def test_an_export_gives_its_weights_back(tiny_model, tiny_recipe, tiny_export):
-    made, card = tiny_model
+    network, card = tiny_model
     start = warm_start.load(str(tiny_export / "performance" / "1"))
-    assert start.weights.keys() == run_folder.weights(made).keys()
-    for name, values in run_folder.weights(made).items():
+    assert start.weights.keys() == run_folder.weights(network).keys()
+    for name, values in run_folder.weights(network).items():
         np.testing.assert_array_equal(start.weights[name], values, err_msg=name)
     again = start.recipe()
     assert replace(again, training=tiny_recipe.training) == tiny_recipe
@@ -26,7 +26,7 @@ def test_an_export_gives_its_weights_back(tiny_model, tiny_recipe, tiny_export):
     fresh = model.build(card)
     start.put(fresh)
     rows = np.full((1, 5, 4), 7, "i4")
-    np.testing.assert_array_equal(np.asarray(fresh(rows)), np.asarray(made(rows)))
+    np.testing.assert_array_equal(np.asarray(fresh(rows)), np.asarray(network(rows)))
 
 
 def test_the_shipped_model_can_be_gone_on_with():
@@ -36,11 +36,11 @@ def test_the_shipped_model_can_be_gone_on_with():
 
 
 def test_a_list_of_weights_is_tried_in_the_orders_that_there_were(tiny_model):
-    made, _ = tiny_model
-    named = run_folder.weights(made)
+    network, _ = tiny_model
+    named = run_folder.weights(network)
     for parts in (("inputs", "core", "heads"), ("core", "heads", "inputs")):
-        values = [weight.numpy() for part in parts for weight in made.weights if weight.path.startswith(part)]
-        tried = warm_start._named({f"weights/{number}": value for number, value in enumerate(values)}, made)
+        values = [weight.numpy() for part in parts for weight in network.weights if weight.path.startswith(part)]
+        tried = warm_start._named({f"weights/{number}": value for number, value in enumerate(values)}, network)
         fits = [
             all(name in names and np.array_equal(names[name], value) for name, value in named.items())
             for names in tried
@@ -54,8 +54,8 @@ def test_names_of_dictionary_keys():
 
 
 def test_a_part_that_the_start_lacks_begins_fresh_and_one_too_many_is_named(tiny_model):
-    made, card = tiny_model
-    start = warm_start.Start("there", run_folder.weights(made), card)
+    network, card = tiny_model
+    start = warm_start.Start("there", run_folder.weights(network), card)
     recalling = model.build(card | {"heads": card["heads"] | {"recall": 64}})
     assert start.put(recalling) == ["heads/pitch_repeat/bias", "heads/pitch_repeat/kernel"]
     for name, values in start.weights.items():
@@ -66,12 +66,12 @@ def test_a_part_that_the_start_lacks_begins_fresh_and_one_too_many_is_named(tiny
 
 
 def test_a_model_that_gains_ordered_inputs_is_the_same_model_at_first(tiny_model):
-    made, card = tiny_model
-    start = warm_start.Start("there", run_folder.weights(made), card)
+    network, card = tiny_model
+    start = warm_start.Start("there", run_folder.weights(network), card)
     ordered = model.build(card | {"core": card["core"] | {"ordered": True}})
     assert start.put(ordered) == ["inputs/order/kernel"]
-    rows = made.encoding.encode(waltz(3), begin=True, end=True)[None]
-    np.testing.assert_array_equal(np.asarray(ordered(rows)), np.asarray(made(rows)))
+    rows = network.encoding.encode(waltz(3), begin=True, end=True)[None]
+    np.testing.assert_array_equal(np.asarray(ordered(rows)), np.asarray(network(rows)))
 
 
 def test_what_is_neither_run_nor_export_is_named(tmp_path):
@@ -81,11 +81,11 @@ def test_what_is_neither_run_nor_export_is_named(tmp_path):
 
 @pytest.mark.parametrize("name", recipe.names())
 def test_a_card_is_a_recipe_again(name):
-    made = recipe.load(name)
-    assert recipe.from_card(recipe.to_card(made)) == made
+    loaded = recipe.load(name)
+    assert recipe.from_card(recipe.to_card(loaded)) == loaded
     import json
 
-    assert recipe.from_card(json.loads(json.dumps(recipe.to_card(made)))) == made
+    assert recipe.from_card(json.loads(json.dumps(recipe.to_card(loaded)))) == loaded
 
 
 def test_a_card_of_another_kind_is_refused():

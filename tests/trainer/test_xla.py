@@ -1,4 +1,4 @@
-"""A step as XLA compiles it: a row has the same bits alone as among others, and top_p keeps what it keeps elsewhere."""
+"""A step compiled by XLA: a row has the same bits alone as among others, and top_p keeps the same classes."""
 
 import numpy as np
 import pytest
@@ -11,29 +11,29 @@ from trainer.model import xla  # noqa: E402
 
 
 def noisy(spec: dict, rows: int) -> dict[str, np.ndarray]:
-    """Inputs of a signature: a state of any numbers and one after a note, all settings."""
+    """Make inputs of a signature: random numbers as state, one note as row, and all settings."""
     rng = np.random.default_rng(7)
-    given = {
+    inputs = {
         name: np.full((rows, *shape), 3, dtype) if dtype == "int32" else rng.random((rows, *shape), dtype)
         for name, (shape, dtype) in spec.items()
     }
-    if "count" in given:
-        given["count"] = np.full(rows, CHUNK, "i4")
-        given["top_p"] = np.where(np.arange(rows) % 2, 0.9, 1.0).astype("f4")
-    return given
+    if "count" in inputs:
+        inputs["count"] = np.full(rows, CHUNK, "i4")
+        inputs["top_p"] = np.where(np.arange(rows) % 2, 0.9, 1.0).astype("f4")
+    return inputs
 
 
-def part(given: dict, rows) -> dict:
-    return {name: value[rows] for name, value in given.items()}
+def part(inputs: dict, rows) -> dict:
+    return {name: value[rows] for name, value in inputs.items()}
 
 
 def test_a_row_has_the_same_bits_alone_as_among_others(tiny_model, tiny_export):
     model, _ = tiny_model
-    given = noisy(signatures.specs(model)["generate_xla"], 9)
+    inputs = noisy(signatures.specs(model)["generate_xla"], 9)
     loaded = saved_model.Loaded(str(tiny_export / "performance" / "1"))
-    alone = [loaded.call("generate_xla", part(given, slice(row, row + 1))).outputs for row in (0, 1, 8)]
+    alone = [loaded.call("generate_xla", part(inputs, slice(row, row + 1))).outputs for row in (0, 1, 8)]
     for rows in (2, 9):
-        among = loaded.call("generate_xla", part(given, slice(9 - rows, None))).outputs
+        among = loaded.call("generate_xla", part(inputs, slice(9 - rows, None))).outputs
         for name, value in among.items():
             np.testing.assert_array_equal(value[-1:], alone[-1][name], err_msg=f"{name} of {rows} rows")
     for name, value in among.items():
@@ -43,14 +43,14 @@ def test_a_row_has_the_same_bits_alone_as_among_others(tiny_model, tiny_export):
 def test_rows_are_heard_as_far_as_they_count(tiny_model, tiny_export):
     model, _ = tiny_model
     loaded = saved_model.Loaded(str(tiny_export / "performance" / "1"))
-    given = noisy(signatures.specs(model)["prime"], 3)
-    given["length"] = np.array([0, 1, PRIME_BLOCK], "i4")
-    plain, compiled = (loaded.call(name, given).outputs for name in ("prime", "prime_xla"))
+    inputs = noisy(signatures.specs(model)["prime"], 3)
+    inputs["length"] = np.array([0, 1, PRIME_BLOCK], "i4")
+    plain, compiled = (loaded.call(name, inputs).outputs for name in ("prime", "prime_xla"))
     for name, value in compiled.items():
         np.testing.assert_allclose(value, plain[name], rtol=0, atol=1e-5, err_msg=name)
-        np.testing.assert_array_equal(value[0], given[name][0], err_msg=name)
+        np.testing.assert_array_equal(value[0], inputs[name][0], err_msg=name)
     for row in range(3):
-        for name, value in loaded.call("prime_xla", part(given, slice(row, row + 1))).outputs.items():
+        for name, value in loaded.call("prime_xla", part(inputs, slice(row, row + 1))).outputs.items():
             np.testing.assert_array_equal(value[0], compiled[name][row], err_msg=f"{name} of row {row} alone")
 
 
@@ -62,9 +62,9 @@ def test_a_kernel_made_ready_gives_the_same_product(inputs, outputs, alone):
     wanted = dense(x)
     model = keras.Sequential([dense])
     with xla.ready(model, alone):
-        got = dense(x)
-    assert got.shape == wanted.shape
-    np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-4)
+        actual = dense(x)
+    assert actual.shape == wanted.shape
+    np.testing.assert_allclose(actual, wanted, rtol=0, atol=1e-4)
     np.testing.assert_array_equal(dense(x), wanted)  # and outside, all is as before
 
 
@@ -77,6 +77,6 @@ def test_top_p_keeps_the_same_classes_without_sorting(share):
     p[::2] = np.where(p[::2] < 0.05 * p[::2].max(axis=-1, keepdims=True), 0, p[::2])  # min_p has been here
     top_p = np.full(64, share, "f4")
     sorted_, halved = (np.asarray(find(p, top_p)) for find in (xla._sorted, xla._halved))
-    kept, also = p >= sorted_[:, None], p >= halved[:, None]
+    by_sorting, by_halving = p >= sorted_[:, None], p >= halved[:, None]
     near = np.abs(p - sorted_[:, None]) <= 1e-6 * p.max(axis=-1, keepdims=True)  # sums differ in their last bits
-    assert ((kept == also) | near).all() and (kept == also).mean() > 0.999
+    assert ((by_sorting == by_halving) | near).all() and (by_sorting == by_halving).mean() > 0.999

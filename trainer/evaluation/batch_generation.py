@@ -1,10 +1,10 @@
-"""Many pieces at once: seeds and settings → what a model plays, as Generator plays each alone. For measurements.
+"""Seeds and settings → pieces, many in one call of the model. For measurements.
 
 A call of many rows costs little more than one of eight, so a hundred pieces together take a tenth of the time. The
-random numbers are Generator's, so of a SavedModel every piece is the one that a model server makes with the same
-settings, and that the server with a model of its own makes until a draw falls within rounding, as what it calls is
-compiled. A model that is none is compiled for each number of pieces, which may change the last bits, too. A call
-that fails ends it all.
+random numbers are Generator's: with a SavedModel, each piece is the one that a model server plays with the same
+settings. An embedded backend calls compiled code; its piece is the same until a draw falls within rounding. A model
+that is no SavedModel is compiled for each number of pieces, and its last bits may differ, too. One failed call ends
+all pieces.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,12 +19,12 @@ from music.generation import CHUNK, PRIME_BLOCK, Backend, Card, Settings
 from music.notes import Notes
 
 LANES = 192  # pieces in one call; measured on two cores: 5.1 k notes/s with 48, 8.8 k with 192, 8.0 k with 384
-_STEP = 32  # by which a call gets smaller as pieces end: a model that is no SavedModel is compiled anew for each size
+_STEP = 32  # pieces by which a call gets smaller: a model that is no SavedModel is compiled anew for each size
 _DRAWING = ("temperature", "top_p", "min_p")
 
 
 class Part(NamedTuple):
-    """What to play: a seed that the encoding can express, how, and when to stop at the latest."""
+    """What to play: a seed that the encoding can express, the settings, and when to stop at the latest."""
 
     seed: Notes
     settings: Settings
@@ -32,20 +32,22 @@ class Part(NamedTuple):
 
 
 class Played(NamedTuple):
+    """What the model played for one part."""
+
     notes: Notes  # on the seed's clock
     final: bool  # the piece ended by itself
 
 
 @dataclass
 class _Lane:
-    """One piece in the making."""
+    """One piece while it is played: its clock in seconds, and how many notes are left."""
 
     part: Part
     rng: np.random.Generator
     clock: float
     until: float
     left: int
-    made: list[Notes] = field(default_factory=list)
+    chunks: list[Notes] = field(default_factory=list)
     final: bool = False
 
     @property
@@ -54,7 +56,7 @@ class _Lane:
 
 
 def play(backend: Backend, card: Card, parts: Sequence[Part], lanes: int = LANES) -> Iterator[Played]:
-    """Play every part, in their order, `lanes` at a time. Raises EncodingError or BackendError."""
+    """Play all parts in their order, `lanes` at a time. Raises EncodingError or BackendError."""
     for at in range(0, len(parts), lanes):
         yield from _together(backend, card, parts[at : at + lanes])
 
@@ -64,8 +66,8 @@ def _together(backend: Backend, card: Card, parts: Sequence[Part]) -> list[Playe
     playing, state = everyone, _primed(backend, card, everyone)
     while active := sum(not lane.over for lane in playing):
         if (size := -(-active // _STEP) * _STEP) < len(playing):
-            kept = sorted(range(len(playing)), key=lambda k: playing[k].over)[:size]
-            playing, state = [playing[k] for k in kept], {name: value[kept] for name, value in state.items()}
+            rest = sorted(range(len(playing)), key=lambda k: playing[k].over)[:size]
+            playing, state = [playing[k] for k in rest], {name: value[rest] for name, value in state.items()}
         noise = np.stack([lane.rng.random((CHUNK, len(card.encoding.names)), "f4") for lane in playing])
         how = {name: np.array([getattr(lane.part.settings, name) for lane in playing], "f4") for name in _DRAWING}
         count = np.full(len(playing), CHUNK, "i4")
@@ -86,17 +88,17 @@ def _lane(card: Card, part: Part) -> _Lane:
 
 
 def _primed(backend: Backend, card: Card, everyone: list[_Lane]) -> dict[str, np.ndarray]:
-    """The state of each lane after its seed."""
-    heard = []
+    """Prime the model with each lane's seed. Return the state after it."""
+    encoded = []
     for lane in everyone:
         seed = lane.part.seed
         began = float(seed["start"].min()) if len(seed) else 0.0
-        heard.append(card.encoding.encode(seed, begin=True, end=False, after=began))
+        encoded.append(card.encoding.encode(seed, begin=True, end=False, after=began))
     state = card.empty_state(len(everyone))
-    for at in range(0, max(map(len, heard)), PRIME_BLOCK):
-        blocks = [rows[at : at + PRIME_BLOCK] for rows in heard]
+    for at in range(0, max(map(len, encoded)), PRIME_BLOCK):
+        blocks = [rows[at : at + PRIME_BLOCK] for rows in encoded]
         length = np.array([len(block) for block in blocks], "i4")
-        padded = np.zeros((len(heard), PRIME_BLOCK, len(card.encoding.names)), "i4")
+        padded = np.zeros((len(encoded), PRIME_BLOCK, len(card.encoding.names)), "i4")
         for k, block in enumerate(blocks):
             padded[k, : len(block)] = block
         outputs = backend.call("prime", {"rows": padded, "length": length, **state}).outputs
@@ -105,17 +107,17 @@ def _primed(backend: Backend, card: Card, everyone: list[_Lane]) -> dict[str, np
 
 
 def _take(lane: _Lane, card: Card, rows: np.ndarray) -> None:
-    """Add rows that were drawn to a piece."""
+    """Add the rows that the model drew to a piece."""
     final = rows[:, 0] == END
     notes = card.encoding.decode(rows[~final], after=lane.clock)[: lane.left]
     lane.clock = card.encoding.clock(notes, lane.clock)
     lane.left -= len(notes)
     lane.final = bool(final.any())
-    lane.made.append(notes)
+    lane.chunks.append(notes)
 
 
 def _played(lane: _Lane) -> Played:
-    """A piece's notes, up to where it was to stop; it ended by itself only if it did so before."""
-    notes = np.concatenate([nt.empty(), *lane.made])
+    """Cut a piece where it was to stop. It ended by itself only if it did so before that."""
+    notes = np.concatenate([nt.empty(), *lane.chunks])
     inside = notes[notes["start"] < lane.until]
     return Played(inside, lane.final and len(inside) == len(notes))

@@ -1,12 +1,12 @@
-"""One measure of likelihood: nats per note on a grid of 10 ms and 32 velocities, over whole pieces with carried state.
+"""A model and pieces → nats per note, on a grid of 10 ms and 32 velocities. The state is carried through each piece.
 
 −log p summed over columns and rows (BEGIN's is 0, END's counts), divided by the number of notes; no augmentation. An
-encoding of symbols keeps too little of a note for that; its figure is in nats per symbol, and only its own bigram and
-models of the same vocabulary compare with it. An encoding that lacks a column of a note lacks that column's nats.
+encoding of symbols holds too little of a note for that. Its figure is in nats per symbol, and compares only with its
+own bigram and with models of the same vocabulary. An encoding that lacks a column of a note lacks that column's nats.
 
-The bigram: each column given the same column of the row before, smoothed with the unigram and that with the uniform
-distribution, after Witten and Bell 1991 (no constants to choose), fitted on the training pieces. Beside regressions
-the same is read as they are, too: as the mean after each class, with a normal distribution around it.
+The bigram predicts each column from the same column of the row before. It is smoothed with the unigram, and that with
+the uniform distribution, after Witten and Bell 1991 (no constants to choose); it is fitted on the training pieces.
+Beside regressions stands a second one, read as they are: the mean after each class, and a normal distribution around.
 
 Works on any Backend with a `likelihood` signature, so anyone can measure an exported model. Knows nothing of training.
 """
@@ -31,7 +31,7 @@ LANES = 32  # pieces at once
 
 @dataclass(frozen=True)
 class Score:
-    """Nats per note or symbol, whole and by column, and what they were measured on."""
+    """Nats per note or symbol, in total and by column, and what they were measured on."""
 
     nats: float
     columns: dict[str, float]
@@ -41,6 +41,7 @@ class Score:
     seconds: float
 
     def to_dict(self) -> dict:
+        """Round the figures for JSON; the keys name the unit."""
         rounded = {name: round(value, 4) for name, value in self.columns.items()}
         return {
             f"nats_per_{self.unit}": round(self.nats, 4),
@@ -84,16 +85,16 @@ def bigram(
 
 
 def floors(facts: dict, train: Corpus, corpus: Corpus, pieces: int | None = None) -> dict[str, Score]:
-    """What stands beside a model of this card, by name: the bigram, and for regressions one read as they are, too."""
+    """Measure what a model of this card must beat, by name: the bigram, and for regressions one read as they are."""
     encoding = encodings.from_config(facts["encoding"])
-    found = {"bigram": bigram(encoding, train, corpus, pieces)}
+    scores = {"bigram": bigram(encoding, train, corpus, pieces)}
     if facts["heads"]["kind"] == "regression":
-        found["bigram as regression"] = bigram(encoding, train, corpus, pieces, regression=True)
-    return found
+        scores["bigram as regression"] = bigram(encoding, train, corpus, pieces, regression=True)
+    return scores
 
 
 class _Bigram:
-    """Counts of one column's classes after each other, on the grid: of ids finer than a cell, its cells."""
+    """Counts which class follows which in one column; where classes are finer than the grid, which cell follows."""
 
     always_cells = False
 
@@ -125,13 +126,13 @@ class _Bigram:
         return float(np.sum(own - np.log(p)))
 
     def _pairs(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-        """What counts, with what stands before it; END in the first column alone."""
+        """Pair what counts with what stands before it; END counts in the first column alone."""
         ids = self._classes[rows[:, self._k] if self._k == 0 else rows[: -1 if rows[-1, 0] == END else None, self._k]]
         return ids[:-1], ids[1:]
 
 
 class _Means(_Bigram):
-    """The mean of a time column after each class, read as a regression is: a normal distribution, truncated at 0."""
+    """Predicts a time column as a regression does: a normal distribution around each class's mean, truncated at 0."""
 
     always_cells = True
 
@@ -143,11 +144,11 @@ class _Means(_Bigram):
 
     @cached_property
     def _fitted(self) -> tuple[np.ndarray, float]:
-        """The mean after each class, seconds, and the standard deviation around them all."""
+        """Fit the mean after each class, in seconds, and the standard deviation around them all."""
         seconds = np.maximum(np.arange(len(self._counts)) - FIRST, 0) * CELL
         times = self._counts.sum(1)
-        whole = self._counts.sum(0) @ seconds / times.sum()
-        mean = (self._counts @ seconds + whole) / (times + 1)  # as if the whole's mean had been seen once
+        overall = self._counts.sum(0) @ seconds / times.sum()
+        mean = (self._counts @ seconds + overall) / (times + 1)  # as if the overall mean had been seen once
         squares = self._counts @ seconds**2 - 2 * mean * (self._counts @ seconds) + times * mean**2
         return mean, float(np.sqrt(max(squares.sum(), 0) / times.sum()))
 
@@ -157,7 +158,7 @@ def _f4(*values) -> tuple:
 
 
 def _smoothed(counts: np.ndarray, below: float) -> np.ndarray:
-    """Witten and Bell: as much for the unseen as there are kinds, shared out evenly."""
+    """Smooth counts after Witten and Bell: the unseen gets as much as there are kinds, shared out evenly."""
     kinds = np.sum(counts > 0)
     return (counts + kinds * below) / (counts.sum() + kinds)
 
@@ -169,18 +170,18 @@ def _score(encoding: Encoding, total: np.ndarray, corpus: Corpus, chosen: range,
 
 
 def encode(encoding: Encoding, corpus: Corpus, piece: int) -> Rows:
-    """A whole piece, BEGIN and END with it."""
+    """Encode a piece with BEGIN and END."""
     return encoding.encode(corpus.notes(piece), begin=True, end=True)
 
 
 def blocks(backend: Backend, card: Card, encoded: list[Rows]) -> Iterator[np.ndarray]:
-    """The nats of some pieces side by side, block by block: float32 [pieces, 64, F], 0 beyond a piece's end."""
+    """Compute the nats of pieces side by side, block by block: float32 [pieces, 64, F], 0 beyond a piece's end."""
     state = card.empty_state(len(encoded))
     lengths = np.array([len(rows) for rows in encoded])
     for at in range(0, lengths.max(), PRIME_BLOCK):
         rows = np.zeros((len(encoded), PRIME_BLOCK, encoded[0].shape[1]), "i4")
-        for lane, whole in enumerate(encoded):
-            part = whole[at : at + PRIME_BLOCK]
+        for lane, piece in enumerate(encoded):
+            part = piece[at : at + PRIME_BLOCK]
             rows[lane, : len(part)] = part
         length = np.clip(lengths - at, 0, PRIME_BLOCK).astype("i4")
         reply = backend.call("likelihood", {"rows": rows, "length": length, **state})

@@ -1,1 +1,1 @@
-"""A trained model → a SavedModel that a server can load."""
+"""A trained model → a SavedModel that a model server can load."""

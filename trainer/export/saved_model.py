@@ -1,6 +1,6 @@
-"""A run → a SavedModel that TF Serving serves, verified and published. The only TensorFlow code of the trainer.
+"""A model and its card → a SavedModel for TF Serving, verified and published.
 
-Always traced on the CPU: a graph traced on a GPU may hold cuDNN ops that a CPU server cannot run (keras#18504).
+Tracing is always on the CPU: a graph traced on a GPU may have cuDNN ops, which a CPU server cannot run (keras#18504).
 """
 
 import json
@@ -22,24 +22,24 @@ from music.storage import checksums
 from trainer.export import signatures
 from trainer.model import EventModel
 
-_TRIES = 5  # where others export at the same time
-SERVED_ROWS = (1, 8, 16, 24, 32)  # what infra/cloud/batching.config allows, and so for what a model server compiles
-SERVED = "saved_model.pb"  # a version without it is incomplete, TF Serving cannot load it; in a bucket it comes last
+_TRIES = 5  # while other exports take version numbers at the same time
+SERVED_ROWS = (1, 8, 16, 24, 32)  # the sizes that infra/cloud/batching.config allows; a model server compiles for each
+SERVED = "saved_model.pb"  # TF Serving cannot load a version without it, so it is written last to a bucket
 
 
 class ExportError(MusicError):
-    """The exported model does not do what the run's model does, or its place is taken."""
+    """The exported model differs from the run's model, cannot be written, or its version exists already."""
 
 
 def save(model: EventModel, card: dict, folder: str, xla: bool = False) -> None:
-    """Write a SavedModel with the signatures, the card as an asset and warm-up records; those of `xla`, too."""
+    """Write a SavedModel: the signatures, the card as an asset, and warm-up records, with `xla` of the twins too."""
     module = tf.Module()
     module.weights = {w.path: w.value for w in model.weights if "seed_generator" not in w.path}  # for warm_start.py
-    module.chance = [w.value for w in model.weights if "seed_generator" in w.path]  # whose names are not unique
+    module.chance = [w.value for w in model.weights if "seed_generator" in w.path]  # their names are not unique
     Path(folder).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as beside:
-        asset = Path(beside, "card.json")
-        asset.write_bytes(checksums.seal(card))
+    with tempfile.TemporaryDirectory() as temporary:
+        asset = Path(temporary, "card.json")
+        asset.write_bytes(checksums.with_checksum(card))
         module.card = tf.saved_model.Asset(str(asset))
         with tf.device("/CPU:0"):
             traced = {name: _trace(name, model, inputs) for name, inputs in signatures.specs(model).items()}
@@ -57,129 +57,140 @@ def publish(
     index: memorization.Index | None = None,
     xla: bool = False,
 ) -> str:
-    """Save, load again, verify, and copy to <base>/<recipe>/<version>/, here at once, in gs:// with SERVED last.
+    """Save, load again, verify, and copy to <base>/<recipe>/<version>/.
+
+    On a disk the copy appears at once; in a bucket SERVED is written last.
 
     Args:
-        index: of the training set, shipped with the model.
-        xla: for a model server that is told to compile; another one would not load the version.
+        version: None: one more than the newest version there.
+        index: of the training set, for the memorization check; it is exported with the model.
+        xla: write warm-up records for a model server that is configured to compile; other servers would not load the
+            version.
 
     Returns:
-        The version's folder; the version is one more than the newest there, if none is given.
+        The version's folder.
 
     Raises:
-        ExportError: the version exists, the saved model's answers differ from the run's, or there is no room.
+        ExportError: the version exists, the saved model's results differ from the run's, or the disk is full.
     """
     home = storage.join(base, card["recipe"])
-    with tempfile.TemporaryDirectory(prefix="cadenza-export-") as beside:
+    with tempfile.TemporaryDirectory(prefix="cadenza-export-") as temporary:
         try:
-            save(model, card, beside, xla)
+            save(model, card, temporary, xla)
             if index:
-                Path(beside, "assets.extra", memorization.FILE).write_bytes(index.to_bytes())
-            checksums.seal_folder(Path(beside), [f"assets.extra/{memorization.FILE}"])
-        except (tf.errors.OpError, OSError) as error:  # a full disk, say; TensorFlow has a kind of its own for each
-            told = " ".join(str(error).split())[-300:]
+                Path(temporary, "assets.extra", memorization.FILE).write_bytes(index.to_bytes())
+            checksums.write_manifest(Path(temporary), [f"assets.extra/{memorization.FILE}"])
+        except (tf.errors.OpError, OSError) as error:  # e.g. a full disk; TensorFlow has its own classes for these
+            reason = " ".join(str(error).split())[-300:]
             raise ExportError(
-                f"{beside}: the model cannot be written there: {told}; TMPDIR names another place"
+                f"{temporary}: the model cannot be written there: {reason}; set TMPDIR to use another folder"
             ) from error
-        verify(model, card, beside)
+        verify(model, card, temporary)
         for _ in range(_TRIES):
             target = storage.join(home, str(version or _next(home)))
-            if version and storage.exists(target):  # without saved_model.pb somebody may be about to fill it
+            if version and storage.exists(target):  # even without saved_model.pb, another export may be filling it
                 raise ExportError(f"{target} exists already, complete or not; choose another --version, or remove it")
             try:
-                storage.publish(beside, target, last=SERVED)
+                storage.publish(temporary, target, last=SERVED)
                 return target
-            except Conflict as error:  # somebody else's export has just taken the number
-                taken = error
-    raise ExportError(str(taken))
+            except Conflict as error:  # another export has just taken the number
+                conflict = error
+    raise ExportError(str(conflict))
 
 
 def _next(home: str) -> int:
-    """One more than the newest version, complete or not: another export may be about to fill it."""
+    """Return one more than the newest version, complete or not: another export may be filling that one."""
     return max((int(name) for name in storage.entries(home) if name.isdecimal()), default=0) + 1
 
 
 def verify(model: EventModel, card: dict, folder: str) -> None:
-    """Raises ExportError unless the SavedModel reproduces the model's nll within 1e-4, and step equals generate.
+    """Raise ExportError unless the SavedModel reproduces the model's nll within 1e-4, and `step` equals `generate`.
 
-    What is compiled, which exports of before 2026-11-21 lack, must give the state of rows heard, and the first row
-    drawn and its state, of one row and of two, within 1e-3.
+    The twins must reproduce, within 1e-3, the state after `prime`, and the first drawn row and its state, for one row
+    and for two. Exports from before 2026-11-21 have no twins.
     """
     saved, live = Loaded(folder), signatures.Live(model, card)
-    read = Card.parse(saved.call("describe", {"batch": np.zeros(1, "i4")}).outputs["card"][0])
-    if read.facts != json.loads(json.dumps(card)):
+    parsed = Card.parse(saved.call("describe", {"batch": np.zeros(1, "i4")}).outputs["card"][0])
+    if parsed.facts != json.loads(json.dumps(card)):
         raise ExportError(f"{folder}: the card that comes back is not the one that went in")
     rng = np.random.default_rng(0)
-    rows = np.stack([rng.integers(3, size, (2, 64)) for size in read.encoding.sizes], axis=-1).astype("i4")
-    heard = {"rows": rows, "length": np.array([64, 40], "i4"), **read.empty_state(2)}
-    ours, theirs = (b.call("likelihood", heard).outputs["nll"] for b in (live, saved))
-    if not np.allclose(ours, theirs, atol=1e-4):
-        raise ExportError(f"{folder}: nll differs by up to {np.abs(ours - theirs).max():.2g}, expected under 1e-4")
-    primed = saved.call("prime", heard).outputs
+    rows = np.stack([rng.integers(3, size, (2, 64)) for size in parsed.encoding.sizes], axis=-1).astype("i4")
+    prefix = {"rows": rows, "length": np.array([64, 40], "i4"), **parsed.empty_state(2)}
+    live_nll, saved_nll = (b.call("likelihood", prefix).outputs["nll"] for b in (live, saved))
+    if not np.allclose(live_nll, saved_nll, atol=1e-4):
+        difference = np.abs(live_nll - saved_nll).max()
+        raise ExportError(f"{folder}: nll differs by up to {difference:.2g}, expected under 1e-4")
+    primed = saved.call("prime", prefix).outputs
     noise = rng.random((2, CHUNK, rows.shape[-1]), "f4")
-    how = {name: np.full(2, value, "f4") for name, value in (("temperature", 1), ("top_p", 0.95), ("min_p", 0.01))}
-    given = {"noise": noise, "count": np.full(2, CHUNK, "i4"), **how, **primed}
-    chunk, state = saved.call("generate", given).outputs, primed
+    settings = {name: np.full(2, value, "f4") for name, value in (("temperature", 1), ("top_p", 0.95), ("min_p", 0.01))}
+    request = {"noise": noise, "count": np.full(2, CHUNK, "i4"), **settings, **primed}
+    chunk, state = saved.call("generate", request).outputs, primed
     for i in range(CHUNK):
-        one = saved.call("step", {"noise": noise[:, i], **how, **state}).outputs
-        state = {name: one[name] for name in state}
-        if not np.array_equal(one["row"], chunk["rows"][:, i]):
-            raise ExportError(f"{folder}: `step` number {i + 1} drew {one['row']}, `generate` {chunk['rows'][:, i]}")
-    two = given | {"count": np.ones(2, "i4")}
-    for name, asked in (("prime", heard), ("generate", two), ("generate", {key: two[key][:1] for key in two})):
+        reply = saved.call("step", {"noise": noise[:, i], **settings, **state}).outputs
+        state = {name: reply[name] for name in state}
+        if not np.array_equal(reply["row"], chunk["rows"][:, i]):
+            raise ExportError(f"{folder}: `step` number {i + 1} drew {reply['row']}, `generate` {chunk['rows'][:, i]}")
+    two = request | {"count": np.ones(2, "i4")}
+    one = {key: value[:1] for key, value in two.items()}
+    for name, inputs in (("prime", prefix), ("generate", two), ("generate", one)):
         twin = name + signatures.XLA
         if twin not in saved.names:
             continue
-        plain, compiled = (saved.call(each, asked).outputs for each in (name, twin))
+        plain, compiled = (saved.call(each, inputs).outputs for each in (name, twin))
         for key in plain:
             if not np.allclose(compiled[key], plain[key], rtol=0, atol=1e-3):
-                apart = np.abs(compiled[key] - plain[key]).max()
-                raise ExportError(f"{folder}: {key} of `{twin}` is off by up to {apart:.2g}, expected under 1e-3")
+                difference = np.abs(compiled[key] - plain[key]).max()
+                raise ExportError(f"{folder}: {key} of `{twin}` is off by up to {difference:.2g}, expected under 1e-3")
 
 
 class Loaded:
-    """A Backend over a SavedModel folder, to verify and to evaluate it. Raises RecordError for one that is damaged."""
+    """A Backend over a SavedModel's folder, to verify and evaluate it. Raises RecordError if it is damaged."""
 
     def __init__(self, folder: str):
         checksums.check_folder(Path(folder))
         try:
             self._model = tf.saved_model.load(folder)
-        except Exception as error:  # of a damaged graph, TensorFlow raises whatever it stumbles over
-            told = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            raise RecordError(f"the model in {folder} cannot be loaded: {told}") from error
+        except Exception as error:  # for a damaged graph TensorFlow may raise any error
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise RecordError(f"the model in {folder} cannot be loaded: {reason}") from error
 
     @property
     def names(self) -> set[str]:
+        """List the signatures."""
         return set(self._model.signatures)
 
     def call(self, signature: str, inputs: Mapping[str, np.ndarray], *, version=None, timeout=None) -> Reply:
+        """Call a signature with arrays; `version` and `timeout` are not used."""
         outputs = self._model.signatures[signature](**{name: tf.constant(value) for name, value in inputs.items()})
         return Reply({name: value.numpy() for name, value in outputs.items()}, 0)
 
 
 def commit() -> str:
-    """The commit this code is at, for the card: $CADENZA_COMMIT, as an image has it, or of the git checkout."""
-    if told := os.environ.get("CADENZA_COMMIT"):
-        return told
+    """Return the commit of this code, for the card: $CADENZA_COMMIT, which images set, or git's; else "unknown"."""
+    if commit := os.environ.get("CADENZA_COMMIT"):
+        return commit
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     try:
-        found = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+        commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
     except FileNotFoundError:  # no git
-        found = ""
-    return found or "unknown"
+        commit = ""
+    return commit or "unknown"
 
 
 def _trace(name: str, model: EventModel, inputs: dict):
+    """Trace a signature, compiled by XLA if it is a twin."""
     specs = {key: tf.TensorSpec([None, *shape], dtype, name=key) for key, (shape, dtype) in inputs.items()}
 
     @tf.function(jit_compile=name.endswith(signatures.XLA) or None)
-    def traced(**given):
-        return signatures.alike(name, model, given)
+    def traced(**tensors):
+        return signatures.compute(name, model, tensors)
 
     return traced.get_concrete_function(**specs)
 
 
 def _describe(module):
+    """Trace `describe`: int32 (B,), of which only the size counts → the card's bytes (B,)."""
+
     @tf.function
     def describe(batch):
         card = tf.io.read_file(module.card.asset_path)
@@ -189,23 +200,23 @@ def _describe(module):
 
 
 def _write_warm_up(model: EventModel, folder: str, xla: bool) -> None:
-    """One call of each signature, that TF Serving makes before it serves the version.
+    """Write one call of each signature; TF Serving makes them before it serves the version.
 
-    A compiled one is called with each number of rows that will come; with `xla` alone, as a server that is not told to
-    compile would not load the version.
+    With `xla`, each twin is called with every size of SERVED_ROWS. Without it no twin is called, because a server that
+    is not configured to compile would not load the version.
     """
     calls = [("describe", {"batch": np.zeros(1, "i4")})]
     for name, inputs in signatures.specs(model).items():
-        ones = ("length", "count", "temperature", "top_p")  # zero would do no work, or be no setting
+        ones = ("length", "count", "temperature", "top_p")  # with 0 there would be no work, or no valid setting
         sizes = (SERVED_ROWS if xla else ()) if name.endswith(signatures.XLA) else (1,)
         for rows in sizes:
-            given = {key: np.full((rows, *shape), key in ones, dtype) for key, (shape, dtype) in inputs.items()}
-            calls.append((name, given))
+            values = {key: np.full((rows, *shape), key in ones, dtype) for key, (shape, dtype) in inputs.items()}
+            calls.append((name, values))
     records = []
-    for name, given in calls:
+    for name, values in calls:
         request = predict_pb2.PredictRequest()
         request.model_spec.signature_name = name
-        for key, value in given.items():
+        for key, value in values.items():
             request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
         log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
         records.append(log.SerializeToString(deterministic=True))

@@ -1,5 +1,8 @@
-"""Where a run stands, as one file: weights, optimiser, dropout's chance, history; in the middle of an epoch its step
-and its metrics so far. Knows nothing of recipes and of when to write."""
+"""A run's progress as one file: weights, optimiser, dropout's random states, history.
+
+In the middle of an epoch the file also holds the step and the metrics so far. Knows nothing of recipes, and not when
+a checkpoint is due.
+"""
 
 import json
 from dataclasses import dataclass, field
@@ -13,8 +16,8 @@ from trainer.run_folder import CHECKPOINT, load_weights, pack, unpack, weights
 
 
 @dataclass
-class Place:
-    """How far a run has come: the whole epochs' lines of history, and of the epoch after them some steps.
+class Progress:
+    """How far a run has come: a line of history for each finished epoch, and the steps of the epoch after them.
 
     `seconds`: how long these steps took.
     """
@@ -25,36 +28,41 @@ class Place:
 
     @property
     def epoch(self) -> int:
-        """Whole epochs."""
+        """Count the finished epochs."""
         return self.history[-1]["epoch"] if self.history else 0
+
+    @property
+    def best(self) -> dict | None:
+        """Find the line of the epoch with the lowest validation loss, the first one of equals."""
+        return min(self.history, key=lambda line: line["val_loss"], default=None)
 
 
 def version(run: str) -> int:
-    """Of the checkpoint that is there; 0 where there is none."""
+    """Return the version of a run's checkpoint; 0 where there is none."""
     return storage.version(storage.join(run, CHECKPOINT))
 
 
-def save(run: str, model: keras.Model, place: Place, expected: int) -> int:
-    """Write the checkpoint of a run over the version that is expected there; its own version.
+def save(run: str, model: keras.Model, progress: Progress, expected: int) -> int:
+    """Replace the checkpoint of a run, which must still have the expected version. Return the new version.
 
     Raises Conflict where another process trains in the same folder.
     """
-    arrays = weights(model) | {"history": np.frombuffer(json.dumps(place.history).encode(), "u1")}
-    kept = {variable.path: variable for variable in model.optimizer.variables}
-    kept |= {f"chance/{number}": variable for number, variable in enumerate(chance(model))}
-    if place.step:
-        kept |= _metrics(model)
-        arrays["unfinished"] = np.array([place.step, place.seconds])
-    arrays |= {name: number(variable) for name, variable in kept.items()}
+    arrays = weights(model) | {"history": np.frombuffer(json.dumps(progress.history).encode(), "u1")}
+    variables = {variable.path: variable for variable in model.optimizer.variables}
+    variables |= {f"chance/{number}": variable for number, variable in enumerate(dropout_states(model))}
+    if progress.step:
+        variables |= _metrics(model)
+        arrays["unfinished"] = np.array([progress.step, progress.seconds])
+    arrays |= {name: number(variable) for name, variable in variables.items()}
     return storage.write(storage.join(run, CHECKPOINT), pack(arrays), expected)
 
 
-def load(run: str, model: keras.Model) -> tuple[Place, dict[str, np.ndarray]]:
-    """Put a run's checkpoint into a model with its optimiser; the place, and the metrics' states for `put_metrics`.
+def load(run: str, model: keras.Model) -> tuple[Progress, dict[str, np.ndarray]]:
+    """Load a run's checkpoint into a model and its optimiser. Return the progress, and what `put_metrics` takes.
 
     Raises:
-        FileNotFoundError: there is none.
-        RecordError: it is damaged, or another model's, or of another version of Keras or of ours.
+        FileNotFoundError: there is no checkpoint.
+        RecordError: it is damaged, or of another model, or of another version of Keras or of this code.
     """
     path = storage.join(run, CHECKPOINT)
     arrays = unpack(path)
@@ -63,25 +71,25 @@ def load(run: str, model: keras.Model) -> tuple[Place, dict[str, np.ndarray]]:
         for variable in model.optimizer.variables:
             variable.assign(arrays[variable.path])
         states = [array for name, array in arrays.items() if name.startswith("chance/")]
-        for variable, state in zip(chance(model), states, strict=True):
+        for variable, state in zip(dropout_states(model), states, strict=True):
             variable.assign(state)
-        place = Place(json.loads(bytes(arrays["history"])))
+        progress = Progress(json.loads(bytes(arrays["history"])))
         if "unfinished" not in arrays:
-            return place, {}
-        place.step, place.seconds = int(arrays["unfinished"][0]), float(arrays["unfinished"][1])
-        return place, {name: arrays[name] for name in _metrics(model)}
+            return progress, {}
+        progress.step, progress.seconds = int(arrays["unfinished"][0]), float(arrays["unfinished"][1])
+        return progress, {name: arrays[name] for name in _metrics(model)}
     except (KeyError, ValueError) as error:
         raise RecordError(f"{path} lacks {error}: it was not written by this version of Keras and of ours") from error
 
 
 def put_metrics(model: keras.Model, arrays: dict[str, np.ndarray]) -> None:
-    """Set the metrics to where they stood. Keras resets them when an epoch begins, so this is for after that."""
+    """Set the metrics to their values in a checkpoint. Keras resets them when an epoch begins: call this after that."""
     for name, variable in _metrics(model).items():
         variable.assign(arrays[name])
 
 
 def averages(model: keras.Model) -> dict[str, np.ndarray]:
-    """The moving averages of the weights by name, empty where the optimiser keeps none."""
+    """Return the moving averages of the weights by name; empty where the optimiser computes none."""
     optimizer = model.optimizer
     if not optimizer.use_ema:
         return {}
@@ -90,13 +98,15 @@ def averages(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def number(variable: keras.Variable) -> np.ndarray:
-    """A variable's value; of one that each of TensorFlow's replicas adds to, the sum."""
+    """Return a variable's value; the sum over TensorFlow's replicas where each has a value of its own."""
     return keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(variable))
 
 
-def chance(model: keras.Model) -> list[keras.Variable]:
-    """The states of the dropouts' generators: not weights, but part of where a run stands. Their names say nothing, as
-    Keras counts them through a process."""
+def dropout_states(model: keras.Model) -> list[keras.Variable]:
+    """List the states of the dropouts' random generators: no weights, but part of a run's progress.
+
+    A checkpoint numbers them, as Keras' own names for them depend on what else the process has built.
+    """
     return [variable for variable in model.variables if "seed_generator" in variable.path]
 
 

@@ -1,7 +1,7 @@
-"""A model as a table and as a diagram, and what it plays beside real music. For people; no run depends on it.
+"""A model → a table and a diagram of it; generated and real music → a picture of both. For people: no run reads them.
 
-The table finds layers by looking at a model's attributes, so that of new ones is told without a change here; the
-diagram has words of its own for the inputs, cores and heads that there are.
+The table finds layers among a model's attributes, so it shows new ones without a change here. The diagram has words
+of its own for the inputs, cores and heads that exist.
 """
 
 import os
@@ -39,19 +39,19 @@ def compare(generated: Notes | Sequence[Notes], real: Notes | Sequence[Notes], p
 
 
 def summary(model: EventModel) -> str:
-    """A table of a model's layers: name, kind, what comes out for B pieces of T rows, parameters; and their total."""
+    """Write a table of a model's layers: name, kind, output for B pieces of T rows, parameters; and their total."""
     rows = list(_rows(model, 0))
     wide, kind = (max(len(row[k]) for row in rows) for k in (0, 1))
     lines = [f"{name:{wide}}  {what:{kind}}  {shape:<13} {count:>12}" for name, what, shape, count in rows]
     head = f"{'layer':{wide}}  {'kind':{kind}}  {'output':<13} {'parameters':>12}"
     total = model.count_params()
     fixed = total - sum(int(np.prod(w.shape)) for w in model.trainable_weights)
-    told = f"{total:,} parameters, {total * 4 / 1e6:.1f} MB as float32" + (f"; {fixed:,} not trained" * (fixed > 0))
-    return "\n".join([head, "-" * len(head), *lines, "-" * len(head), told]) + "\n"
+    footer = f"{total:,} parameters, {total * 4 / 1e6:.1f} MB as float32" + (f"; {fixed:,} not trained" * (fixed > 0))
+    return "\n".join([head, "-" * len(head), *lines, "-" * len(head), footer]) + "\n"
 
 
 def _rows(layer, depth: int) -> Iterator[tuple[str, str, str, str]]:
-    """A line for each layer inside a layer of ours, deeper ones moved to the right; those of Keras are not opened."""
+    """Yield a line for each layer inside a layer, deeper ones indented; Keras' own layers are not opened."""
     inside = list(_inside(layer))
     for each in inside:
         own = type(each).__module__.startswith("keras.")
@@ -64,7 +64,7 @@ def _rows(layer, depth: int) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _inside(layer) -> Iterator[keras.layers.Layer]:
-    """The layers among a layer's attributes, in lists and dicts too, in the order they were made."""
+    """Yield the layers among a layer's attributes, in lists and dicts too, in the order of assignment."""
     for name, value in vars(layer).items():
         values = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
         if not name.startswith("_"):
@@ -77,9 +77,9 @@ def _kind(layer) -> str:
 
 
 def _shape(layer) -> str:
-    """What comes out of a layer that knows its width."""
-    known = [getattr(layer, name) for name in ("units", "output_dim", "width") if hasattr(layer, name)]
-    width = known[0] if known else layer.weights[0].shape[-1] if layer.weights else None
+    """Format the shape of a layer's output, where its width can be read."""
+    widths = [getattr(layer, name) for name in ("units", "output_dim", "width") if hasattr(layer, name)]
+    width = widths[0] if widths else layer.weights[0].shape[-1] if layer.weights else None
     return f"(B, T, {width})" if width and layer.name != "heads" else ""
 
 
@@ -91,7 +91,7 @@ _TINTS = {"row": INK, "input": COLOURS[5], "memory": COLOURS[0], "dense": COLOUR
 
 
 class _Box(NamedTuple):
-    """One thing of a diagram: what it is, a few words in lines, and what its memory holds, if it has one."""
+    """One box of a diagram: its kind, its lines of text, and the contents of its memory, if it has one."""
 
     kind: str
     title: str
@@ -100,11 +100,12 @@ class _Box(NamedTuple):
 
     @property
     def tall(self) -> float:
+        """Compute its height, in inches."""
         return _LINE * (1 + len(self.lines)) + 2 * _PAD
 
 
 def diagram(model: EventModel, card: dict, path: str | os.PathLike) -> None:
-    """Draw a model from a row of music to the next one, from left to right, with what each layer remembers.
+    """Draw a model from a row of music to the next one, from left to right, with the state of each layer.
 
     Args:
         card: its `recipe` and `about` are the title.
@@ -116,7 +117,7 @@ def diagram(model: EventModel, card: dict, path: str | os.PathLike) -> None:
     stages = [row, [_input(model)], *([box] for box in _core(model)), _heads(model)]
     tall = max(max(_height(stage), stage[0].tall + 2 * _LOOP if stage[0].memory else 0) for stage in stages)
     wide = len(stages) * (_WIDE + _GAP) + _GAP
-    low = -max(map(_height, stages)) / 2 - 0.45  # where the way back runs
+    low = -max(map(_height, stages)) / 2 - 0.45  # of the line from the drawn row back to the input
     figure, axes = style.canvas((0, wide), (low - 0.35, tall / 2 + 1.0))
     title = f"{card['recipe']}: {model.count_params():,} parameters"
     axes.text(_GAP, tall / 2 + 0.75, words(title), fontsize=13, color=INK)
@@ -133,21 +134,21 @@ def diagram(model: EventModel, card: dict, path: str | os.PathLike) -> None:
 
 
 def _input(model: EventModel) -> _Box:
-    """What the core hears of a row."""
-    heard = model.inputs_
-    if isinstance(heard, Embedded):
-        sounding = ("what still sounds",) if heard.tables else ()
-        each = f"{len(heard.embeddings)} × {heard.embeddings[0].output_dim}"
-        return _Box("input", "embedding", (each, *sounding, f"Dense {heard.width}", _parameters(heard)))
-    if isinstance(heard, OneHot):
-        return _Box("input", "one-hot", (f"{heard.width:,} wide",))
-    if isinstance(heard, Values):
-        return _Box("input", "values", (f"{heard.width} number{'s' * (heard.width > 1)}", "times in seconds"))
-    return _Box("input", type(heard).__name__, (_parameters(heard),))
+    """Describe the core's input."""
+    layer = model.inputs_
+    if isinstance(layer, Embedded):
+        held = ("what still sounds",) if layer.tables else ()
+        each = f"{len(layer.embeddings)} × {layer.embeddings[0].output_dim}"
+        return _Box("input", "embedding", (each, *held, f"Dense {layer.width}", _parameters(layer)))
+    if isinstance(layer, OneHot):
+        return _Box("input", "one-hot", (f"{layer.width:,} wide",))
+    if isinstance(layer, Values):
+        return _Box("input", "values", (f"{layer.width} number{'s' * (layer.width > 1)}", "times in seconds"))
+    return _Box("input", type(layer).__name__, (_parameters(layer),))
 
 
 def _core(model: EventModel) -> list[_Box]:
-    """A box a layer."""
+    """Describe the core, a box a layer."""
     core = model.core
     if not hasattr(core, "lstms"):
         return [_Box("memory", type(core).__name__, (f"{core.units} wide", _parameters(core)), "state")]
@@ -163,7 +164,7 @@ def _core(model: EventModel) -> list[_Box]:
 
 
 def _heads(model: EventModel) -> list[_Box]:
-    """A box a column: how it is drawn."""
+    """Describe how each column is drawn, a box a column."""
     heads, boxes = model.heads, []
     for k, (name, size) in enumerate(zip(model.encoding.names, model.encoding.sizes, strict=True)):
         lines: tuple[str, ...] = (f"softmax: {size - FIRST:,}{'' if k else ' and the end'}",)
@@ -182,7 +183,7 @@ def _parameters(layer) -> str:
 
 
 def _stage(axes: "Axes", boxes: list[_Box], left: float, chained: bool) -> None:
-    """Boxes below each other, their middle at 0; of a chain with arrows from each to the next."""
+    """Draw boxes below each other, their middle at 0; in a chain with arrows from each to the next."""
     from matplotlib.patches import FancyBboxPatch
 
     top = _height(boxes) / 2
@@ -212,7 +213,7 @@ def _height(boxes: list[_Box]) -> float:
 
 
 def _frame(axes: "Axes", caption: str, left: float, tall: float) -> None:
-    """What belongs together: the columns of a row."""
+    """Draw a frame around the columns of a row."""
     from matplotlib.patches import FancyBboxPatch
 
     frame = FancyBboxPatch((left - 0.1, -tall / 2 - 0.1), _WIDE + 0.2, tall + 0.2, "round,pad=0,rounding_size=0.12")
@@ -222,12 +223,12 @@ def _frame(axes: "Axes", caption: str, left: float, tall: float) -> None:
 
 
 def _again(axes: "Axes", wide: float, first: float, last: float, low: float) -> None:
-    """The way back, from the last frame's lower edge to the first one's: what is drawn is heard next."""
+    """Draw the arrow from the last frame's lower edge back to the first one's: the drawn row is the next input."""
     right, left = wide - _GAP - _WIDE / 2, _GAP + _WIDE / 2
     axes.plot([right, right, left], [-last - 0.1, low, low], color=INK, linewidth=1.2)
     _arrow(axes, (left, low), (left, -first - 0.1))
-    told = "the row that was drawn is the next one heard"
-    axes.text(wide / 2, low - 0.06, told, ha="center", va="top", fontsize=9, color=INK)
+    caption = "the row that was drawn is the next one heard"
+    axes.text(wide / 2, low - 0.06, caption, ha="center", va="top", fontsize=9, color=INK)
 
 
 def _arrow(axes: "Axes", start: tuple[float, float], end: tuple[float, float], bend: float = 0.0) -> None:

@@ -1,4 +1,7 @@
-"""What a run leaves for a person: its model drawn, its curve beside the floor, pieces it plays beside real ones."""
+"""A run → pictures and samples for people: its model, its loss beside the floors, its pieces beside real ones.
+
+Nothing that goes on with a run reads them.
+"""
 
 import sys
 
@@ -16,7 +19,7 @@ from trainer.fit import diagrams
 from trainer.model import EventModel
 
 SAMPLES, SAMPLE_NOTES = 2, 200
-_FLOOR_PIECES = 32  # of the validation split, for the line to beat
+_FLOOR_PIECES = 32  # of the validation split, to measure the floors on
 
 
 def of_model(run: str, model: EventModel, card: dict) -> None:
@@ -26,8 +29,11 @@ def of_model(run: str, model: EventModel, card: dict) -> None:
 
 
 def of_run(run: str, train: Corpus, valid: Corpus, log=sys.stderr) -> None:
-    """Write loss.png with the floors beside the curve, and samples/: SAMPLES new pieces by the best weights, with a
-    piano roll each, and their distributions beside as many real pieces."""
+    """Write loss.png and samples/.
+
+    loss.png shows the floors beside the curve. samples/ holds SAMPLES new pieces by the best weights, a piano roll of
+    each, and their distributions beside those of real pieces.
+    """
     model, card = run_folder.load(run)
     scores = likelihood.floors(card, train, valid, _FLOOR_PIECES)
     for name, score in scores.items():

@@ -1,8 +1,8 @@
-"""SIGTERM and Ctrl-C → a wish to stop, granted where training can go on from later. Knows nothing of training.
+"""SIGTERM and Ctrl-C → a request to stop, which training looks at after each step. Knows nothing of training.
 
-A spot VM that is taken away sends SIGTERM and is gone some 30 seconds later. While training, the wish waits for the end
-of the step; at any other time there is nothing to keep, and the process ends at once. The handlers stand from the first
-second on because Linux ignores a SIGTERM that process 1, as a container's command is, has no handler for.
+A spot VM gets SIGTERM and is switched off some 30 seconds later. At any time but training there is nothing to write,
+and the process ends at once. The handlers are set from the first second on: a container's command is process 1, and
+Linux ignores a SIGTERM that process 1 has no handler for.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from music.errors import MusicError
 
 
 class Stopped(MusicError):
-    """Training ended by a signal, with its progress written."""
+    """A signal ended the training, and its progress is written."""
 
     def __init__(self, number: int, where: str):
         super().__init__(f"{signal.Signals(number).name}: stopped {where}; the same command goes on from there")
@@ -23,13 +23,16 @@ class Stopped(MusicError):
 
 
 class Stop:
-    """Which signal asked to stop, if one did; `training` is True while somebody looks at it after each step."""
+    """The signal that asked to stop, if one did; `training` is True while training looks at it after each step."""
 
     signal: int | None = None
     training = False
 
     def handle(self, number: int, frame=None) -> None:
-        """A second Ctrl-C does not wait for the step; SIGTERM again changes nothing, as the first is being seen to."""
+        """Remember a signal, or end the process: outside training, and at a second Ctrl-C.
+
+        A second SIGTERM changes nothing, as the first one is already being obeyed.
+        """
         if not self.training or (self.signal is not None and number == signal.SIGINT):
             sys.exit(128 + number)
         if self.signal is None:
@@ -40,7 +43,7 @@ class Stop:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """A block in which a signal waits to be looked at."""
+        """Open a block in which a signal does not end the process but waits to be looked at."""
         self.training = True
         try:
             yield
@@ -50,7 +53,7 @@ class Stop:
 
 @contextlib.contextmanager
 def signals() -> Iterator[Stop]:
-    """A Stop that hears SIGTERM and Ctrl-C in this block, which runs in the main thread."""
+    """Open a block in which a Stop receives SIGTERM and Ctrl-C; the main thread must run it."""
     stop = Stop()
     before = {number: signal.signal(number, stop.handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -1,7 +1,7 @@
 """An epoch's line of history → event files for TensorBoard, `tensorboard --logdir RUN/tensorboard`.
 
-One small file an epoch, written whole like all files of a run, so that a run that goes on leaves no line twice and a
-bucket will do. `train` and `validation` are two curves in one picture. Without TensorFlow, as JAX runs have none.
+One small file an epoch, written at once like all files of a run: so a run that goes on writes no event twice, and a
+bucket can hold the files. `train` and `validation` are two curves in one picture. Works without TensorFlow, for JAX.
 """
 
 import time
@@ -25,7 +25,7 @@ def write(run: str, line: dict, rate: float) -> None:
 
 
 def encode(step: int, values: dict[str, float], at: float) -> bytes:
-    """One event file: a header, and one event with these scalars."""
+    """Encode one event file: a header, and one event with these scalars at a step and a time in seconds."""
     header = wire.Event(wall_time=at, file_version="brain.Event:2")
     event = wire.Event(wall_time=at, step=step)
     for tag, value in sorted(values.items()):

@@ -1,7 +1,7 @@
-"""Where a run may begin from: another run's weights, or those inside an exported model. Knows nothing of training.
+"""A run's folder or an exported model → weights that another run begins with. Knows nothing of training.
 
-An exported model is all that a clone of this repository has. Its weights are read back by name; exports of before
-2026-11-21 hold a list, in the order of their time. Either way the model made of them must answer as the export does.
+A clone of this repository holds no run, only an exported model. Its weights are read by name; exports from before
+2026-11-21 hold a list, in the order of that time. Either way the model built from them must answer as the export does.
 """
 
 import json
@@ -20,7 +20,7 @@ from trainer import model, recipe, run_folder
 from trainer.fit import widening
 from trainer.recipe import Recipe
 
-_ORDERS = (("inputs", "core", "heads"), ("core", "heads", "inputs"))  # of the parts in lists of weights
+_ORDERS = (("inputs", "core", "heads"), ("core", "heads", "inputs"))  # orders of the parts in lists of weights
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
@@ -35,7 +35,7 @@ class Start:
 
     @property
     def facts(self) -> dict:
-        """What the card of a run that begins here says of it."""
+        """Describe this start for the card of a run that begins with it."""
         trained = self.card.get("metrics", {}).get("trained", {})
         which = {"weights": self.which} if self.which else {}
         return {
@@ -47,7 +47,7 @@ class Start:
         }
 
     def recipe(self) -> Recipe:
-        """The same model, to be trained a little on what may be a small dataset; every number can be set."""
+        """Make a recipe for the same model with a short, gentle training, as the dataset may be small."""
         base = recipe.from_card(self.card)
         training = replace(
             base.training, rate=base.training.rate / 10, warmup=20, steps=min(base.training.steps, 20),
@@ -56,36 +56,36 @@ class Start:
         return replace(base, training=training, select="")
 
     def model(self) -> model.EventModel:
-        """The model with its weights."""
-        made = model.build(self.card)
-        self.put(made)
-        return made
+        """Build the model with these weights."""
+        built = model.build(self.card)
+        self.put(built)
+        return built
 
     def put(self, into: keras.Model) -> list[str]:
-        """Returns the parts that this start has nothing of, which stay as they are: a head that was switched on.
+        """Load the weights into a model. Return the names of those that it has besides, such as a new head's.
 
-        Raises RecordError where its weights are of other shapes, or where `into` has no place for one of them.
+        Raises RecordError where a weight's shape differs, or where `into` has no weight of a name.
         """
-        own = run_folder.weights(into)
-        if lost := self.weights.keys() - own.keys():
-            raise RecordError(f"{self.path}: {', '.join(sorted(lost))}: the model to be trained has no such weights")
-        wide = widening.widen(self.weights, {name: array.shape for name, array in own.items()}, seed=0)
-        run_folder.load_weights(into, own | wide, self.path)
-        return sorted(own.keys() - self.weights.keys())
+        fresh = run_folder.weights(into)
+        if unknown := self.weights.keys() - fresh.keys():
+            raise RecordError(f"{self.path}: {', '.join(sorted(unknown))}: the model to be trained has no such weights")
+        wide = widening.widen(self.weights, {name: array.shape for name, array in fresh.items()}, seed=0)
+        run_folder.load_weights(into, fresh | wide, self.path)
+        return sorted(fresh.keys() - self.weights.keys())
 
 
 def load(path: str, which: str = "best") -> Start:
-    """Of a run's folder, or of an exported version's such as models/performance/1.
+    """Load a Start from a run's folder, or from an exported version's such as models/performance/1.
 
-    Raises RecordError: it is neither, it is damaged, or this code makes another model of it.
+    Raises RecordError where the folder is neither, is damaged, or holds a model whose answers this code does not give.
     """
     if storage.exists(storage.join(path, "saved_model.pb")):
         folder = str(storage.local(path))
         with storage.called(folder, path):
             return _exported(path, folder)
     if storage.exists(storage.join(path, run_folder.CARD)):
-        made, card = run_folder.load(path, which)
-        return Start(path, run_folder.weights(made), card, which)
+        loaded, card = run_folder.load(path, which)
+        return Start(path, run_folder.weights(loaded), card, which)
     raise RecordError(f"{path}: expected a run's folder, with {run_folder.CARD}, or an exported version's, such as "
                       "models/performance/1")  # fmt: skip
 
@@ -103,37 +103,37 @@ def _exported(path: str, folder: str) -> Start:
         raise RecordError(f"{path} is damaged: assets/{run_folder.CARD} is missing") from None
     try:
         reader = tf.train.load_checkpoint(storage.join(folder, "variables", "variables"))
-        found = {name.removesuffix(_VALUE): reader.get_tensor(name) for name in reader.get_variable_to_shape_map()
-                 if name.startswith("weights/") and name.endswith(_VALUE)}  # fmt: skip
+        values = {name.removesuffix(_VALUE): reader.get_tensor(name) for name in reader.get_variable_to_shape_map()
+                  if name.startswith("weights/") and name.endswith(_VALUE)}  # fmt: skip
     except (tf.errors.OpError, ValueError) as error:
         raise RecordError(f"{path} is damaged, its weights cannot be read: {' '.join(str(error).split())}") from error
     try:
-        made = model.build(card)
+        built = model.build(card)
     except (KeyError, TypeError, ValueError) as error:
         raise RecordError(f"{path} describes no model that we know: {error!r}") from error
-    for arrays in _named(found, made):
+    for arrays in _named(values, built):
         try:
-            run_folder.load_weights(made, arrays, path)
+            run_folder.load_weights(built, arrays, path)
         except RecordError as error:
             refused = error
         else:
-            saved_model.verify(made, card, folder)
-            return Start(path, run_folder.weights(made), json.loads(json.dumps(card)))
+            saved_model.verify(built, card, folder)
+            return Start(path, run_folder.weights(built), json.loads(json.dumps(card)))
     raise refused
 
 
-def _named(found: dict[str, np.ndarray], made: keras.Model) -> list[dict[str, np.ndarray]]:
-    """What the variables may be by name; of a list the orders that are known."""
-    if not all(name.removeprefix("weights/").isdecimal() for name in found):
-        return [{_unescape(name.removeprefix("weights/")): value for name, value in found.items()}]
-    values = [found[f"weights/{number}"] for number in range(len(found))]
+def _named(values: dict[str, np.ndarray], built: keras.Model) -> list[dict[str, np.ndarray]]:
+    """Name an export's variables as the model's weights; a list of variables once in each of the known orders."""
+    if not all(name.removeprefix("weights/").isdecimal() for name in values):
+        return [{_unescape(name.removeprefix("weights/")): value for name, value in values.items()}]
+    listed = [values[f"weights/{number}"] for number in range(len(values))]
     orders = []
     for parts in _ORDERS:
-        names = [weight.path for part in parts for weight in made.weights if weight.path.startswith(part)]
-        orders.append(dict(zip(names, values, strict=False)))
+        names = [weight.path for part in parts for weight in built.weights if weight.path.startswith(part)]
+        orders.append(dict(zip(names, listed, strict=False)))
     return orders
 
 
 def _unescape(name: str) -> str:
-    """TensorFlow's name of a dictionary's key → the key."""
-    return re.sub(r"\.(.)", lambda found: "/" if found[1] == "S" else found[1], name)
+    """Translate TensorFlow's name of a dictionary's key into the key."""
+    return re.sub(r"\.(.)", lambda match: "/" if match[1] == "S" else match[1], name)

@@ -1,4 +1,4 @@
-"""The model as Keras layers: what is heard, the memory, the heads, and drawing from them."""
+"""The model as Keras layers: inputs, core, heads, and sampling from the heads."""
 
 from trainer.model.event_model import EventModel, build
 

@@ -1,4 +1,4 @@
-"""Cores: what remembers the music so far. Features and a state in, hidden vectors and the new state out.
+"""Cores remember the music so far: features and a state → hidden vectors and the new state.
 
 Knows nothing of what the features mean. keras only.
 
@@ -29,7 +29,7 @@ class LSTMCore(keras.layers.Layer):
 
     @property
     def spec(self) -> dict[str, tuple]:
-        """Names and shapes of the state."""
+        """List the names and shapes of the state."""
         return {f"{part}{k}": (self.units,) for k in range(len(self.lstms)) for part in "hc"}
 
     def build(self, shape):
@@ -38,7 +38,7 @@ class LSTMCore(keras.layers.Layer):
         self.built = True
 
     def call(self, x, state: dict, counts=None, training=False):
-        """(B, T, D), state → (B, T, D), state. Where `counts`, bool (B, T), is False nothing advances."""
+        """Run the layers: (B, T, D), state → (B, T, D), state. False in `counts`, bool (B, T): the state stays."""
         after = {}
         for k, (norm, lstm) in enumerate(zip(self.norms, self.lstms, strict=True)):
             y, after[f"h{k}"], after[f"c{k}"] = _remember(lstm, norm(x), state, k, counts, training)
@@ -47,7 +47,7 @@ class LSTMCore(keras.layers.Layer):
 
 
 class StackCore(keras.layers.Layer):
-    """LSTM layers of any widths one on the other, dropout behind each, and dense layers on top.
+    """LSTM layers of any widths one after the other, dropout behind each, then dense layers.
 
     Its state is `h<k>` and `c<k>` for each layer, float32 (B, its width); D is the width of the last layer.
     """
@@ -65,7 +65,7 @@ class StackCore(keras.layers.Layer):
 
     @property
     def spec(self) -> dict[str, tuple]:
-        """Names and shapes of the state."""
+        """List the names and shapes of the state."""
         return {f"{part}{k}": (width,) for k, width in enumerate(self._widths) for part in "hc"}
 
     def build(self, shape):
@@ -75,7 +75,7 @@ class StackCore(keras.layers.Layer):
         self.built = True
 
     def call(self, x, state: dict, counts=None, training=False):
-        """(B, T, ·), state → (B, T, D), state. Where `counts`, bool (B, T), is False nothing advances."""
+        """Run the layers: (B, T, ·), state → (B, T, D), state. False in `counts`, bool (B, T): the state stays."""
         after = {}
         for k, lstm in enumerate(self.lstms):
             x, after[f"h{k}"], after[f"c{k}"] = _remember(lstm, x, state, k, counts, training)
@@ -86,23 +86,26 @@ class StackCore(keras.layers.Layer):
 
 
 def _remember(lstm: keras.layers.LSTM, x, state: dict, k: int, counts, training):
-    """Layer k of a core from its state on: (B, T, ·) → (B, T, units), h, c."""
+    """Run layer k of a core, starting at its state: (B, T, ·) → (B, T, units), h, c."""
     h, c = state[f"h{k}"], state[f"c{k}"]
-    if x.shape[1] == 1 and counts is None:  # one note: no loop around the cell
+    if x.shape[1] == 1 and counts is None:  # one row needs no loop around the cell
         h, c = _cell(lstm.cell, x[:, 0], h, c)
         return h[:, None], h, c
     if training and counts is None and not recurrence.has_cudnn():
         y, c = recurrence.lstm(lstm.cell, x, h, c)
         return y, y[:, -1], c
     if counts is not None and xla.is_ready():
-        return _heard(lstm.cell, x, h, c, counts)
-    lstm.use_cudnn = "auto" if counts is None else False  # cuDNN refuses a row of which nothing counts
+        return _masked_lstm(lstm.cell, x, h, c, counts)
+    lstm.use_cudnn = "auto" if counts is None else False  # cuDNN refuses a sequence of which no row counts
     return lstm(x, initial_state=[h, c], mask=counts, training=training)
 
 
-def _heard(cell: keras.layers.LSTMCell, x, h, c, counts):
-    """What keras' layer does with a mask, but no further than rows count: outputs beyond are 0, and of rows that do not
-    count those before. For XLA only, as keras' slice_update is."""
+def _masked_lstm(cell: keras.layers.LSTMCell, x, h, c, counts):
+    """Compute what Keras' layer computes with a mask, but stop behind the last row that counts.
+
+    Outputs behind that row are 0. A row that does not count has the output of the row before it. For XLA only, because
+    of Keras' slice_update.
+    """
     last = ops.max(ops.where(counts, ops.arange(1, x.shape[1] + 1), 0))
 
     def more(t, ys, h, c):
@@ -120,15 +123,15 @@ def _heard(cell: keras.layers.LSTMCell, x, h, c, counts):
 
 
 def _cell(cell: keras.layers.LSTMCell, x, h, c):
-    """What keras' own cell does: (B, ·), (B, units), (B, units) → h, c."""
+    """Compute what Keras' own cell computes: (B, ·), (B, units), (B, units) → h, c."""
     z = xla.product(x, cell.kernel) + xla.product(h, cell.recurrent_kernel) + cell.bias
-    inward, kept, new, outward = ops.split(z, 4, axis=-1)
-    c = ops.sigmoid(kept) * c + ops.sigmoid(inward) * ops.tanh(new)
-    return ops.sigmoid(outward) * ops.tanh(c), c
+    i, f, g, o = ops.split(z, 4, axis=-1)  # input gate, forget gate, new value, output gate
+    c = ops.sigmoid(f) * c + ops.sigmoid(i) * ops.tanh(g)
+    return ops.sigmoid(o) * ops.tanh(c), c
 
 
 def build(spec: dict) -> keras.layers.Layer:
-    """The core that a card describes."""
+    """Build the core that a card describes."""
     spec = {name: value for name, value in spec.items() if name not in ("input", "ordered")}  # for inputs.py
     kinds: dict = {"lstm": LSTMCore, "stack": StackCore}
     return kinds[spec.pop("kind")](**spec, name="core")

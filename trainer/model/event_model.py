@@ -1,7 +1,7 @@
 """EventModel: inputs (one row) × core (time) × heads (the next row). keras only; knows no files and no server.
 
-`state["row"]` is the pending row: the last event, not yet consumed, so a client never feeds rows back, only state. At
-the very start it is PAD; training sees PAD, r0 … r(T-2) and predicts r0 … r(T-1): the same path as `prime`.
+`state["row"]` is the pending row: the last event, which the core has not read yet. So a client sends back state only,
+never rows. At the start of a piece it is PAD. Training reads PAD, r0 … r(T-2) and predicts r0 … r(T-1), like `prime`.
 
 B batch, T time, F columns, D width.
 """
@@ -17,16 +17,18 @@ from trainer.model import cores, heads, held_notes, inputs, repetition, xla
 
 
 class EventModel(keras.Model):
-    """Made by `build`; its weights exist at once. `precision`: of the matrix products in training; all else is exact to
-    float32."""
+    """Inputs, core and heads as one model. `build` makes it; its weights exist at once.
+
+    `precision` is the type of the matrix products in training; all other numbers are float32.
+    """
 
     precision = "float32"
 
     def __init__(self, encoding: Encoding, inputs: keras.layers.Layer, core: keras.layers.Layer, head):
         super().__init__(name="model")
         self.encoding, self.inputs_, self.core, self.heads = encoding, inputs, core, head
-        self.tables = head.tables  # None: what sounds is not followed
-        self.recalls = getattr(head, "recall", 0)  # pitches kept to look up what followed; 0: none
+        self.tables = head.tables  # None: held notes are not tracked
+        self.repetition_notes = getattr(head, "recall", 0)  # last pitches that the repetition pointer searches; 0: none
         self.losses_by_column = [keras.metrics.Mean(name=name) for name in encoding.names]
         inputs.build((None, None, len(encoding.names)))
         core.build((None, None, inputs.width))
@@ -35,112 +37,118 @@ class EventModel(keras.Model):
 
     @property
     def state_spec(self) -> dict[str, dict]:
-        """What the state holds besides the batch: {name: {"shape": […], "dtype": …}}."""
+        """List the state's tensors, shapes without the batch: {name: {"shape": […], "dtype": …}}."""
         floats = dict(self.core.spec)
         if self.tables:
-            floats = held_notes.spec(self.tables, self.heads.slots) | repetition.spec(self.recalls) | floats
+            floats = held_notes.spec(self.tables, self.heads.slots) | repetition.spec(self.repetition_notes) | floats
         spec = {"row": {"shape": [len(self.encoding.names)], "dtype": "int32"}}
         return spec | {name: {"shape": list(shape), "dtype": "float32"} for name, shape in floats.items()}
 
     def initial_state(self, batch) -> dict:
+        """Return the state before the first row: zeros."""
         return {name: ops.zeros((batch, *s["shape"]), s["dtype"]) for name, s in self.state_spec.items()}
 
     def advance(self, rows, state: dict, length=None, training=False):
-        """Consume rows.
+        """Read rows into the state.
 
         Args:
             rows: int32 (B, T, F).
-            state: without the pending row, which this function does not look at.
+            state: the pending row in it is not used.
             length: int32 (B,), rows beyond it change nothing; None: all count.
 
         Returns:
-            hidden (B, T, D), what sounds after each row and what is recalled (dict of (B, T, …)), the state after the
-            last row.
+            hidden (B, T, D), the held notes and the repetition after each row (dict of (B, T, …)), the state after the
+            last row, without the pending row.
         """
-        sounding = held_notes.follow(self.tables, rows, state) if self.tables else {}
-        x = self.inputs_(rows, sounding)
+        held = held_notes.follow(self.tables, rows, state) if self.tables else {}
+        x = self.inputs_(rows, held)
         counts = None if length is None else _counts(rows, length)
         hidden, after = self.core(x, state, counts=counts, training=training)
-        after |= {name: _last(value, length, state[name]) for name, value in sounding.items()}
-        if self.recalls:
-            told, past = repetition.follow(self.tables, rows, state["past"], length)
-            sounding, after = sounding | told, after | past
-        return hidden, sounding, after
+        after |= {name: _last(value, length, state[name]) for name, value in held.items()}
+        if self.repetition_notes:
+            repeated, past = repetition.follow(self.tables, rows, state["past"], length)
+            held, after = held | repeated, after | past
+        return hidden, held, after
 
     def likelihood(self, rows, state: dict, length=None, training=False):
-        """Nats of given rows on the evaluation's grid: int32 (B, T, F), state → float32 (B, T, F), state.
+        """Compute the nats of rows on the evaluation's grid: int32 (B, T, F), state → float32 (B, T, F), state.
 
-        PAD and BEGIN rows count 0, rows beyond `length` too and they change nothing.
+        PAD and BEGIN rows have 0 nats. Rows beyond `length` have 0 nats too, and do not change the state.
         """
-        hidden, sounding, after = self._hear(rows, state, length, training)
-        nats = self.heads.nll(hidden, rows, sounding, training)
+        hidden, held, after = self._consume(rows, state, length, training)
+        nats = self.heads.nll(hidden, rows, held, training)
         if length is not None:
             nats = ops.where(_counts(rows, length)[:, :, None], nats, 0.0)
         return nats, after
 
     def prime(self, rows, length, state: dict) -> dict:
-        """Hear rows: all but the last are consumed, the last is pending. int32 (B, T, F), (B,), state → state."""
-        return self._hear(rows, state, length)[2]
+        """Read rows into the state: int32 (B, T, F), (B,), state → state. The last row becomes the pending row."""
+        return self._consume(rows, state, length)[2]
 
-    def _hear(self, rows, state: dict, length=None, training=False):
-        """`advance` by the pending row and all rows but the last, which is pending then."""
+    def _consume(self, rows, state: dict, length=None, training=False):
+        """`advance` by the pending row and all rows but the last, which becomes the pending row."""
         consumed = ops.concatenate([state["row"][:, None], rows[:, :-1]], axis=1)
-        hidden, sounding, after = self.advance(consumed, state, length, training)
-        return hidden, sounding, after | {"row": _last(rows, length, state["row"])}
+        hidden, held, after = self.advance(consumed, state, length, training)
+        return hidden, held, after | {"row": _last(rows, length, state["row"])}
 
     def step(self, state: dict, noise, temperature, top_p, min_p):
-        """Draw the next row: state, float32 (B, F), (B,) each → int32 (B, F), state. After END all stays as it is."""
-        hidden, sounding, after = self.advance(state["row"][:, None], state)
-        now = {name: value[:, 0] for name, value in sounding.items()}
+        """Draw the next row: state, float32 (B, F), (B,) each → int32 (B, F), state.
+
+        After END the row is END again, and the state does not change.
+        """
+        hidden, held, after = self.advance(state["row"][:, None], state)
+        now = {name: value[:, 0] for name, value in held.items()}
         row = self.heads.draw(hidden[:, 0], noise, now, temperature, top_p, min_p)
         ended = state["row"][:, :1] == END
         row = ops.where(ended, END, row)
         return row, {name: ops.where(ended, state[name], value) for name, value in after.items()} | {"row": row}
 
     def call(self, rows, training=False):
-        """Nats of windows that begin from the empty state: int32 (B, T, F) → float32 (B, T, F).
+        """Compute the nats of windows that start from the empty state: int32 (B, T, F) → float32 (B, T, F).
 
-        In training, heads that learn by another loss than nats add it behind: (B, T, 2 F).
+        In training, heads with a loss other than nats append it: (B, T, 2 F).
         """
         empty = self.initial_state(ops.shape(rows)[0])
-        if self.recalls:  # of a past without a note as much as can be compared
+        if self.repetition_notes:  # the past is empty, so keep only as much of it as a window can be compared with
             empty["past"] = empty["past"][:, : rows.shape[1] + repetition.LONGEST]
         with xla.precision(self.precision if training else "float32"):
-            hidden, sounding, _ = self._hear(rows, empty, training=training)
-            nats = self.heads.nll(hidden, rows, sounding, training)
+            hidden, held, _ = self._consume(rows, empty, training=training)
+            nats = self.heads.nll(hidden, rows, held, training)
             if training and hasattr(self.heads, "loss"):
-                return ops.concatenate([nats, self.heads.loss(hidden, rows, sounding)], axis=-1)
+                return ops.concatenate([nats, self.heads.loss(hidden, rows, held)], axis=-1)
         return nats
 
     @property
     def metrics(self):
+        """List the loss and each column's nats."""
         return [self._loss_tracker, *self.losses_by_column] if self.compiled else []
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Nats per note, or what the heads have instead, the mean over the batch."""
-        notes = ops.maximum(devices.total(_notes(x)), 1.0)  # the whole batch's, of which this may be a part
+        """Compute the mean over the batch of the nats per note, or of the heads' own loss."""
+        notes = ops.maximum(devices.total(_notes(x)), 1.0)  # of the whole batch; `x` may be one device's part
         return ops.sum(y_pred[:, :, -len(self.encoding.names) :]) / notes
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Add the batch's nats and notes to each column's metric; return all metrics."""
         notes = _notes(x)
-        for k, metric in enumerate(self.losses_by_column):  # sums: of several devices' parts one may hold no note
+        for k, metric in enumerate(self.losses_by_column):  # as sums, because one device's part may hold no note
             metric.total.assign(metric.total + ops.sum(y_pred[:, :, k]))
             metric.count.assign(metric.count + notes)
         return self.get_metrics_result()
 
 
 def _notes(rows):
-    """How many notes rows hold: int32 (B, T, F) → float32 ()."""
+    """Count the notes in rows: int32 (B, T, F) → float32 ()."""
     return ops.sum(ops.cast(rows[:, :, 0] >= FIRST, "float32"))
 
 
 def _counts(rows, length):
-    """Which rows count: (B, T, F), (B,) → bool (B, T)."""
+    """Mark the rows within `length`: (B, T, F), (B,) → bool (B, T)."""
     return ops.arange(rows.shape[1])[None] < length[:, None]
 
 
 def _last(values, length, before):
-    """The last value that counts: (B, T, …) and (B,) → (B, …); `before` where none does."""
+    """Take the last value within `length`: (B, T, …) and (B,) → (B, …); `before` where the length is 0."""
     if length is None:
         return values[:, -1]
     at = ops.reshape(ops.maximum(length - 1, 0), (-1, 1, 1))
@@ -149,11 +157,11 @@ def _last(values, length, before):
 
 
 def build(card: dict) -> EventModel:
-    """The model that a card describes, with fresh weights."""
+    """Build the model that a card describes, with new random weights."""
     encoding = encodings.from_config(card["encoding"])
     core, head = cores.build(card["core"]), heads.build(card["heads"], encoding)
     if head.tables:
-        heard = inputs.Embedded(encoding, core.units, head.tables, head.slots, card["core"].get("ordered", False))
+        layer = inputs.Embedded(encoding, core.units, head.tables, head.slots, card["core"].get("ordered", False))
     else:
-        heard = inputs.build(card["core"].get("input", "embedding"), encoding, core.units)
-    return EventModel(encoding, heard, core, head)
+        layer = inputs.build(card["core"].get("input", "embedding"), encoding, core.units)
+    return EventModel(encoding, layer, core, head)

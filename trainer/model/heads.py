@@ -1,7 +1,7 @@
-"""Heads: a hidden vector → the distribution of one event, as likelihood of a given row or as a draw.
+"""Heads: a hidden vector → the distribution of one event, as the likelihood of a row or as a draw.
 
-p(row | h) is the product over columns of p(column | h, the columns before it): one recurrent step a note, small dense
-layers inside it. Every function works for any leading dimensions: (B, T) in training, (B,) when drawing.
+p(row | h) is the product over columns of p(column | h, the columns before it). So a note takes one step of the core and
+some small dense layers. Every function works for any leading dimensions: (B, T) in training, (B,) when drawing.
 
 B batch, T time, F columns, D width, C classes of a column, S slots.
 """
@@ -19,15 +19,16 @@ from trainer.model.sampling import choose
 from trainer.model.xla import Dense
 from trainer.recipe import RecipeError
 
-_OUT = -1e9  # the logit of what can't be
+_OUT = -1e9  # the logit of a class that is impossible
 
 
 class ChainHeads(keras.layers.Layer):
-    """One head a column, in the encoding's order.
+    """One head for each column, in the encoding's order.
 
-    Once the step is known, what sounds is moved on by it. The duration may point: it is a mixture of a softmax over
-    its classes and of 'ends with that note', for each of the last S notes and the longest one that sound. With `recall`
-    the pitch may point, too: to what followed the last time that these pitches sounded, up to so many notes ago.
+    Columns behind the step see the held notes as they are after it. The duration is a mixture: a softmax over its
+    classes, and pointers "ends with that note" to each of the last S notes and to the held note that ends last. With
+    `recall` the pitch is a mixture, too: its pointer is the pitch that followed the last time that these pitches
+    sounded, up to `recall` notes ago.
     """
 
     def __init__(self, encoding: NoteRows, hidden: int, slots: int, dropout: float, recall: int = 0, **kwargs):
@@ -63,18 +64,18 @@ class ChainHeads(keras.layers.Layer):
             self.repeat.build((None, self.hidden + LONGEST + 1))
         self.built = True
 
-    def nll(self, h, rows, sounding, training=False):
-        """Nats of each column of given rows, on the evaluation's grid: (…, D), int32 (…, F), state → float32 (…, F).
+    def nll(self, h, rows, held, training=False):
+        """Compute each column's nats on the evaluation's grid: (…, D), int32 (…, F), held notes → float32 (…, F).
 
-        PAD and BEGIN rows count nothing, and of an END row only the first column.
+        PAD and BEGIN rows have 0 nats. An END row has nats in its first column only.
         """
         nats = []
         columns = [rows[..., k] for k in range(len(self.names))]
-        heard = self._heard(sounding)
+        features = self._features(held)
         for k in range(len(columns)):
             if k == self.tables.step + 1:
-                heard = self._heard(self._after_step(sounding, columns))
-            log_p, pointer = self._column(k, h, columns, heard, training)
+                features = self._features(self._after_step(held, columns))
+            log_p, pointer = self._column(k, h, columns, features, training)
             target = columns[k]
             at = ops.take_along_axis(log_p, target[..., None], axis=-1)[..., 0]
             if pointer is not None:
@@ -84,14 +85,14 @@ class ChainHeads(keras.layers.Layer):
             nats.append(_counted(ops.take(self.grid[k], target) - at, rows, k))
         return ops.stack(nats, axis=-1)
 
-    def draw(self, h, noise, sounding, temperature, top_p, min_p):
-        """Draw one row: (B, D), float32 (B, F) in [0, 1), state, (B,) each → int32 (B, F)."""
+    def draw(self, h, noise, held, temperature, top_p, min_p):
+        """Draw one row: (B, D), float32 (B, F) in [0, 1), held notes, (B,) each → int32 (B, F)."""
         drawn: list = []
-        heard = self._heard(sounding)
+        features = self._features(held)
         for k, size in enumerate(self.sizes):
             if k == self.tables.step + 1:
-                heard = self._heard(self._after_step(sounding, drawn))
-            log_p, pointer = self._column(k, h, drawn, heard, False)
+                features = self._features(self._after_step(held, drawn))
+            log_p, pointer = self._column(k, h, drawn, features, False)
             if pointer is not None:
                 gate, ids = pointer
                 share = ops.one_hot(ids, size) * ops.exp(gate[..., 1:])[..., None]  # (B, P, C)
@@ -101,50 +102,52 @@ class ChainHeads(keras.layers.Layer):
             drawn.append(ops.where(drawn[0] == END, END, column) if k else column)
         return ops.stack(drawn, axis=-1)
 
-    def _after_step(self, sounding, columns):
-        """What still sounds once the step is known."""
-        return held_notes.later(sounding, self.tables.to_cells(columns[self.tables.step], self.tables.step))
+    def _after_step(self, held, columns):
+        """Return the notes that are still held after the row's step."""
+        return held_notes.later(held, self.tables.to_cells(columns[self.tables.step], self.tables.step))
 
-    def _heard(self, sounding) -> dict:
-        """What the columns are told of what sounds; the same for all of them until the step is known."""
-        told = {
-            "slot_features": held_notes.slot_features(sounding),
-            "pitch_features": held_notes.pitch_features(sounding),
+    def _features(self, held) -> dict:
+        """Compute what the heads read of the held notes; only the row's step changes it."""
+        features = {
+            "slot_features": held_notes.slot_features(held),
+            "pitch_features": held_notes.pitch_features(held),
         }
-        return sounding | told | {"left": held_notes.slot_left(sounding)}
+        return held | features | {"remaining": held_notes.slot_remaining(held)}
 
-    def _column(self, k: int, h, columns, heard, training):
-        """Column k's log probabilities (…, C), and where it may point to, P classes: log weights (…, 1 + P), the
-        softmax's own first, and ids (…, P). A duration may point to the ends of S notes and the longest, a pitch to
-        what followed the last time."""
+    def _column(self, k: int, h, columns, features, training):
+        """Compute column k's log probabilities (…, C), and its pointers or None.
+
+        Pointers to P classes are log weights (…, 1 + P), the softmax's own weight first, and ids (…, P). A duration
+        points to the ends of S notes and of the held note that ends last; a pitch to the one that followed before.
+        """
         name = self.names[k]
-        context = [heard["slot_features"]]
+        context = [features["slot_features"]]
         if name == "pitch":
-            context.append(heard["pitch_features"])
-        if name == "duration":  # does this pitch sound already?
-            mine = columns[self.tables.pitch][..., None] - FIRST == np.arange(self.tables.pitches, dtype="i4")
-            left = ops.sum(ops.where(mine, heard["ringing"], 0.0), axis=-1, keepdims=True)
-            context.append(ops.concatenate([ops.log1p(left), ops.cast(left > 0, "float32")], axis=-1))
+            context.append(features["pitch_features"])
+        if name == "duration":  # is this pitch held already, and for how long?
+            same_pitch = columns[self.tables.pitch][..., None] - FIRST == np.arange(self.tables.pitches, dtype="i4")
+            remaining = ops.sum(ops.where(same_pitch, features["ringing"], 0.0), axis=-1, keepdims=True)
+            context.append(ops.concatenate([ops.log1p(remaining), ops.cast(remaining > 0, "float32")], axis=-1))
         x = self.hear[name](h) + self.context[name](ops.concatenate(context, axis=-1))
         for j in range(k):
             x = x + self.told[name, self.names[j]](columns[j])
         x = self.dropout(ops.gelu(x), training=training)
         log_p = ops.log_softmax(self.score[name](x) + self.masks[k], axis=-1)
         if name == "pitch" and self.repeat:
-            told, run = heard["next"][..., None], ops.one_hot(heard["run"], LONGEST + 1)
+            pitch, run = features["next"][..., None], ops.one_hot(features["run"], LONGEST + 1)
             repeat = self.repeat(ops.concatenate([x, run], axis=-1))
-            repeat = ops.concatenate([repeat[..., :1], ops.where(told > 0, repeat[..., 1:], _OUT)], axis=-1)
-            return log_p, (ops.log_softmax(repeat, axis=-1), told)
+            repeat = ops.concatenate([repeat[..., :1], ops.where(pitch > 0, repeat[..., 1:], _OUT)], axis=-1)
+            return log_p, (ops.log_softmax(repeat, axis=-1), pitch)
         if name != "duration":
             return log_p, None
-        left = heard["left"]
+        remaining = features["remaining"]
         point = self.point(x)
-        point = ops.concatenate([point[..., :1], ops.where(left > 0, point[..., 1:], _OUT)], axis=-1)
-        return log_p, (ops.log_softmax(point, axis=-1), self.tables.to_ids(left))
+        point = ops.concatenate([point[..., :1], ops.where(remaining > 0, point[..., 1:], _OUT)], axis=-1)
+        return log_p, (ops.log_softmax(point, axis=-1), self.tables.to_ids(remaining))
 
 
 class IndependentHeads(keras.layers.Layer):
-    """A softmax a column, none told of the others."""
+    """One softmax for each column; no head reads another column."""
 
     tables = None
 
@@ -161,15 +164,15 @@ class IndependentHeads(keras.layers.Layer):
             score.build(shape)
         self.built = True
 
-    def nll(self, h, rows, sounding, training=False):
-        """As ChainHeads.nll."""
+    def nll(self, h, rows, held, training=False):
+        """Compute each column's nats, as ChainHeads.nll."""
         nats = []
         for k, (score, mask) in enumerate(zip(self.score, self.masks, strict=True)):
             nats.append(_counted(ops.take(self.grid[k], rows[..., k]) - _log_p(score(h) + mask, rows[..., k]), rows, k))
         return ops.stack(nats, axis=-1)
 
-    def draw(self, h, noise, sounding, temperature, top_p, min_p):
-        """As ChainHeads.draw."""
+    def draw(self, h, noise, held, temperature, top_p, min_p):
+        """Draw one row, as ChainHeads.draw."""
         drawn: list = []
         for k, (score, mask) in enumerate(zip(self.score, self.masks, strict=True)):
             column = choose(score(h) + mask, noise[:, k], temperature, top_p, min_p)
@@ -178,15 +181,16 @@ class IndependentHeads(keras.layers.Layer):
 
 
 class RegressionHeads(keras.layers.Layer):
-    """A softmax for the first column, and one number for each of the others, fitted by its mean squared error.
+    """A softmax for the first column, and one number for each other column, fitted by its mean squared error.
 
-    Its likelihood reads a number as a normal distribution around the prediction, truncated at 0, of the training
-    residuals' standard deviation: `sigma`, which follows them while it trains and is stored with the weights. It is
-    the mass over the note's cell of 10 ms. A draw is the prediction itself; temperature is for the softmax alone.
+    For the likelihood, a number is a normal distribution around the prediction, truncated at 0. Its standard deviation
+    is that of the training residuals: `sigma`, a moving estimate that is stored with the weights. The likelihood is the
+    distribution's mass over the note's cell of 10 ms. A draw is the prediction itself; temperature changes the softmax
+    alone.
     """
 
     tables = None
-    follow = 0.99  # of the residuals' mean square that is kept in each batch
+    follow = 0.99  # momentum of the moving estimate of the residuals' mean square
 
     def __init__(self, encoding: NoteRows, weights, pressure: float, **kwargs):
         super().__init__(**kwargs)
@@ -207,8 +211,8 @@ class RegressionHeads(keras.layers.Layer):
         )
         self.built = True
 
-    def nll(self, h, rows, sounding, training=False):
-        """As ChainHeads.nll."""
+    def nll(self, h, rows, held, training=False):
+        """Compute each column's nats, as ChainHeads.nll."""
         first = rows[..., 0]
         nats = [_counted(-_log_p(self.score(h) + self.mask, first), rows, 0)]
         predicted = ops.maximum(self.value(h), 0.0)
@@ -216,8 +220,8 @@ class RegressionHeads(keras.layers.Layer):
             nats.append(_counted(-log_mass(self._seconds(rows, k), predicted[..., k - 1], self.sigma[k - 1]), rows, k))
         return ops.stack(nats, axis=-1)
 
-    def loss(self, h, rows, sounding):
-        """What training makes small instead of nats, weighted: (…, D), int32 (…, F) → float32 (…, F)."""
+    def loss(self, h, rows, held):
+        """Compute the weighted loss that training minimises instead of nats: (…, D), int32 (…, F) → float32 (…, F)."""
         first = rows[..., 0]
         losses = [_counted(-_log_p(self.score(h) + self.mask, first), rows, 0)]
         predicted = self.value(h)
@@ -226,27 +230,27 @@ class RegressionHeads(keras.layers.Layer):
             guess = predicted[..., k - 1]
             below = ops.maximum(-guess, 0.0)
             losses.append(notes * ((guess - self._seconds(rows, k)) ** 2 + self.pressure * below))
-        self._follow(predicted, rows, notes)
+        self._update_sigma(predicted, rows, notes)
         return ops.stack(losses, axis=-1) * self.loss_weights
 
-    def draw(self, h, noise, sounding, temperature, top_p, min_p):
-        """As ChainHeads.draw."""
+    def draw(self, h, noise, held, temperature, top_p, min_p):
+        """Draw one row, as ChainHeads.draw."""
         first = choose(self.score(h) + self.mask, noise[:, 0], temperature, top_p, min_p)
         predicted = self.value(h)
         drawn = [first]
         for k, column in enumerate(self.columns[1:]):
-            place = ops.round((predicted[:, k] - column.low) / (column.high - column.low) * (column.size - 1))
-            least = 1 if column.name == "duration" and column.low == 0 else 0  # no note of no length
-            ids = ops.cast(ops.clip(place, least, column.size - 1), "int32") + FIRST
+            value = ops.round((predicted[:, k] - column.low) / (column.high - column.low) * (column.size - 1))
+            least = 1 if column.name == "duration" and column.low == 0 else 0  # a note needs a length
+            ids = ops.cast(ops.clip(value, least, column.size - 1), "int32") + FIRST
             drawn.append(ops.where(first == END, END, ids))
         return ops.stack(drawn, axis=-1)
 
     def _seconds(self, rows, k: int):
-        """Column k of rows as seconds, 0 where there is no note."""
+        """Convert column k of rows to seconds; 0 where there is no note."""
         column = self.columns[k]
         return ops.take(np.concatenate([np.zeros(FIRST), column.values]).astype("f4"), rows[..., k])
 
-    def _follow(self, predicted, rows, notes):
+    def _update_sigma(self, predicted, rows, notes):
         """Move sigma towards this batch's residuals."""
         seconds = ops.stack([self._seconds(rows, k) for k in range(1, len(self.columns))], axis=-1)
         squares = notes[..., None] * (ops.maximum(predicted, 0.0) - seconds) ** 2
@@ -259,36 +263,38 @@ _NODES, _WEIGHTS = (values.astype("f4") for values in np.polynomial.legendre.leg
 
 
 def log_mass(seconds, mean, sigma):
-    """Log of the mass over the 10 ms cell of `seconds` of a normal distribution truncated at 0; mean >= 0.
+    """Compute the log of a normal distribution's mass over the 10 ms cell of `seconds`; truncated at 0, mean >= 0.
 
-    By Gauss and Legendre's rule on logarithms, which is exact enough and finite however far away the cell lies.
+    Gauss and Legendre's rule on logarithms is exact enough, and finite however far away the cell lies.
     """
     cell = ops.round(seconds / CELL)
-    sigma = ops.maximum(sigma, CELL / 2)  # the rule is exact for what is no narrower; nor is the grid finer
+    sigma = ops.maximum(sigma, CELL / 2)  # the rule is exact down to this width, and the grid is no finer
     low, high = ops.maximum(cell - 0.5, 0.0) * CELL, (cell + 0.5) * CELL
     at = (low + high)[..., None] / 2 + (high - low)[..., None] / 2 * _NODES
     z = (at - mean[..., None]) / sigma
     log_density = -0.5 * z**2 - ops.log(sigma) - float(np.log(np.sqrt(2 * np.pi)))
-    above = 0.5 * (1 + ops.erf(mean / sigma * float(np.sqrt(0.5))))  # the share that truncation leaves: a half or more
+    above = 0.5 * (1 + ops.erf(mean / sigma * float(np.sqrt(0.5))))  # the share above 0: a half or more
     log_cell = ops.log((high - low) / 2)
     return ops.logsumexp(log_density + np.log(_WEIGHTS), axis=-1) + log_cell - ops.log(above)
 
 
 def _log_p(logits, target):
-    """Log probability of a class: (…, C), int32 (…) → (…)."""
+    """Take the log probability of a class: (…, C), int32 (…) → (…)."""
     return ops.take_along_axis(ops.log_softmax(logits, axis=-1), target[..., None], axis=-1)[..., 0]
 
 
 def _counted(nats, rows, k: int):
-    """0 where column k of a row counts nothing: of PAD and BEGIN, and of END but in the first column."""
+    """Set nats to 0 where column k of a row does not count: in PAD and BEGIN, and in END behind the first column."""
     return ops.where(rows[..., k] >= (FIRST if k else END), nats, 0.0)
 
 
 def _log_cells(encoding: Encoding) -> list[np.ndarray]:
-    """For each class of each column the log of its cells: a bin of n cells, each has the n-th part of its probability.
+    """Return, for each class of each column, the log of the number of its cells.
 
-    Raises RecipeError for bins finer than the grid: a softmax over them has no likelihood on it that could be summed
-    class by class.
+    In a bin of n cells each cell has the n-th part of the bin's probability.
+
+    Raises RecipeError for bins finer than the grid: a cell then has several classes, and the likelihood of one class is
+    not that of the cell.
     """
     if not isinstance(encoding, NoteRows):
         return [np.zeros(size, "f4") for size in encoding.sizes]
@@ -299,14 +305,14 @@ def _log_cells(encoding: Encoding) -> list[np.ndarray]:
 
 
 def _mask(size: int, first: bool) -> np.ndarray:
-    """PAD and BEGIN are never drawn, END by the first column alone."""
+    """Return what is added to logits, so that PAD and BEGIN are never drawn, and END by the first column only."""
     mask = np.zeros(size, "f4")
     mask[: BEGIN + 1 if first else FIRST] = _OUT
     return mask
 
 
 def build(spec: dict, encoding: Encoding) -> keras.layers.Layer:
-    """The heads that a card describes. Raises RecipeError for those that need columns of notes, and get symbols."""
+    """Build the heads that a card describes. Raises RecipeError for heads of notes with an encoding of symbols."""
     spec = dict(spec)
     if spec["kind"] != "independent" and not isinstance(encoding, NoteRows):
         raise RecipeError(f"heads {spec['kind']}: expected an encoding of notes, got {encoding.names}")

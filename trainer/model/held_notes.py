@@ -1,8 +1,8 @@
-"""What still sounds: rows → how long each note has left, exactly, for the core's input and the heads.
+"""Held notes: rows → how long each note still sounds, exactly, for the core's input and the heads.
 
-With the pedal folded in, notes end together when it lifts, so most of a note's end is told by the ends of notes that
-sound already. Everything is counted in whole cells of 10 ms as float32, where sums are exact: a training window and
-the same notes one by one give the same bits. Knows nothing of layers.
+With the pedal folded in, notes end together when the pedal lifts. So the ends of the held notes say much about a new
+note's end. All times are whole cells of 10 ms as float32, where sums are exact. So a training window and the same notes
+one by one give the same bits. Knows nothing of layers.
 
 B batch, T time, P pitches, S slots.
 """
@@ -14,16 +14,16 @@ from music.encodings import NoteRows
 from music.encodings.columns import CELL, FIRST
 
 _NEVER = -1e9
-_LONG = 1e6  # cells; nobody remembers an onset longer ago
+_LONG = 1e6  # cells; an onset longer ago counts as this long ago
 
-# state, all float32, 0 where nothing is:
-#   slots    [B, S]  cells that the last S notes have left, the last one first
-#   ringing  [B, P]  cells until the last of each pitch's notes ends
-#   struck   [B, P]  1 + the cells since each pitch was struck
+# The state, all float32; 0 means that there is no note:
+#   slots    [B, S]  remaining cells of the last S notes, the last note first
+#   ringing  [B, P]  remaining cells of each pitch: until its last note ends
+#   struck   [B, P]  1 + the cells since each pitch's last onset
 
 
 class Tables:
-    """Ids → cells, and cells → duration ids, as constants."""
+    """Tables of an encoding, as constants: ids → cells, and cells → duration ids."""
 
     def __init__(self, encoding: NoteRows):
         names = encoding.names
@@ -34,11 +34,11 @@ class Tables:
         self.ids = column.encode(np.arange(round(column.high / CELL) + 1) * CELL)
 
     def to_cells(self, ids, k: int):
-        """Ids of time column k → cells; PAD, BEGIN and END are 0."""
+        """Convert ids of time column k to cells; PAD, BEGIN and END are 0."""
         return ops.take(self.cells[k], ids)
 
     def to_ids(self, cells):
-        """Cells → duration ids."""
+        """Convert cells to duration ids."""
         return ops.take(self.ids, ops.cast(ops.clip(cells, 0, len(self.ids) - 1), "int32"))
 
 
@@ -47,16 +47,16 @@ def _cells(values: np.ndarray) -> np.ndarray:
 
 
 def spec(tables: Tables, slots: int) -> dict[str, tuple]:
-    """Names and shapes of the state."""
+    """List the names and shapes of the state."""
     return {"slots": (slots,), "ringing": (tables.pitches,), "struck": (tables.pitches,)}
 
 
 def follow(tables: Tables, rows, state: dict) -> dict:
-    """What sounds after each row.
+    """Compute the held notes after each row.
 
     Args:
         rows: int32 (B, T, F).
-        state: what sounded before the first row.
+        state: the held notes before the first row.
 
     Returns:
         The state after every row: dict of float32 (B, T, …).
@@ -67,22 +67,25 @@ def follow(tables: Tables, rows, state: dict) -> dict:
     end = ops.where(note, clock + tables.to_cells(rows[:, :, tables.duration], tables.duration), _NEVER)
     length, slots = rows.shape[1], state["slots"].shape[1]
     ends = ops.concatenate([ops.flip(state["slots"], axis=1), end], axis=1)  # (B, S + T)
-    left = ops.stack([ends[:, slots - k : slots - k + length] for k in range(slots)], axis=-1)  # (B, T, S)
+    slot_ends = ops.stack([ends[:, slots - k : slots - k + length] for k in range(slots)], axis=-1)  # (B, T, S)
 
-    struck_now = (rows[:, :, tables.pitch, None] - FIRST == np.arange(tables.pitches, dtype="i4")) & note[:, :, None]
-    ringing = _highest(state["ringing"], struck_now, end)  # (B, T, P) on the clock
-    onset = _highest(ops.where(state["struck"] > 0, 1 - state["struck"], _NEVER), struck_now, clock)
+    begins = (rows[:, :, tables.pitch, None] - FIRST == np.arange(tables.pitches, dtype="i4")) & note[:, :, None]
+    last_end = _highest(state["ringing"], begins, end)  # (B, T, P) on the clock
+    onset = _highest(ops.where(state["struck"] > 0, 1 - state["struck"], _NEVER), begins, clock)
     now = clock[:, :, None]
     return {
-        "slots": ops.maximum(left - now, 0.0),
-        "ringing": ops.maximum(ringing - now, 0.0),
+        "slots": ops.maximum(slot_ends - now, 0.0),
+        "ringing": ops.maximum(last_end - now, 0.0),
         "struck": ops.where(onset > _NEVER / 2, ops.minimum(now - onset + 1, _LONG), 0.0),
     }
 
 
-def _highest(before, struck, value):
-    """Per pitch the highest value so far: (B, P) before, (B, T, P) where struck, (B, T) value → (B, T, P)."""
-    values = ops.where(struck, value[:, :, None], _NEVER)
+def _highest(before, begins, value):
+    """Compute each pitch's highest value so far: (B, P), bool (B, T, P), (B, T) → (B, T, P).
+
+    `before`: its value before the first row; `begins`: whether it begins in a row, and so takes the row's `value`.
+    """
+    values = ops.where(begins, value[:, :, None], _NEVER)
     x = ops.concatenate([before[:, None], values], axis=1)
     shift = 1
     while shift < x.shape[1]:  # a running maximum by doubling
@@ -91,36 +94,36 @@ def _highest(before, struck, value):
     return x[:, 1:]
 
 
-def later(sounding: dict, cells) -> dict:
-    """What still sounds some cells later: (…) cells, (…, S or P) state; what else there is stays."""
+def later(held: dict, cells) -> dict:
+    """Move held notes on by some cells: state (…, S or P), cells (…) → state. Other entries of `held` stay."""
     cells = cells[..., None]
-    return sounding | {
-        "slots": ops.maximum(sounding["slots"] - cells, 0.0),
-        "ringing": ops.maximum(sounding["ringing"] - cells, 0.0),
-        "struck": ops.where(sounding["struck"] > 0, sounding["struck"] + cells, 0.0),
+    return held | {
+        "slots": ops.maximum(held["slots"] - cells, 0.0),
+        "ringing": ops.maximum(held["ringing"] - cells, 0.0),
+        "struck": ops.where(held["struck"] > 0, held["struck"] + cells, 0.0),
     }
 
 
-def slot_left(sounding: dict):
-    """Cells left of each slot and, last, of the longest pitch: (…, S + 1)."""
-    return ops.concatenate([sounding["slots"], ops.max(sounding["ringing"], axis=-1, keepdims=True)], axis=-1)
+def slot_remaining(held: dict):
+    """Return the remaining cells of each slot and, last, of the pitch that ends last: (…, S + 1)."""
+    return ops.concatenate([held["slots"], ops.max(held["ringing"], axis=-1, keepdims=True)], axis=-1)
 
 
-def slot_features(sounding: dict):
-    """(…, 2 (S + 1)): how long each slot has left, and whether it sounds at all."""
-    left = slot_left(sounding)
-    return ops.concatenate([_scaled(left), _on(left)], axis=-1)
+def slot_features(held: dict):
+    """Compute of each slot its remaining time, and whether it is held at all: (…, 2 (S + 1))."""
+    remaining = slot_remaining(held)
+    return ops.concatenate([_scaled(remaining), _on(remaining)], axis=-1)
 
 
-def pitch_features(sounding: dict):
-    """(…, 4 P): of each pitch whether it sounds, how long still, and how lately it was struck."""
-    ringing, struck = sounding["ringing"], sounding["struck"]
+def pitch_features(held: dict):
+    """Compute of each pitch whether it is held, its remaining time, and how recent its onset is: (…, 4 P)."""
+    remaining, since_onset = held["ringing"], held["struck"]
     return ops.concatenate(
         [
-            _on(ringing),
-            _scaled(ringing),
-            _on(struck) * ops.exp(struck * -(1 / 50)),
-            _on(struck) * ops.exp(struck * -(1 / 400)),
+            _on(remaining),
+            _scaled(remaining),
+            _on(since_onset) * ops.exp(since_onset * -(1 / 50)),
+            _on(since_onset) * ops.exp(since_onset * -(1 / 400)),
         ],
         axis=-1,
     )

@@ -1,8 +1,8 @@
-"""An LSTM layer for training on a CPU: one product of the inputs for all notes, then the recurrence alone as one scan.
+"""An LSTM layer for training on a CPU: one product of the inputs for all notes, then one scan for the recurrence.
 
-The gradient is written out: the scan backwards gives the gates' gradients, and the kernels' gradients are one product
-each over all notes. Outputs and gradients are those of `keras.layers.LSTM`, to float32's rounding. keras.ops, but for
-TensorFlow's XLA. Knows nothing of layers, of masks and of dropout.
+The gradient is written by hand. A scan backwards gives the gates' gradients; then each kernel's gradient is one product
+over all notes. Outputs and gradients are those of `keras.layers.LSTM`, up to float32's rounding. keras.ops only, except
+for TensorFlow's XLA. Knows nothing of layers, masks and dropout.
 
 B batch, T time, K inputs, U units.
 """
@@ -14,7 +14,7 @@ from trainer.model.xla import multiplier, product
 
 
 def has_cudnn() -> bool:
-    """Whether Keras' own layer is computed by cuDNN here, which is faster: whether there is a GPU."""
+    """Return whether there is a GPU, where cuDNN computes Keras' own layer, which is faster."""
     return keras.distribution.list_devices()[0].startswith("gpu")
 
 
@@ -26,12 +26,12 @@ def lstm(cell: keras.layers.LSTMCell, x, h, c):
 
 @ops.custom_gradient
 def _recurrence(z, u, h, c):
-    """(B, T, 4 U), (U, 4 U), (B, U), (B, U) → (B, T, U), (B, U), and the gradient's function."""
+    """Run the recurrence: (B, T, 4 U), (U, 4 U), (B, U), (B, U) → (B, T, U), (B, U), and the gradient's function."""
     ys, cs, gates = _compiled(_forward)(z, u, h, c)
-    multiply = multiplier()  # the gradient is asked for later, when another precision may be set
+    multiply = multiplier()  # chosen now: when the gradient is computed, another precision may be set
 
     def gradient(*upstream):
-        dys, dc = upstream if len(upstream) == 2 else upstream[0]  # of TensorFlow, of JAX
+        dys, dc = upstream if len(upstream) == 2 else upstream[0]  # on TensorFlow, on JAX
         dz, dh, dc = _compiled(_backward)(dys, dc, ops.transpose(u), c, cs, gates)
         before = ops.concatenate([h[:, None], ys[:, :-1]], axis=1)
         units = u.shape[0]
@@ -41,11 +41,11 @@ def _recurrence(z, u, h, c):
     return (ys, cs[-1]), gradient
 
 
-# Keras' scan on TensorFlow stacks what is of the carry's shapes, so what is to be stacked is carried.
+# On TensorFlow, Keras' scan stacks only what has the carry's shapes. So what is to be stacked is part of the carry.
 
 
 def _forward(z, u, h, c):
-    """→ outputs (B, T, U), and time first: c after each note (T, B, U), the gates (T, B, 4 U)."""
+    """Scan forwards → outputs (B, T, U), and time first: c after each note (T, B, U), the gates (T, B, 4 U)."""
 
     def note(carry, z):
         h, c, _ = carry
@@ -61,7 +61,7 @@ def _forward(z, u, h, c):
 
 
 def _backward(dys, dc, u_transposed, c, cs, gates):
-    """→ the gradients of z (B, T, 4 U), of the first h and of the first c (B, U)."""
+    """Scan backwards → the gradients of z (B, T, 4 U), of the first h and of the first c (B, U)."""
 
     def note(carry, inputs):
         dh, dc, _ = carry
@@ -81,8 +81,9 @@ def _backward(dys, dc, u_transposed, c, cs, gates):
 
 
 def _compiled(function):
+    """Compile a function by XLA on TensorFlow."""
     if keras.backend.backend() != "tensorflow":
-        return function  # the whole step is compiled
+        return function  # Keras compiles the whole training step there
     import tensorflow as tf
 
     return tf.function(function, jit_compile=True, autograph=False)

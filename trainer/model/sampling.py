@@ -12,10 +12,10 @@ COLD = 1e-3  # a temperature below this is argmax
 
 
 def choose(logits, u, temperature, top_p, min_p):
-    """Draw one class a row by inverting the CDF at `u`: first temperature, then min_p, then top_p.
+    """Draw one class for each row by inverting the CDF at `u`: first temperature, then min_p, then top_p.
 
-    The CDF is over the classes in the order of their ids, so the drawn class never falls as `u` grows. Classes as
-    probable as the last one kept are kept. A row's draw does not depend on the other rows.
+    The CDF takes the classes in the order of their ids, so the drawn class never falls as `u` grows. top_p also keeps
+    classes that are as probable as the last one it keeps. A row's draw does not depend on the other rows.
 
     Args:
         logits: float32 (B, C).
@@ -29,11 +29,11 @@ def choose(logits, u, temperature, top_p, min_p):
     """
     p = ops.softmax(logits / ops.maximum(temperature, COLD)[:, None], axis=-1)  # (B, C)
     p = ops.where(p >= min_p[:, None] * ops.max(p, axis=-1, keepdims=True), p, 0.0)
-    some = ops.any((top_p > 0) & (top_p < 1))  # to sort takes as long as all the rest; 0 is a row that fills up
-    least = ops.cond(some, lambda: xla.least(p, top_p), lambda: ops.zeros_like(top_p))
-    p = ops.where(p >= least[:, None], p, 0.0)
+    some = ops.any((top_p > 0) & (top_p < 1))  # sorting takes as long as all the rest; rows of 0 only fill up
+    threshold = ops.cond(some, lambda: xla.top_p_threshold(p, top_p), lambda: ops.zeros_like(top_p))
+    p = ops.where(p >= threshold[:, None], p, 0.0)
     cdf = ops.cumsum(p, axis=-1)
-    above = (cdf > (u * cdf[:, -1])[:, None]) & (p > 0)  # a scan in blocks may move a sum where nothing is added
+    above = (cdf > (u * cdf[:, -1])[:, None]) & (p > 0)  # a cumsum in blocks may change by rounding where 0 is added
     last = ops.max(ops.where(p > 0, np.arange(p.shape[-1], dtype="i4"), 0), axis=-1)
     drawn = ops.where(ops.any(above, axis=-1), ops.cast(ops.argmax(above, axis=-1), "int32"), last)
     return ops.where(temperature < COLD, ops.cast(ops.argmax(logits, axis=-1), "int32"), drawn)

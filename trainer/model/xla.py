@@ -1,10 +1,6 @@
-"""What is computed in another way where XLA compiles a step for a CPU: products with kernels, and the search for top_p.
+"""Products with kernels, and the search for top_p, in another way where XLA compiles a step for a CPU. keras only.
 
-There a row's bits are not those that it has alone: of few rows XLA splits a sum of products in ways that depend on the
-shapes, and of a single one it adds a bias before the first product rather than behind the last. Two ways to multiply
-give the same sums as a chain from the first product to the last, in blocks of BLOCK, on the one CPU tried (AVX-512):
-a single row with a kernel as it is, which is twice as quick as two rows in any way, and many rows with a kernel that is
-turned, if that is WIDE enough. `serving.backends.xla` looks whether it holds where it runs. keras only.
+So a row of a compiled step has the same bits alone as among others.
 
 B batch, K inputs, N outputs, C classes.
 """
@@ -17,17 +13,22 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
-BLOCK = 512  # inputs of a kernel whose products are added up in one go
-WIDE = 256  # outputs; below that many rows are multiplied in yet another way
-_LOWEST = -3e38  # no product is below, but XLA does not know, and so cannot draw the next sum into the product
+# Compiled by XLA, a row among others has other last bits than alone. With few rows, XLA splits a sum of products in
+# ways that depend on the shapes; with one row, it adds the bias before the first product, not behind the last. Two ways
+# to multiply give the same sums, each a chain from the first product to the last, in blocks of BLOCK, on the one CPU
+# tried (AVX-512): one row with the kernel as it is, which is twice as fast as two rows in any way; and many rows with
+# the kernel transposed and at least WIDE. `serving.backends.xla` checks this on the CPU where it runs.
+BLOCK = 512  # inputs of a kernel that one matrix product sums over
+WIDE = 256  # outputs; XLA multiplies many rows by a narrower kernel in yet another way
+_LOWEST = -3e38  # no product is below it; XLA does not know that, so it cannot fuse the next sum with the product
 _HALVINGS = 30
 
 
 class _Kernel(NamedTuple):
-    """A kernel made ready."""
+    """A kernel as blocks, prepared for `product`."""
 
-    blocks: list  # (≤ BLOCK, N) each; turned: (N or WIDE, ≤ BLOCK)
-    turned: bool
+    blocks: list  # (≤ BLOCK, N) each; transposed: (N or WIDE, ≤ BLOCK)
+    transposed: bool
 
 
 _READY: ContextVar[Mapping[str, _Kernel] | None] = ContextVar("ready", default=None)
@@ -38,8 +39,10 @@ _PRECISION: ContextVar[str] = ContextVar("precision", default="float32")
 
 @contextmanager
 def precision(name: str) -> Iterator[None]:
-    """Inside, kernels are multiplied in this type, float32 or bfloat16, and their gradients too; sums and all that is
-    not a product stay float32."""
+    """Multiply kernels, and their gradients, in this type inside the block: float32 or bfloat16.
+
+    Sums, and everything that is not a product, stay float32.
+    """
     token = _PRECISION.set(name)
     try:
         yield
@@ -48,7 +51,7 @@ def precision(name: str) -> Iterator[None]:
 
 
 def multiplier() -> Callable:
-    """The matrix product of two float32 tensors, computed in the precision that is set now."""
+    """Return a function for the matrix product of two float32 tensors, in the precision that is set now."""
     return ops.matmul if _PRECISION.get() == "float32" else _bfloat16_product
 
 
@@ -57,10 +60,10 @@ def _bfloat16_product(a, b):
 
 
 class Dense(keras.layers.Dense):
-    """keras' own, but for how it multiplies."""
+    """Keras' Dense, which multiplies by `product`."""
 
     def call(self, inputs, training=None):
-        """(…, K) → (…, N)."""
+        """Compute the layer: (…, K) → (…, N)."""
         x = product(inputs, self.kernel)
         if self.bias is not None:
             x = x + self.bias
@@ -68,26 +71,28 @@ class Dense(keras.layers.Dense):
 
 
 def product(x, kernel: keras.Variable):
-    """(…, K) times (K, N): (…, N)."""
+    """Multiply (…, K) by (K, N): (…, N)."""
     ready = _READY.get()
     if ready is None:
         return multiplier()(x, kernel)
-    blocks, turned = ready[kernel.path]
-    columns, made, at = kernel.shape[1], None, 0
+    blocks, transposed = ready[kernel.path]
+    columns, total, at = kernel.shape[1], None, 0
     for block in blocks:
-        count = block.shape[1] if turned else block.shape[0]
-        part = ops.matmul(x[..., at : at + count], ops.transpose(block) if turned else block)[..., :columns]
+        count = block.shape[1] if transposed else block.shape[0]
+        part = ops.matmul(x[..., at : at + count], ops.transpose(block) if transposed else block)[..., :columns]
         part = ops.maximum(part, _LOWEST)
-        made, at = part if made is None else made + part, at + count
-    return made
+        total, at = part if total is None else total + part, at + count
+    return total
 
 
 @contextmanager
 def ready(model: keras.Model, alone: bool) -> Iterator[None]:
-    """Inside, a model's steps are computed for one row `alone`, or for more. To be entered outside of the loop
-    over notes."""
+    """Prepare a model's kernels, inside the block, for steps of one row (`alone`) or of more.
+
+    Enter it outside of the loop over notes, so that the kernels are prepared once.
+    """
     kernels = {w.path: w.value for w in model.weights if len(w.shape) == 2 and w.path.endswith("kernel")}
-    token = _READY.set({path: _made_ready(kernel, not alone) for path, kernel in kernels.items()})
+    token = _READY.set({path: _prepared(kernel, not alone) for path, kernel in kernels.items()})
     try:
         yield
     finally:
@@ -95,24 +100,26 @@ def ready(model: keras.Model, alone: bool) -> Iterator[None]:
 
 
 def is_ready() -> bool:
-    """Whether a step is being compiled here."""
+    """Return whether this is inside a block of `ready`, where XLA compiles a step."""
     return _READY.get() is not None
 
 
-def _made_ready(kernel, turned: bool) -> _Kernel:
+def _prepared(kernel, transposed: bool) -> _Kernel:
+    """Cut a kernel into blocks of BLOCK inputs; transposed ones get at least WIDE outputs."""
     parts = [kernel[at : at + BLOCK] for at in range(0, kernel.shape[0], BLOCK)]
-    if turned:
+    if transposed:
         wider = [[0, 0], [0, max(0, WIDE - kernel.shape[1])]]
         parts = [ops.transpose(ops.pad(part, wider)) for part in parts]
-    return _Kernel(parts, turned)
+    return _Kernel(parts, transposed)
 
 
-def least(p, top_p):
-    """The probability of the last class that top_p keeps: (B, C), (B,) → (B,); 0 where it is 1, which keeps all."""
+def top_p_threshold(p, top_p):
+    """Find the least probability that top_p keeps: (B, C), (B,) → (B,); 0 where top_p is 1, which keeps all."""
     return _sorted(p, top_p) if _READY.get() is None else _halved(p, top_p)
 
 
 def _sorted(p, top_p):
+    """Find it by sorting the probabilities."""
     falling, _ = ops.top_k(p, p.shape[-1])
     before = ops.cumsum(falling, axis=-1) - falling
     inside = before < (top_p * ops.sum(p, axis=-1))[:, None]
@@ -120,7 +127,7 @@ def _sorted(p, top_p):
 
 
 def _halved(p, top_p):
-    """As `_sorted`, to a billionth of the highest one; XLA sorts slowly."""
+    """Find it by bisection, to a billionth of the highest probability; XLA sorts slowly."""
     wanted = top_p * ops.sum(p, axis=-1)
 
     def closer(_, bounds):

@@ -1,1 +1,1 @@
-"""Named experiments, one module each: data only, found by their module's name."""
+"""Named experiments, one module each: data only, loaded by the module's name."""

@@ -1,9 +1,9 @@
-"""Normalised chords and their rounded durations: what begins together is a symbol, rare ones are filtered.
+"""Normalised chords and their rounded durations: notes that begin together are a symbol; rare symbols are left out.
 
     python -m trainer train --recipe chords --data data/maestro --run runs/chords --minutes 50
 
 30 CPU-minutes on two busy cores (25 of the 90 epochs, 5.0 M symbols) reach 5.162 nats a symbol on MAESTRO's validation
-split, where the bigram has 5.887. Nats a note are not defined: octaves, velocities and ends of notes are not kept.
+split; the bigram has 5.887. There are no nats a note: a symbol drops octaves, velocities and the ends of notes.
 """
 
 from music.encodings.chord_symbols import ChordSymbols
@@ -19,5 +19,5 @@ RECIPE = Recipe(
     training=Training(
         window=64, batch=32, steps=100, epochs=90, rate=5e-4, patience=10,
         warmup=0, floor=1.0, decay=0.0, transpose=(0, 0), stretch=0.0, louder=0, validation=512,
-    ),  # Adam, gradients clipped at a norm of 1, no augmentation
+    ),  # Adam, gradients clipped to a norm of 1, no augmentation
 )  # fmt: skip

@@ -3,7 +3,7 @@
     python -m trainer train --recipe one_hot --data data/maestro --run runs/one_hot --minutes 50
 
 42 CPU-minutes on two busy cores (34 of the 60 epochs, 27.5 M notes) reach 3.003 nats a note on MAESTRO's validation
-split, where the bigram has 3.786. Of a note that is the pitch alone: no figure to compare with those of other recipes.
+split; the bigram has 3.786. They are of the pitch alone, so do not compare them with those of other recipes.
 """
 
 from music.encodings import NoteRows
@@ -19,5 +19,5 @@ RECIPE = Recipe(
     training=Training(
         window=64, batch=64, steps=200, epochs=60, rate=1e-3, patience=8,
         warmup=0, floor=1.0, decay=0.0, transpose=(0, 0), stretch=0.0, louder=0, validation=512,
-    ),  # Adam, gradients clipped at a norm of 1, no augmentation
+    ),  # Adam, gradients clipped to a norm of 1, no augmentation
 )  # fmt: skip

@@ -1,9 +1,9 @@
-"""Our own pianist: expressive piano performances, one LSTM step a note, columns drawn as a chain.
+"""Expressive piano performances: one LSTM step a note; the columns of a note are drawn one after the other.
 
     python -m trainer train --recipe performance --data data/maestro --run runs/performance
 
-Made for a GPU, and at this size not trained yet. Smaller, as in models/ (its card has the commands), some two hours of
-two busy cores: 9.543 nats a note on MAESTRO's validation split.
+This size is for a GPU and has not been trained yet. The smaller model in models/ (its card has the commands) took some
+two hours on two busy cores and reaches 9.543 nats a note on MAESTRO's validation split.
 """
 
 from music.encodings import NoteRows

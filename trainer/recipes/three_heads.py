@@ -3,8 +3,8 @@
     python -m trainer train --recipe three_heads --data data/maestro --run runs/three_heads
 
 32 CPU-minutes on two busy cores (all 50 epochs, 79.6 M notes) reach 12.948 nats a note on MAESTRO's validation split:
-pitch 3.684, step 4.138, duration 5.126; velocity is not among them. Its bigram, read as a regression too, has 13.309. A
-bigram of histograms has 10.997, for a normal distribution of one width is a poor guess at a time. A baseline.
+pitch 3.684, step 4.138, duration 5.126, no velocity. A bigram with regressions for the times has 13.309. A bigram
+of histograms has 10.997, because a normal distribution of one width is a poor guess at a time. A baseline.
 """
 
 from music.encodings import NoteRows
@@ -20,5 +20,5 @@ RECIPE = Recipe(
     training=Training(
         window=25, batch=64, steps=1000, epochs=50, rate=5e-3, floor=0.02, patience=20, keep=5,
         warmup=0, decay=0.0, transpose=(0, 0), stretch=0.0, louder=0, validation=2048,
-    ),  # Adam, gradients clipped at a norm of 1, no augmentation
+    ),  # Adam, gradients clipped to a norm of 1, no augmentation
 )  # fmt: skip

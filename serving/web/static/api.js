@@ -7,18 +7,19 @@
 /** @typedef {{notes: number, temperature: number, top_p: number, min_p: number, random_seed: number|null}} Settings */
 
 const MIDI = "audio/midi";
-let key = ""; // of a server that wants one
+const TECHNICAL = [400, 401, 415]; // whose details are for programmers: bytes of a file, names of headers
+let key = ""; // of a server that needs one
 const WORDS = {
-  400: "This is no MIDI file that the server can read.",
-  401: "This server wants a key that it knows.",
+  400: "This is not a MIDI file, or it is damaged.",
+  401: "This server needs a valid key.",
   406: "This server cannot make that format.",
   413: "This file is too large.",
-  415: "This is no MIDI file.",
+  415: "This is not a MIDI file.",
   422: "The server cannot do that.",
-  429: "Too many people are generating at once.",
-  500: "The server made a mistake.",
-  502: "The model answered nonsense.",
-  503: "The model is away.",
+  429: "The server is busy.",
+  500: "There was an error on the server.",
+  502: "The model's answer could not be used.",
+  503: "The model is not available.",
   504: "The model took too long.",
 };
 
@@ -39,12 +40,13 @@ export class Problem extends Error {
     } catch {
       // a proxy between us and the server may answer in its own way
     }
+    if (TECHNICAL.includes(response.status)) detail = "";
     const again = wait ? ` Try again in ${wait} seconds.` : "";
     return new Problem(words(response.status), response.status, sentence(detail) + again);
   }
 }
 
-/** What a MIDI file holds, as the model would hear it. @param {Uint8Array} bytes @returns {Promise<{notes: Note[], drums: number}>} */
+/** Read the notes of a MIDI file, as the model reads them. @param {Uint8Array} bytes @returns {Promise<{notes: Note[], drums: number}>} */
 export async function readNotes(bytes) {
   return (await request("/notes", { method: "POST", body: bytes, headers: { "Content-Type": MIDI } })).json();
 }
@@ -61,7 +63,7 @@ export async function model() {
 }
 
 /**
- * Continue a seed, and hear of each note as soon as it is made.
+ * Continue a seed, and pass on each note as soon as it is generated.
  * @param {Uint8Array|null} seed a MIDI file
  * @param {Settings} settings
  * @param {{opened: (model: string, randomSeed: number) => void, came: (notes: Note[]) => void, signal: AbortSignal}} listener
@@ -124,14 +126,14 @@ async function request(url, options = {}) {
       throw new Problem("The server does not answer. Is it still running, and are you still connected?");
     }
     if (response.ok) return response;
-    if (response.status !== 401 || (key === shown && !asked(shown))) throw await Problem.of(response);
+    if (response.status !== 401 || (key === shown && !askForKey(shown))) throw await Problem.of(response);
   }
 }
 
-/** Ask the person for the server's key, which is forgotten with the page. @returns {boolean} whether one was given */
-function asked(before) {
-  const given = window.prompt(before ? "The server does not know that key. Its key:" : "This server wants a key:");
-  if (given && /^[!-~]+$/.test(given.trim())) key = given.trim(); // what a header may hold
+/** Ask the person for the server's key, which is forgotten with the page. @returns {boolean} whether they entered one */
+function askForKey(before) {
+  const answer = window.prompt(before ? "This key is not valid. The key of this server:" : "This server needs a key:");
+  if (answer && /^[!-~]+$/.test(answer.trim())) key = answer.trim(); // what a header may hold
   return key !== before;
 }
 

@@ -38,7 +38,7 @@ def one(data: bytes) -> None:
 def read_or_refused(data: bytes) -> tuple[nt.Notes, list[str]] | None:
     """The promise: notes, and lines that tell, or a MidiError of one line."""
     try:
-        notes, warnings = midi.read_mended(data)
+        notes, warnings = midi.read_with_warnings(data)
     except MidiError as error:
         assert str(error) and "\n" not in str(error)
         return None

@@ -5,7 +5,7 @@ from google.protobuf.message import DecodeError
 
 from music import wire
 from music.errors import RecordError
-from serving.backends.xla import answered
+from serving.backends.xla import signature_outputs
 
 
 def _reply() -> bytes:
@@ -62,7 +62,7 @@ def one(data: bytes) -> None:
             assert array.shape == tuple(dim.size for dim in tensor.tensor_shape.dim)
             if array.size < 2**20:  # one value may stand for gigabytes, which writing spells out
                 assert wire.from_tensor(wire.to_tensor(array)).shape == array.shape
-        outputs = answered("step", {name: wire.from_tensor(tensor) for name, tensor in reply.outputs.items()})
+        outputs = signature_outputs("step", {name: wire.from_tensor(tensor) for name, tensor in reply.outputs.items()})
         assert outputs["row"].ndim >= 1 and "rows" not in outputs
     except (RecordError, DecodeError) as error:
         assert str(error)
