@@ -12,11 +12,14 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: sound
 	$(BIN)/python -m infra.demo --output out/demo
 
+# `make test PART=serving` runs the tests of one part: a folder of tests/.
+PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal tests$(PART:%=/%)
+
 test: check sound browser
-	$(BIN)/python -m pytest -q -m "not slow" -n $(WORKERS) --dist worksteal
+	$(PYTEST) -m "not slow"
 
 test-slow: sound browser
-	$(BIN)/python -m pytest -q -m slow -n $(WORKERS) --dist worksteal
+	$(PYTEST) -m slow
 
 test-all: test test-slow
 
