@@ -62,7 +62,7 @@ PIANIST_1 = --recipe performance --set core.units=256 --set core.layers=2 --set 
   --set training.floor=0.1 --set training.average=0.995 --set training.validation=256 --set training.keep=5
 PIANIST_2 = --from $(PIANIST)/1 --set core.units=512 --set training.window=256 --set training.batch=16 \
   --set training.steps=125 --set training.epochs=60 --set training.rate=0.002 --set training.warmup=100 \
-  --set training.floor=0.1 --set training.patience=60 --set training.keep=10
+  --set training.floor=0.1 --set training.average=0.995 --set training.patience=60 --set training.keep=10
 
 pianist: .venv/ready
 	nice -n 5 $(BIN)/python -m trainer train $(PIANIST_$(PHASE)) --backend $(BACKEND) --data $(DATA) --run $(PIANIST)/$(PHASE)

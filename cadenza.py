@@ -24,11 +24,14 @@ import numpy as np
 
 from music import midi, storage
 from music import notes as nt
-from music.errors import MusicError, SettingError
+from music.errors import MusicError, SettingError, Unreachable
 from music.generation import Backend, Card, Chunk, Generator, Settings
 from music.notes import Notes
 
 _SERVER = re.compile(r"[^/\s]+:\d+")
+_MIDI, _SCORE = (".mid", ".midi"), (".musicxml", ".pdf", ".svg")
+_SOUND = (".mp3", ".wav", ".flac", ".ogg")
+_LATER = 75  # exit status of a bucket that may answer again later, as sysexits.h has it
 _MUSIC = ("inspect", "plot", "render", "score")
 _TRAINER = ("train", "evaluate", "listen", "sample", "export", "originality")
 _COMMANDS = ("generate", *_MUSIC, "preprocess", *_TRAINER, "serve")
@@ -57,9 +60,10 @@ class Piece:
             MissingDependency: what plays or engraves is not installed.
         """
         notes, path = self.notes if include_seed else self.new, os.fspath(path)
-        if path.endswith((".mid", ".midi")):
+        ending = _ending(path)
+        if ending in _MIDI:
             storage.write(path, midi.write(notes))
-        elif path.endswith((".musicxml", ".pdf", ".svg")):
+        elif ending in _SCORE:
             from music.notation import engraving
             from music.notation.musicxml import musicxml
 
@@ -102,7 +106,7 @@ class Model:
             EncodingError: the model cannot express a note of the seed.
             BackendError: the model does not answer.
         """
-        notes = nt.pitched(seed if isinstance(seed, np.ndarray) else read(seed))
+        notes = seed if isinstance(seed, np.ndarray) else read(seed)
         chunks = list(self.stream(notes, **settings))
         ended = chunks[-1].ended or ""
         return Piece(notes, np.concatenate([chunk.notes for chunk in chunks]), chunks[-1].model, ended)
@@ -128,15 +132,15 @@ def load(place: str | os.PathLike | None = None, *, name: str = "performance") -
         name: what that server calls the model.
 
     Raises:
-        Unavailable: there is no model, or no server answers.
+        Unavailable: there is no model. A server is called only when the model is used.
         RecordError: the model's files are damaged.
     """
     place = None if place is None else os.fspath(place)
-    if place and _SERVER.fullmatch(place) and not storage.exists(place):
+    if place is not None and _SERVER.fullmatch(place) and not storage.exists(place):
         from serving.backends.tfserving import TFServing
 
         return Model(TFServing(place, name))
-    if place and storage.exists(storage.join(place, "weights")):
+    if place is not None and storage.exists(storage.join(place, "card.json")):
         os.environ.setdefault("KERAS_BACKEND", "tensorflow")
         from trainer import run_folder
         from trainer.export import signatures
@@ -150,6 +154,15 @@ def load(place: str | os.PathLike | None = None, *, name: str = "performance") -
 def read(path: str | os.PathLike) -> Notes:
     """Read the notes of a MIDI file, local or gs://…, with the pedal folded into their durations. Raises MidiError."""
     return midi.read(storage.read(path))
+
+
+def _ending(path: str, *, picture: bool = False) -> str:
+    """Return the ending, in small letters, of a file that a piece can be saved as. Raises SettingError."""
+    known = (*_MIDI, *_SOUND, *_SCORE, *((".png",) if picture else ()))
+    ending = Path(path).suffix.lower()
+    if ending not in known:
+        raise SettingError(f"{path}: expected a name that ends in one of {', '.join(known)}")
+    return ending
 
 
 def _generate(argv: Sequence[str]) -> int:
@@ -170,12 +183,18 @@ def _generate(argv: Sequence[str]) -> int:
     parser.add_argument("--min-p", type=float, default=0.0, help="0 to below 1; default: 0")
     parser.add_argument("--random-seed", type=int, help="the same number gives the same piece")
     args = parser.parse_args(argv)
-    model = load(args.model or args.run or args.server, name=args.model_name)
+    if args.server is not None and not _SERVER.fullmatch(args.server):
+        parser.error(f"--server: expected HOST:PORT, got {args.server!r}")
+    place = next((place for place in (args.model, args.run, args.server) if place is not None), None)
+    if place == "":
+        parser.error("--model, --run, --server: expected a name, got an empty one")
+    endings = {path: _ending(path, picture=True) for path in args.output}  # before the work
+    model = load(place, name=args.model_name)
     names = ("notes", "temperature", "top_p", "min_p", "random_seed")
     settings = {name: getattr(args, name) for name in names}
     piece = model.continue_(args.seed, **settings) if args.seed else model.new(**settings)
-    for path in args.output:
-        if path.endswith(".png"):
+    for path, ending in endings.items():
+        if ending == ".png":
             piece.plot(path)
         else:
             piece.save(path)
@@ -192,7 +211,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command not in _COMMANDS:
         print(f"cadenza: no command {command!r}; expected one of {', '.join(_COMMANDS)}", file=sys.stderr)
         return 2
-    return _run(command, rest) or 0
+    try:
+        return _run(command, rest) or 0
+    except ModuleNotFoundError as error:
+        print(f"cadenza {command}: needs {error.name}; setup.py says which extra brings it", file=sys.stderr)
+        return 2
 
 
 def _run(command: str, rest: list[str]) -> int | None:
@@ -216,7 +239,7 @@ def _run(command: str, rest: list[str]) -> int | None:
         return _generate(rest)
     except (MusicError, OSError) as error:
         print(f"cadenza generate: {error}", file=sys.stderr)
-        return 2
+        return _LATER if isinstance(error, Unreachable) else 2
 
 
 if __name__ == "__main__":

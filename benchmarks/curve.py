@@ -2,9 +2,10 @@
 
     python -m benchmarks.curve runs/pianist/1 --data data/maestro --model models/performance/1 --output docs/pianist.png
 
-A run and the run that it was started from (--from) are one curve. Each --model, an exported version or a run's folder,
-is measured on the validation windows of the last run, from an empty state as in training, and stands as a point where
-its card says how many notes it has seen. Prints the same as a Markdown table.
+A run and the run that it was started from (--from) are one curve. Where their windows differ in length, its parts cannot
+be compared. Each --model, an exported version or a run's folder, stands as a point where its card says how many notes
+it has seen. It is measured on the validation windows of the run that has seen about as many, from an empty state as in
+training. Prints the same as a Markdown table.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from music import storage
+from music.errors import SettingError
 from music.generation import Card
 from music.plots import style
 
@@ -29,8 +31,8 @@ def main() -> int:
     parser.add_argument("--output", required=True, metavar="PNG")
     args = parser.parse_args()
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    notes, nats = curve(args.run)
-    points = {path: point(path, args.run[-1], args.data) for path in args.model}
+    notes, nats, owners = curve(args.run)
+    points = {path: point(path, notes, owners, args.data) for path in args.model}
     print("| model | M notes seen | nats a note |\n|---|---|---|")
     for name, (seen, value) in points.items():
         print(f"| {name} | {seen / 1e6:.1f} | {value:.3f} |")
@@ -41,35 +43,42 @@ def main() -> int:
     return 0
 
 
-def curve(runs: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Read the notes seen and the validation of each epoch of runs that follow each other: float64 [epochs] each."""
-    notes, nats, before = [], [], 0.0
+def curve(runs: list[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Read each epoch of runs that follow each other: notes seen and nats, float64 [epochs] each, and its run."""
+    notes, nats, owners, before = [], [], [], 0.0
     for run in runs:
         text = storage.read(storage.join(run, "history.csv")).decode()
         lines = list(csv.DictReader(io.StringIO(text)))
         notes += [before + float(line["notes"]) for line in lines]
         nats += [float(line["val_loss"]) for line in lines]
-        before = notes[-1]
-    return np.array(notes), np.array(nats)
+        owners += [run] * len(lines)
+        before = notes[-1] if notes else 0.0
+    return np.array(notes), np.array(nats), owners
 
 
-def point(path: str, run: str, folder: str) -> tuple[float, float]:
-    """Measure a model on a run's validation windows: how many notes it has seen, and its nats a note there."""
+def point(path: str, notes: np.ndarray, owners: list[str], folder: str) -> tuple[float, float]:
+    """Return how many notes a model has seen, and its nats a note on the windows of the run that is nearest to that.
+
+    Raises SettingError for a model of another encoding than that run's.
+    """
     from music.encodings.columns import FIRST
     from music.pieces import Dataset
     from trainer import data
     from trainer.fit import warm_start
     from trainer.recipe import from_card
 
+    start = warm_start.load(path)
+    seen = start.facts.get("notes", 0) + start.card.get("from", {}).get("notes", 0)
+    run = owners[int(np.argmin(np.abs(notes - seen)))]
     card_path = storage.join(run, "card.json")
     recipe = from_card(Card.parse(storage.read(card_path), card_path).facts)
     corpus = data.Corpus(Dataset.open(folder), "validation", recipe.encoding, recipe.select)
     rows = data.validation(corpus, recipe.encoding, recipe.training)
-    start = warm_start.load(path)
     model, total = start.model(), 0.0
+    if model.encoding.config() != recipe.encoding.config():
+        raise SettingError(f"{path}: expected the encoding of {run}, got another one")
     for at in range(0, len(rows), 32):
         total += float(np.asarray(model(rows[at : at + 32])).sum())
-    seen = start.facts.get("notes", 0) + start.card.get("from", {}).get("notes", 0)
     return seen, total / float((rows[:, :, 0] >= FIRST).sum())
 
 

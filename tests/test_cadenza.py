@@ -8,7 +8,6 @@ import pytest
 
 import cadenza
 from music import midi
-from music import notes as nt
 from music.errors import MidiError, SettingError, Unavailable
 from music.examples.nocturne import nocturne
 from music.generation import Generator, Settings
@@ -91,8 +90,18 @@ def test_generate_writes_each_output(version, seed, tmp_path, capsys):
     command = ["generate", str(seed), "--model", version, "--notes", "16", "--random-seed", "7", "--output", *files]
     assert cadenza.main(command) == 0
     assert capsys.readouterr().out.split() == files
-    assert len(cadenza.read(files[0])) == len(nt.pitched(waltz(1, bars=4))) + 16
+    assert len(cadenza.read(files[0])) == len(waltz(1, bars=4)) + 16
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_cannot_be_written_or_reached_is_said_before_the_work(version, seed, tmp_path, capsys):
+    output = str(tmp_path / "a.xyz")
+    assert cadenza.main(["generate", str(seed), "--model", version, "--output", output]) == 2
+    assert "a.xyz: expected a name that ends in one of .mid, .midi, .mp3" in capsys.readouterr().err
+    for place in (["--server", "localhost"], ["--model", ""]):
+        with pytest.raises(SystemExit) as end:
+            cadenza.main(["generate", str(seed), *place, "--output", str(tmp_path / "a.mid")])
+        assert end.value.code == 2 and "expected" in capsys.readouterr().err
 
 
 def test_the_other_commands_are_the_stages(seed, capsys):

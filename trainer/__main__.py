@@ -11,7 +11,7 @@
 
 Every folder and file may be in a bucket: gs://BUCKET/….
 `train` goes on from its last checkpoint when it is started again. SIGTERM and Ctrl-C write a checkpoint before the end;
-the exit code is then 143 or 130. This is the only place that sets KERAS_BACKEND.
+the exit code is then 143 or 130. Of the trainer only this module sets KERAS_BACKEND.
 """
 
 import argparse

@@ -45,6 +45,8 @@ def precision(wanted: str, names: list[str]) -> tuple[str, str]:
             matrix units (AMX), and on an NVIDIA GPU of the Ampere generation or later.
         names: of the devices.
     """
+    if wanted == "float32":
+        return wanted, ""
     backend = keras.backend.backend()
     if names[0].startswith("gpu"):
         fast, why = _compute_capability(backend) >= (8, 0), "this GPU has no units for bfloat16"
@@ -54,7 +56,7 @@ def precision(wanted: str, names: list[str]) -> tuple[str, str]:
         fast, why = False, f"on a CPU {backend} has no fast products in bfloat16"
     if wanted == "auto":
         return ("bfloat16" if fast else "float32"), ""
-    return wanted, "" if wanted == "float32" or fast else f"{why}, so float32 is faster"
+    return wanted, "" if fast else f"{why}, so float32 is faster"
 
 
 def cpu_flags(path: str = "/proc/cpuinfo") -> set[str]:
@@ -72,7 +74,7 @@ def _compute_capability(backend: str) -> tuple[int, int]:
         import jax
 
         major, _, minor = str(getattr(jax.devices()[0], "compute_capability", "0.0")).partition(".")
-        return int(major), int(minor)
+        return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else (0, 0)
     import tensorflow as tf
 
     gpu = tf.config.list_physical_devices("GPU")[0]

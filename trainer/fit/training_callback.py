@@ -94,11 +94,14 @@ class TrainingCallback(keras.callbacks.Callback):
         self._notes = float(checkpoints.number(self.model.losses_by_column[0].count))
         self._current = weights(self.model)
         self._validated = self._current | checkpoints.averages(self.model)
-        load_weights(self.model, self._validated, "the average")
+        if self.model.optimizer.use_ema:
+            load_weights(self.model, self._validated, "the average")
 
     def on_test_end(self, logs=None):
         """Swap the weights back."""
-        load_weights(self.model, self._current, "the weights before validation")
+        if self.model.optimizer.use_ema:
+            load_weights(self.model, self._current, "the weights before validation")
+        del self._current
 
     def on_epoch_end(self, epoch, logs=None):
         """Write the epoch; then stop where a signal, the patience or the deadline says so."""

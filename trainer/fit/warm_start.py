@@ -51,7 +51,7 @@ class Start:
         base = recipe.from_card(self.card)
         training = replace(
             base.training, rate=base.training.rate / 10, warmup=20, steps=min(base.training.steps, 20),
-            epochs=20, patience=4, keep=0,
+            epochs=20, patience=4, keep=0, average=0.0,
         )  # fmt: skip
         return replace(base, training=training, select="")
 

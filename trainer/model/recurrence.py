@@ -7,6 +7,8 @@ for TensorFlow's XLA. Knows nothing of layers, masks and dropout.
 B batch, T time, K inputs, U units.
 """
 
+import functools
+
 import keras
 from keras import ops
 
@@ -14,7 +16,7 @@ from trainer.model.xla import multiplier, product
 
 
 def has_cudnn() -> bool:
-    """Return whether there is a GPU, where cuDNN computes Keras' own layer, which is faster."""
+    """Return whether there is a GPU. There cuDNN computes Keras' own layer, faster than this module does."""
     return keras.distribution.list_devices()[0].startswith("gpu")
 
 
@@ -31,8 +33,8 @@ def _recurrence(z, u, h, c):
     multiply = multiplier()  # chosen now: when the gradient is computed, another precision may be set
 
     def gradient(*upstream):
-        dys, dc = upstream if len(upstream) == 2 else upstream[0]  # on TensorFlow, on JAX
-        dz, dh, dc = _compiled(_backward)(dys, dc, ops.transpose(u), c, cs, gates)
+        dys, dc_last = upstream if len(upstream) == 2 else upstream[0]  # two arguments on TensorFlow, a tuple on JAX
+        dz, dh, dc = _compiled(_backward)(dys, dc_last, ops.transpose(u), c, cs, gates)
         before = ops.concatenate([h[:, None], ys[:, :-1]], axis=1)
         units = u.shape[0]
         du = multiply(ops.transpose(ops.reshape(before, (-1, units))), ops.reshape(dz, (-1, 4 * units)))
@@ -80,6 +82,7 @@ def _backward(dys, dc, u_transposed, c, cs, gates):
     return ops.transpose(dz, (1, 0, 2)), dh, dc
 
 
+@functools.cache  # so that layers of one width, and later models, share what is compiled
 def _compiled(function):
     """Compile a function by XLA on TensorFlow."""
     if keras.backend.backend() != "tensorflow":

@@ -1,6 +1,6 @@
 """Products with kernels, and the search for top_p, in another way where XLA compiles a step for a CPU. keras only.
 
-So a row of a compiled step has the same bits alone as among others.
+So a row of a compiled step has the same bits alone as among others. Also the precision of products in training.
 
 B batch, K inputs, N outputs, C classes.
 """
@@ -41,7 +41,7 @@ _PRECISION: ContextVar[str] = ContextVar("precision", default="float32")
 def precision(name: str) -> Iterator[None]:
     """Multiply kernels, and their gradients, in this type inside the block: float32 or bfloat16.
 
-    Sums, and everything that is not a product, stay float32.
+    The inputs and the result of each product are rounded to it. Everything else stays float32.
     """
     token = _PRECISION.set(name)
     try:
