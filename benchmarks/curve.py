@@ -2,10 +2,10 @@
 
     python -m benchmarks.curve runs/pianist/1 --data data/maestro --model models/performance/1 --output docs/pianist.png
 
-A run and the run that it was started from (--from) are one curve. Where their windows differ in length, its parts cannot
-be compared. Each --model, an exported version or a run's folder, stands as a point where its card says how many notes
-it has seen. It is measured on the validation windows of the run that has seen about as many, from an empty state as in
-training. Prints the same as a Markdown table.
+A run and the run that it was started from (--from) are one curve. Where their windows differ in length, its parts
+cannot be compared. Each --model, an exported version or a run's folder, stands as a point where its card says how
+many notes it has seen. It is measured on the validation windows of the run that has seen about as many, from an empty
+state as in training. Prints the same as a Markdown table.
 """
 
 import argparse
