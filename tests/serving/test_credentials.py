@@ -335,7 +335,7 @@ def test_a_key_file_that_is_none_is_one_clear_error(monkeypatch, tmp_path):
 @pytest.mark.parametrize(("module", "package"), [("google.auth", "google-auth"), ("requests", "requests")])
 def test_without_google_auth_the_extra_is_named(monkeypatch, module, package):
     monkeypatch.setitem(sys.modules, module, None)  # what import takes for "not there"
-    with pytest.raises(MissingDependency, match=rf"need {package}: `pip install 'cadenza\[cloud\]'` brings it"):
+    with pytest.raises(MissingDependency, match=rf"need {package}: `pip install '\.\[cloud\]'` brings it"):
         remote({**create_config(), "IDENTITY_TOKEN": True})
 
 
