@@ -348,7 +348,7 @@ def _duration(piece: _Piece) -> Any:
 def _bracket(signs: list[tuple[int, Any]], pieces: list[_Piece]) -> None:
     """Mark the triplets of each beat as one group."""
     for k, (piece, (_, sign)) in enumerate(zip(pieces, signs, strict=True)):
-        if not piece.triplet:
+        if not (piece.triplet and sign.duration.tuplets):  # music21 writes some odd lengths without a tuplet
             continue
         same = [other.triplet and other.start // QUARTER == piece.start // QUARTER for other in pieces]
         first = k == 0 or not same[k - 1]
