@@ -27,8 +27,8 @@ def test_a_wider_model_computes_the_same(tiny_model):
 
 def test_copies_of_a_unit_are_read_with_different_weights():
     kernel = np.ones((2, 3), "f4")
-    made = widening.widen({"heads/pitch_hear/kernel": kernel}, {"heads/pitch_hear/kernel": (4, 3)}, seed=1)
-    wide = made["heads/pitch_hear/kernel"]
+    name = "heads/pitch_hear/kernel"
+    wide = widening.widen({name: kernel}, {name: (4, 3)}, seed=1)[name]
     np.testing.assert_allclose(wide[:2] + wide[2:], kernel, rtol=1e-6)
     assert len(np.unique(wide)) == wide.size and wide.min() >= 0.3 and wide.max() <= 0.7
 
