@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from keras import ops
 
@@ -31,9 +31,11 @@ def test_the_drawn_class_never_falls_as_u_grows(logits, temperature, top_p, min_
 
 
 @settings(deadline=None, max_examples=40)
-@given(LOGITS, st.floats(0, 0.999), st.floats(0.05, 0.99))
-def test_what_the_others_ask_for_changes_nothing(logits, u, top_p):
-    """Without top_p nothing is sorted, unless another row has one."""
+@given(LOGITS, st.integers(0, 1008), st.floats(0.05, 0.99))
+@example([0.0] * 5 + [0.5792111754417419], 0, 0.5)
+def test_the_top_p_of_another_row_changes_nothing(logits, part, top_p):
+    """Without top_p nothing is sorted, unless another row has one. No `u` here is a share of 2 to 12 equal classes."""
+    u = (part + 0.5) / 1009
     rows, noise, ones = np.array([logits] * 2, "f4"), np.full(2, u, "f4"), np.ones(2, "f4")
     beside = ops.convert_to_numpy(choose(rows, noise, ones, np.array([1, top_p], "f4"), 0 * ones))
     assert beside[0] == draw(logits, u)
