@@ -30,16 +30,33 @@ def _check(spec, **least) -> None:
 class LSTM:
     """A residual stack of LSTM layers with dropout behind each; `units` sets the model's size.
 
-    `ordered`: each column enters also as a quantity from 0 to 1, beside its embedding.
+    ordered: each column enters also as a quantity from 0 to 1, beside its embedding. attention: blocks of attention
+    behind the LSTM see this many notes back; 0: there are none. blocks: how many there are then.
     """
 
     units: int = 512
     layers: int = 3
     dropout: float = 0.1
     ordered: bool = False
+    attention: int = 0
+    blocks: int = 1
 
     def __post_init__(self):
-        _check(self, units=1, layers=1, dropout=0)
+        _check(self, units=1, layers=1, dropout=0, attention=0, blocks=1)
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """Blocks of attention over the last `notes` notes, and nothing else; `units` sets the model's size."""
+
+    units: int = 256
+    layers: int = 6
+    notes: int = 256
+    dropout: float = 0.1
+    ordered: bool = True
+
+    def __post_init__(self):
+        _check(self, units=1, layers=1, notes=1, dropout=0)
 
 
 @dataclass(frozen=True)
@@ -142,7 +159,7 @@ class Recipe:
     name: str
     about: str
     encoding: Encoding
-    core: LSTM | Stack
+    core: LSTM | Transformer | Stack
     heads: Chain | Independent | Regression
     training: Training = field(default_factory=Training)
     select: str = ""  # e.g. "composer=Bach"
@@ -216,7 +233,10 @@ def to_card(recipe: Recipe) -> dict:
 
 def _without_defaults(values: dict) -> dict:
     """Leave out the newer settings where they are off, so that the cards of older runs stay the same."""
-    return {name: value for name, value in values.items() if value or name not in ("recall", "ordered", "average")}
+    newer = ("recall", "ordered", "average", "attention")
+    if not values.get("attention"):
+        values = {name: value for name, value in values.items() if name != "blocks"}
+    return {name: value for name, value in values.items() if value or name not in newer}
 
 
 def from_card(card: dict) -> Recipe:
@@ -229,7 +249,7 @@ def from_card(card: dict) -> Recipe:
             name=card["recipe"],
             about=card["about"],
             encoding=encodings.from_config(card["encoding"]),
-            core=_spec((LSTM, Stack), card["core"]),
+            core=_spec((LSTM, Transformer, Stack), card["core"]),
             heads=_spec((Chain, Independent, Regression), card["heads"]),
             training=Training(**_tuples(card["training"])),
             select=card.get("select", ""),

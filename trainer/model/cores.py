@@ -5,44 +5,93 @@ Knows nothing of what the features mean. keras only.
 B batch, T time, D width.
 """
 
+import functools
+
 import keras
 from keras import ops
 
 from trainer.model import recurrence, xla
+from trainer.model.attention import Blocks
 
 
 class LSTMCore(keras.layers.Layer):
-    """A residual stack of LSTM layers: x + dropout(LSTM(norm(x))), D wide throughout.
+    """A residual stack of LSTM layers: x + dropout(LSTM(norm(x))), D wide throughout; then blocks of attention.
 
-    Its state is `h<k>` and `c<k>` for each layer, float32 (B, D).
+    Its state is `h<k>` and `c<k>` for each layer, float32 (B, D), and that of the blocks.
+
+    Args:
+        attention: how many notes back the blocks see; 0: there is no block.
     """
 
-    def __init__(self, units: int, layers: int, dropout: float, **kwargs):
+    def __init__(self, units: int, layers: int, dropout: float, attention: int = 0, blocks: int = 1, **kwargs):
         super().__init__(**kwargs)
         self.units = units
         self.norms = [keras.layers.LayerNormalization(name=f"norm{k}") for k in range(layers)]
         self.lstms = [
             keras.layers.LSTM(units, return_sequences=True, return_state=True, name=f"lstm{k}") for k in range(layers)
         ]
+        self.attention = Blocks(blocks, units, attention, dropout, name="attention") if attention else None
         self.last_norm = keras.layers.LayerNormalization(name="norm")
         self.dropout = keras.layers.Dropout(dropout)
 
     @property
     def spec(self) -> dict[str, tuple]:
         """List the names and shapes of the state."""
-        return {f"{part}{k}": (self.units,) for k in range(len(self.lstms)) for part in "hc"}
+        spec: dict[str, tuple] = {f"{part}{k}": (self.units,) for k in range(len(self.lstms)) for part in "hc"}
+        return spec | (self.attention.spec if self.attention else {})
+
+    @property
+    def rows_state(self) -> tuple[str, ...]:
+        """List the parts of the state that have one entry for each of the last rows; they may be shorter."""
+        return tuple(self.attention.spec) if self.attention else ()
 
     def build(self, shape):
-        for layer in (*self.norms, *self.lstms, self.last_norm):
+        for layer in (*self.norms, *self.lstms, *([self.attention] if self.attention else []), self.last_norm):
             layer.build((*shape[:2], self.units))
         self.built = True
 
-    def call(self, x, state: dict, counts=None, training=False):
-        """Run the layers: (B, T, D), state → (B, T, D), state. False in `counts`, bool (B, T): the state stays."""
+    def call(self, x, cells, state: dict, counts=None, training=False):
+        """Run the layers: (B, T, D), state → (B, T, D), state.
+
+        `cells`: from the row before to each row, float32 (B, T). False in `counts`, bool (B, T): the state stays.
+        """
         after = {}
         for k, (norm, lstm) in enumerate(zip(self.norms, self.lstms, strict=True)):
             y, after[f"h{k}"], after[f"c{k}"] = _remember(lstm, norm(x), state, k, counts, training)
             x = x + self.dropout(y, training=training)
+        if self.attention:
+            x, rows = self.attention(x, cells, state, counts=counts, training=training)
+            after |= rows
+        return self.last_norm(x), after
+
+
+class TransformerCore(keras.layers.Layer):
+    """Blocks of attention alone; their state is its state."""
+
+    def __init__(self, units: int, layers: int, notes: int, dropout: float, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.attention = Blocks(layers, units, notes, dropout, name="attention")
+        self.last_norm = keras.layers.LayerNormalization(name="norm")
+
+    @property
+    def spec(self) -> dict[str, tuple]:
+        """List the names and shapes of the state."""
+        return self.attention.spec
+
+    @property
+    def rows_state(self) -> tuple[str, ...]:
+        """List the parts of the state that have one entry for each of the last rows."""
+        return tuple(self.spec)
+
+    def build(self, shape):
+        for layer in (self.attention, self.last_norm):
+            layer.build((*shape[:2], self.units))
+        self.built = True
+
+    def call(self, x, cells, state: dict, counts=None, training=False):
+        """Run the blocks, as LSTMCore.call."""
+        x, after = self.attention(x, cells, state, counts=counts, training=training)
         return self.last_norm(x), after
 
 
@@ -51,6 +100,8 @@ class StackCore(keras.layers.Layer):
 
     Its state is `h<k>` and `c<k>` for each layer, float32 (B, its width); D is the width of the last layer.
     """
+
+    rows_state = ()
 
     def __init__(self, units, dense, dropout: float, **kwargs):
         super().__init__(**kwargs)
@@ -74,8 +125,8 @@ class StackCore(keras.layers.Layer):
             shape = (*shape[:2], layer.units)
         self.built = True
 
-    def call(self, x, state: dict, counts=None, training=False):
-        """Run the layers: (B, T, ·), state → (B, T, D), state. False in `counts`, bool (B, T): the state stays."""
+    def call(self, x, cells, state: dict, counts=None, training=False):
+        """Run the layers, as LSTMCore.call."""
         after = {}
         for k, lstm in enumerate(self.lstms):
             x, after[f"h{k}"], after[f"c{k}"] = _remember(lstm, x, state, k, counts, training)
@@ -95,31 +146,9 @@ def _remember(lstm: keras.layers.LSTM, x, state: dict, k: int, counts, training)
         y, c = recurrence.lstm(lstm.cell, x, h, c)
         return y, y[:, -1], c
     if counts is not None and xla.is_ready():
-        return _masked_lstm(lstm.cell, x, h, c, counts)
+        return xla.row_by_row(functools.partial(_cell, lstm.cell), (x,), (h, c), counts)
     lstm.use_cudnn = "auto" if counts is None else False  # cuDNN refuses a sequence of which no row counts
     return lstm(x, initial_state=[h, c], mask=counts, training=training)
-
-
-def _masked_lstm(cell: keras.layers.LSTMCell, x, h, c, counts):
-    """Compute what Keras' layer computes with a mask, but stop behind the last row that counts.
-
-    Outputs behind that row are 0. A row that does not count has the output of the row before it. For XLA only, because
-    of Keras' slice_update.
-    """
-    last = ops.max(ops.where(counts, ops.arange(1, x.shape[1] + 1), 0))
-
-    def more(t, ys, h, c):
-        return t < last
-
-    def one(t, ys, h, c):
-        new = _cell(cell, ops.take(x, t, axis=1), h, c)
-        here = ops.take(counts, t, axis=1)[:, None]
-        h, c = ops.where(here, new[0], h), ops.where(here, new[1], c)
-        return t + 1, ops.slice_update(ys, (0, t, 0), h[:, None]), h, c
-
-    ys = ops.zeros((*x.shape[:2], cell.units), x.dtype)
-    _, ys, h, c = ops.while_loop(more, one, (ops.cast(0, "int32"), ys, h, c), maximum_iterations=x.shape[1])
-    return ys, h, c
 
 
 def _cell(cell: keras.layers.LSTMCell, x, h, c):
@@ -133,5 +162,5 @@ def _cell(cell: keras.layers.LSTMCell, x, h, c):
 def build(spec: dict) -> keras.layers.Layer:
     """Build the core that a card describes."""
     spec = {name: value for name, value in spec.items() if name not in ("input", "ordered")}  # for inputs.py
-    kinds: dict = {"lstm": LSTMCore, "stack": StackCore}
+    kinds: dict = {"lstm": LSTMCore, "stack": StackCore, "transformer": TransformerCore}
     return kinds[spec.pop("kind")](**spec, name="core")

@@ -61,9 +61,10 @@ class EventModel(keras.Model):
             last row, without the pending row.
         """
         held = held_notes.follow(self.tables, rows, state) if self.tables else {}
+        cells = held_notes.steps(self.tables, rows) if self.tables else ops.zeros_like(rows[:, :, 0], "float32")
         x = self.inputs_(rows, held)
         counts = None if length is None else _counts(rows, length)
-        hidden, after = self.core(x, state, counts=counts, training=training)
+        hidden, after = self.core(x, cells, state, counts=counts, training=training)
         after |= {name: _last(value, length, state[name]) for name, value in held.items()}
         if self.repetition_notes:
             repeated, past = repetition.follow(self.tables, rows, state["past"], length)
@@ -109,6 +110,8 @@ class EventModel(keras.Model):
         In training, heads with a loss other than nats append it: (B, T, 2 F).
         """
         empty = self.initial_state(ops.shape(rows)[0])
+        for name in self.core.rows_state:  # no row came before
+            empty[name] = empty[name][:, :0]
         if self.repetition_notes:  # the past is empty, so keep only as much of it as a window can be compared with
             empty["past"] = empty["past"][:, : rows.shape[1] + repetition.LONGEST]
         with xla.precision(self.precision if training else "float32"):

@@ -51,6 +51,11 @@ def spec(tables: Tables, slots: int) -> dict[str, tuple]:
     return {"slots": (slots,), "ringing": (tables.pitches,), "struck": (tables.pitches,)}
 
 
+def steps(tables: Tables, rows):
+    """Return the cells from the row before to each row; 0 where a row is no note: int32 (B, T, F) → float32 (B, T)."""
+    return ops.where(rows[:, :, 0] >= FIRST, tables.to_cells(rows[:, :, tables.step], tables.step), 0.0)
+
+
 def follow(tables: Tables, rows, state: dict) -> dict:
     """Compute the held notes after each row.
 
@@ -62,8 +67,7 @@ def follow(tables: Tables, rows, state: dict) -> dict:
         The state after every row: dict of float32 (B, T, …).
     """
     note = rows[:, :, 0] >= FIRST  # (B, T)
-    step = ops.where(note, tables.to_cells(rows[:, :, tables.step], tables.step), 0.0)
-    clock = ops.cumsum(step, axis=1)  # (B, T)
+    clock = ops.cumsum(steps(tables, rows), axis=1)  # (B, T)
     end = ops.where(note, clock + tables.to_cells(rows[:, :, tables.duration], tables.duration), _NEVER)
     length, slots = rows.shape[1], state["slots"].shape[1]
     ends = ops.concatenate([ops.flip(state["slots"], axis=1), end], axis=1)  # (B, S + T)

@@ -85,6 +85,40 @@ def product(x, kernel: keras.Variable):
     return total
 
 
+def row_by_row(one: Callable, xs: tuple, states: tuple, counts):
+    """Run a function on one row after the other, up to the last row that counts.
+
+    Outputs behind that row are 0. Where a row does not count, the states stay. For XLA only, because of Keras'
+    slice_update.
+
+    Args:
+        one: each of xs in one row (B, …), then the states → the new states; the first of them is the row's output.
+        xs: of all rows, (B, T, …) each.
+        states: before the first row, (B, …) each.
+        counts: bool (B, T).
+
+    Returns:
+        The output of each row (B, T, D), then the states after the last row.
+    """
+    last = ops.max(ops.where(counts, ops.arange(1, counts.shape[1] + 1), 0))
+
+    def more(t, ys, *states):
+        return t < last
+
+    def step(t, ys, *states):
+        here = ops.take(counts, t, axis=1)
+        after = one(*(ops.take(x, t, axis=1) for x in xs), *states)
+        states = tuple(
+            ops.where(ops.reshape(here, (-1, *(1 for _ in old.shape[1:]))), new, old)
+            for new, old in zip(after, states, strict=True)
+        )
+        return t + 1, ops.slice_update(ys, (0, t, 0), states[0][:, None]), *states
+
+    ys = ops.zeros((*counts.shape, states[0].shape[-1]), states[0].dtype)
+    _, *after = ops.while_loop(more, step, (ops.cast(0, "int32"), ys, *states), maximum_iterations=counts.shape[1])
+    return after
+
+
 @contextmanager
 def ready(model: keras.Model, alone: bool) -> Iterator[None]:
     """Prepare a model's kernels, inside the block, for steps of one row (`alone`) or of more.
@@ -121,7 +155,7 @@ def top_p_threshold(p, top_p):
 def _sorted(p, top_p):
     """Find it by sorting the probabilities, a millionth lower.
 
-    TensorFlow's exp differs in the last bit by a number's place in memory, so equal logits get almost equal probabilities.
+    TensorFlow's exp differs in the last bit by a number's place in memory: equal logits are almost as probable.
     """
     falling, _ = ops.top_k(p, p.shape[-1])
     before = ops.cumsum(falling, axis=-1) - falling
