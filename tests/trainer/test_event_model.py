@@ -20,6 +20,20 @@ from trainer.fit import loop
 from trainer.model import held_notes, inputs
 
 
+@pytest.fixture(scope="module", params=["lstm", "attention"])
+def tiny_model(tiny_model, request):
+    """(model, card): the tiny model, then the same with blocks of attention that see 24 notes."""
+    if request.param == "lstm":
+        return tiny_model
+    card = {**tiny_model[1], "core": tiny_model[1]["core"] | {"attention": 24, "blocks": 2}}
+    model, draw = models.build(card), np.random.default_rng(1)
+    run_folder.load_weights(model, run_folder.weights(model) | run_folder.weights(tiny_model[0]), "the tiny model")
+    for weight in model.core.attention.weights:
+        if weight.path.endswith(("out/kernel", "outer/kernel")):  # zeros at first
+            weight.assign(draw.normal(0, 0.2, weight.shape))
+    return model, card | {"state": model.state_spec}
+
+
 @pytest.fixture(scope="module")
 def rows(tiny_recipe) -> np.ndarray:
     """Encode three pieces side by side: two whole ones, and one cut at both ends: int32 [3, 96, 4]."""
