@@ -16,11 +16,11 @@ import numpy as np
 
 from music import notes as nt
 from music.analysis import memorization
-from music.encodings.columns import END
-from music.generation import CHUNK, PRIME_BLOCK, Backend, Card
+from music.generation import PRIME_BLOCK, Generator, Settings
 from music.pieces import Dataset
 from serving.backends.embedded import Embedded
 from trainer.data import Corpus
+from trainer.evaluation.batch_generation import Part, play
 
 PIECES, NOTES = 48, 500
 
@@ -35,7 +35,7 @@ def main() -> int:
     args = parser.parse_args()
     backend = Embedded(args.model)
     index = memorization.read(args.index or backend.folder / "assets.extra" / memorization.FILE)
-    card = Card.parse(backend.call("describe", {"batch": np.zeros(1, "i4")}).outputs["card"][0])
+    card, _ = Generator(backend).describe()
     dataset, rng = Dataset.open(args.data), np.random.default_rng(0)
     excerpts = {}
     for split in ("train", args.split):
@@ -50,11 +50,12 @@ def main() -> int:
     report(f"real, {args.split}", compared)
     report("real, intervals shuffled", [memorization.longest_run(_shuffled(notes, rng), index) for notes in real])
     for name, begin in (
-        ("made from nothing", [nt.empty()] * args.pieces),
-        (f"made after {args.split} notes", excerpts[args.split, PRIME_BLOCK - 1]),
-        ("made after training notes", excerpts["train", PRIME_BLOCK - 1]),
+        ("new, from nothing", [nt.empty()] * args.pieces),
+        (f"new, after {args.split} notes", excerpts[args.split, PRIME_BLOCK - 1]),
+        ("new, after training notes", excerpts["train", PRIME_BLOCK - 1]),
     ):
-        generated = [notes for notes in generate(backend, card, begin, rng) if len(notes) >= NOTES / 2]
+        parts = [Part(seed, Settings(NOTES, random_seed=number)) for number, seed in enumerate(begin)]
+        generated = [piece.notes for piece in play(backend, card, parts) if len(piece.notes) >= NOTES / 2]
         length = sum(map(len, generated)) / len(generated)
         report(f"{name} ({length:.0f})", [memorization.longest_run(notes, index) for notes in generated])
     for name, semitones, factor in (
@@ -74,36 +75,11 @@ def report(name: str, runs: list[memorization.Run]) -> None:
     print(f"{name:36} {min(values):5} {low:5.0f} {middle:5.0f} {high:5.0f} {highest:5.0f} {max(values):5}", flush=True)
 
 
-def generate(backend: Backend, card: Card, seeds: list[nt.Notes], rng: np.random.Generator) -> list[nt.Notes]:
-    """Play NOTES notes after each seed of up to PRIME_BLOCK - 1 notes, all seeds in the same calls. A piece may end."""
-    batch = len(seeds)
-    rows = np.zeros((batch, PRIME_BLOCK, len(card.encoding.sizes)), "i4")
-    length = np.zeros(batch, "i4")
-    for i, seed in enumerate(seeds):
-        encoded = card.encoding.encode(seed, begin=True, end=False)
-        rows[i, : len(encoded)], length[i] = encoded, len(encoded)
-    state = backend.call("prime", {"rows": rows, "length": length, **card.empty_state(batch)}).outputs
-    settings = {name: np.full(batch, value, "f4") for name, value in (("temperature", 1), ("top_p", 1), ("min_p", 0))}
-    chunks = []
-    for at in range(0, NOTES, CHUNK):
-        noise = rng.random((batch, CHUNK, rows.shape[-1]), "f4")
-        count = np.full(batch, min(CHUNK, NOTES - at), "i4")
-        reply = backend.call("generate", {"noise": noise, "count": count, **settings, **state}).outputs
-        chunks.append(reply["rows"][:, : count[0]])
-        state = {name: reply[name] for name in state}
-    return [card.encoding.decode(_before_end(one)) for one in np.concatenate(chunks, axis=1)]
-
-
 def played(notes: nt.Notes) -> nt.Notes:
     """Round onsets to the model's grid of 10 ms, from the first note on."""
     on_grid = notes.copy()
     on_grid["start"] = np.rint((notes["start"] - notes["start"][0]) * 100) / 100
     return nt.sort(on_grid)
-
-
-def _before_end(rows: np.ndarray) -> np.ndarray:
-    ends = np.flatnonzero(rows[:, 0] == END)
-    return rows[: ends[0]] if len(ends) else rows
 
 
 def _excerpt(corpus: Corpus, count: int, rng: np.random.Generator) -> nt.Notes:

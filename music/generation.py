@@ -2,12 +2,15 @@
 
 The model's state is opaque: the tensors `state_*` of a reply go into the next call as they are. All random numbers are
 drawn here, from one numpy Generator a piece. So a piece does not depend on how its notes were cut into calls.
+
+`read`, `prime` and `draw` call a model for B pieces side by side, as one batch; F is the number of columns.
 """
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -29,6 +32,7 @@ _FIRST_STEPS = 2  # so many notes come one `step` at a time, so that the first o
 _TRIES = 2  # of one version, one after the other: the second one after describing and priming again
 _FAILURES = 8  # of all versions together, with no note in between; a roll forward and back is two
 _NEVER = float("inf")
+_DRAWING = ("temperature", "top_p", "min_p")  # the settings that a call takes
 
 
 class Reply(NamedTuple):
@@ -54,6 +58,10 @@ class Backend(Protocol):
         `version` None leaves the choice to the backend: the latest version, or the one that a label points at now.
         """
         ...
+
+
+Call = Callable[[str, Mapping[str, np.ndarray]], Reply]  # a signature and its inputs → the reply, as Backend.call does
+State = Mapping[str, np.ndarray]  # the tensors `state_*`, shapes [B, …]
 
 
 @dataclass(frozen=True)
@@ -158,7 +166,7 @@ class _PieceState:
 
     card: Card
     version: int
-    state: dict[str, np.ndarray]
+    state: State
     clock: float  # seconds; the next row counts its time from here
     rows_so_far: Rows  # int32 [n, F], the seed's included
 
@@ -182,6 +190,63 @@ class _RetryBudget:
         self._last_version = version
         if self._in_a_row == _TRIES or self._failures == _FAILURES:
             raise error
+
+
+def read(call: Call, signature: str, pieces: Sequence[Rows], state: State) -> Iterator[Reply]:
+    """Let a model read pieces side by side, PRIME_BLOCK rows of each in one call; yield each reply.
+
+    Args:
+        signature: `prime` or `likelihood`.
+        pieces: int32 [n, F] each; they need not be of one length.
+        state: before their first rows.
+
+    Raises:
+        BackendError: the call failed, or the reply lacks the state.
+    """
+    for at in range(0, max(map(len, pieces)), PRIME_BLOCK):
+        rows, length = _padded([piece[at : at + PRIME_BLOCK] for piece in pieces], PRIME_BLOCK)
+        reply = call(signature, {"rows": rows, "length": length, **state})
+        state = _state(reply, state)
+        yield reply
+
+
+def prime(call: Call, pieces: Sequence[Rows], state: State) -> State:
+    """Let a model read pieces side by side, as `read` does, and return the state after all of their rows."""
+    after = state
+    for reply in read(call, "prime", pieces, state):
+        after = reply.outputs
+    return {name: after[name] for name in state}
+
+
+def draw(
+    call: Call, encoding: Encoding, noise: np.ndarray, settings: Sequence[Settings], state: State
+) -> tuple[np.ndarray, State]:
+    """Draw the next rows of pieces side by side in one call.
+
+    Args:
+        noise: float32 [B, n, F], n from 1 to CHUNK.
+        settings: of each piece.
+        state: after the rows before.
+
+    Returns:
+        The rows, int32 [B, n, F], and the state after them. After END all rows of a piece are END.
+
+    Raises:
+        BackendError: the call failed, or the reply is not of this encoding.
+    """
+    inputs = {name: np.array([getattr(piece, name) for piece in settings], "f4") for name in _DRAWING}
+    if noise.shape[1] == 1:
+        reply = call("step", {"noise": noise[:, 0], **inputs, **state})
+        rows = _output(reply, "row", noise[:, 0].shape)[:, None]
+    else:
+        block, count = _padded(list(noise), CHUNK)
+        reply = call("generate", {"noise": block, "count": count, **inputs, **state})
+        rows = _output(reply, "rows", block.shape)[:, : noise.shape[1]]
+    if rows.dtype.kind != "i":
+        raise BackendError(f"the model's reply: expected classes as whole numbers, got {rows.dtype}")
+    if (rows < END).any() or (rows >= encoding.sizes).any():
+        raise BackendError(f"the model's reply: expected classes {END} to below {encoding.sizes}, got {rows.tolist()}")
+    return rows, _state(reply, state)
 
 
 def with_longest_run(chunks: Iterable[Chunk], index: Index) -> Iterator[Chunk]:
@@ -220,7 +285,7 @@ class Generator:
 
     def describe(self, until: float = _NEVER) -> tuple[Card, int]:
         """Ask for the card and the version of the model that new pieces are drawn from. Raises BackendError."""
-        reply = self._call("describe", {"batch": np.zeros(1, "i4")}, until)
+        reply = self._call(until, None, "describe", {"batch": np.zeros(1, "i4")})
         text = _output(reply, "card", (1,))[0]  # the key, as a restarted server may have another model of that version
         card = self._cards.get(text)
         if card is None:
@@ -240,7 +305,7 @@ class Generator:
         """
         until = time.monotonic() + self._piece_timeout
         rng = np.random.default_rng(settings.random_seed)
-        began = float(seed["start"].min()) if len(seed) else 0.0
+        began = nt.first_onset(seed)
         piece = self._prime(seed, began, until)
         notes_so_far, left, ended = seed, settings.notes, None
         while ended is None:
@@ -249,7 +314,8 @@ class Generator:
             budget = _RetryBudget()
             while True:
                 try:
-                    rows = self._advance(piece, noise, settings, until)
+                    call = partial(self._call, until, piece.version)
+                    (rows,), piece.state = draw(call, piece.card.encoding, noise[None], [settings], piece.state)
                     break
                 except Unavailable as error:
                     budget.spend(piece.version, error)
@@ -257,14 +323,12 @@ class Generator:
                 piece = self._prime(notes_so_far, began, until, strict=nothing_drawn, before=piece)
                 if len(piece.card.encoding.names) != noise.shape[1]:  # the new version has another encoding
                     noise = rng.random((count, len(piece.card.encoding.names)), "f4")
-            final = rows[:, 0] == END
-            rows = rows[~final]
             piece.rows_so_far = np.concatenate([piece.rows_so_far, rows])
             notes = piece.card.encoding.decode(rows, after=piece.clock)[:left]  # a row may be several notes
             piece.clock = piece.card.encoding.clock(notes, piece.clock)
             notes_so_far = np.concatenate([notes_so_far, notes])
             left -= len(notes)
-            ended = "final" if final.any() else "length" if left <= 0 else None
+            ended = "final" if (rows[:, 0] == END).any() else "length" if left <= 0 else None
             yield Chunk(notes, piece.model, ended)
 
     def _prime(
@@ -293,37 +357,12 @@ class Generator:
                 else:
                     supported, clock = _supported_notes(card.encoding, nt.sort(notes), began, strict)
                     rows = card.encoding.encode(supported, begin=True, end=False, after=began)
-                state = card.empty_state()
-                for at in range(0, len(rows), PRIME_BLOCK):
-                    block, length = _padded(rows[at : at + PRIME_BLOCK], PRIME_BLOCK)
-                    reply = self._call("prime", {"rows": block, "length": length, **state}, until, version)
-                    state = _state(reply, state)
+                state = prime(partial(self._call, until, version), [rows], card.empty_state())
                 return _PieceState(card, version, state, clock, rows)
             except Unavailable as error:
                 budget.spend(version, error)
 
-    def _advance(self, piece: _PieceState, noise: np.ndarray, settings: Settings, until: float) -> Rows:
-        """Draw the next len(noise) rows, int32 [n, F], and move the piece's state on."""
-        sampling = {name: np.full(1, getattr(settings, name), "f4") for name in ("temperature", "top_p", "min_p")}
-        if len(noise) == 1:
-            reply = self._call("step", {"noise": noise, **sampling, **piece.state}, until, piece.version)
-            rows = _output(reply, "row", noise.shape)
-        else:
-            block, count = _padded(noise, CHUNK)
-            inputs = {"noise": block, "count": count, **sampling, **piece.state}
-            reply = self._call("generate", inputs, until, piece.version)
-            rows = _output(reply, "rows", block.shape)[0, : len(noise)]
-        sizes = piece.card.encoding.sizes
-        if rows.dtype.kind != "i":
-            raise BackendError(f"the model's reply: expected classes as whole numbers, got {rows.dtype}")
-        if (rows < END).any() or (rows >= sizes).any():
-            raise BackendError(f"the model's reply: expected classes {END} to below {sizes}, got {rows.tolist()}")
-        piece.state = _state(reply, piece.state)
-        return rows
-
-    def _call(
-        self, signature: str, inputs: Mapping[str, np.ndarray], until: float, version: int | None = None
-    ) -> Reply:
+    def _call(self, until: float, version: int | None, signature: str, inputs: Mapping[str, np.ndarray]) -> Reply:
         """Call a signature in the time that the call and the piece have left. Raises BackendError."""
         left = until - time.monotonic()
         too_late = DeadlineExceeded(f"the piece was not finished within {self._piece_timeout:g} seconds")
@@ -361,11 +400,12 @@ def _supported_notes(encoding: Encoding, notes: Notes, began: float, strict: boo
     return supported, max(encoding.clock(supported, began), float(notes["start"][-1]))
 
 
-def _padded(block: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pad [n, F] to [1, size, F] with zeros behind; return it and the length n, int32 [1]."""
-    padded = np.zeros((1, size, block.shape[1]), block.dtype)
-    padded[0, : len(block)] = block
-    return padded, np.array([len(block)], "i4")
+def _padded(blocks: Sequence[np.ndarray], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pad blocks, [n, F] each, to [B, size, F] with zeros behind; return that and each block's n, int32 [B]."""
+    padded = np.zeros((len(blocks), size, blocks[0].shape[1]), blocks[0].dtype)
+    for row, block in zip(padded, blocks, strict=True):
+        row[: len(block)] = block
+    return padded, np.array([len(block) for block in blocks], "i4")
 
 
 def _output(reply: Reply, name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -377,7 +417,7 @@ def _output(reply: Reply, name: str, shape: tuple[int, ...]) -> np.ndarray:
     return reply.outputs[name]
 
 
-def _state(reply: Reply, before: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _state(reply: Reply, before: State) -> State:
     """Take the state out of the reply. Raises BackendError if its shapes or types changed, or it is not finite."""
     state = {name: _output(reply, name, array.shape) for name, array in before.items()}
     for name, array in state.items():

@@ -100,6 +100,11 @@ def steps(notes: Notes) -> np.ndarray:
     return np.diff(notes["start"], prepend=notes["start"][:1])
 
 
+def first_onset(notes: Notes) -> float:
+    """Find the second at which the first note begins; 0 without notes."""
+    return float(notes["start"].min()) if len(notes) else 0.0
+
+
 def length(notes: Notes) -> float:
     """Find the second at which the last note ends; 0 without notes."""
     return float(notes["end"].max()) if len(notes) else 0.0

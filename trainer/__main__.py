@@ -255,10 +255,8 @@ def _evaluate(args) -> None:
 
 def _model(args):
     """Load the Backend that --run or --model names. Return it with its card."""
-    import numpy as np
-
     from music import storage
-    from music.generation import Card
+    from music.generation import Generator
     from trainer import run_folder
 
     if args.model:
@@ -269,7 +267,7 @@ def _model(args):
             backend = saved_model.Loaded(copy)
     else:
         backend = _live(*run_folder.load(args.run, args.weights))
-    return backend, Card.parse(backend.call("describe", {"batch": np.zeros(1, "i4")}).outputs["card"][0])
+    return backend, Generator(backend).describe()[0]
 
 
 def _listen(args) -> None:

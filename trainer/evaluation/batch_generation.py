@@ -14,13 +14,12 @@ from typing import NamedTuple
 import numpy as np
 
 from music import notes as nt
-from music.encodings.columns import END
-from music.generation import CHUNK, PRIME_BLOCK, Backend, Card, Settings
+from music.encodings.columns import END, Rows
+from music.generation import CHUNK, Backend, Card, Settings, draw, prime
 from music.notes import Notes
 
 LANES = 192  # pieces in one call; measured on two cores: 5.1 k notes/s with 48, 8.8 k with 192, 8.0 k with 384
 _STEP = 32  # pieces by which a call gets smaller: a model that is no SavedModel is compiled anew for each size
-_DRAWING = ("temperature", "top_p", "min_p")
 
 
 class Part(NamedTuple):
@@ -43,6 +42,7 @@ class _Lane:
     """One piece while it is played: its clock in seconds, and how many notes are left."""
 
     part: Part
+    seed: Rows  # as the model reads it
     rng: np.random.Generator
     clock: float
     until: float
@@ -62,57 +62,35 @@ def play(backend: Backend, card: Card, parts: Sequence[Part], lanes: int = LANES
 
 
 def _together(backend: Backend, card: Card, parts: Sequence[Part]) -> list[Played]:
-    everyone = [_lane(card, part) for part in parts]
-    playing, state = everyone, _primed(backend, card, everyone)
+    playing = everyone = [_lane(card, part) for part in parts]
+    state = prime(backend.call, [lane.seed for lane in everyone], card.empty_state(len(everyone)))
     while active := sum(not lane.over for lane in playing):
         if (size := -(-active // _STEP) * _STEP) < len(playing):
             rest = sorted(range(len(playing)), key=lambda k: playing[k].over)[:size]
             playing, state = [playing[k] for k in rest], {name: value[rest] for name, value in state.items()}
         noise = np.stack([lane.rng.random((CHUNK, len(card.encoding.names)), "f4") for lane in playing])
-        how = {name: np.array([getattr(lane.part.settings, name) for lane in playing], "f4") for name in _DRAWING}
-        count = np.full(len(playing), CHUNK, "i4")
-        outputs = backend.call("generate", {"noise": noise, "count": count, **how, **state}).outputs
-        state = {name: outputs[name] for name in state}
-        for lane, rows in zip(playing, outputs["rows"], strict=True):
+        settings = [lane.part.settings for lane in playing]
+        drawn, state = draw(backend.call, card.encoding, noise, settings, state)
+        for lane, rows in zip(playing, drawn, strict=True):
             if not lane.over:
                 _take(lane, card, rows)
     return [_played(lane) for lane in everyone]
 
 
 def _lane(card: Card, part: Part) -> _Lane:
-    began = float(part.seed["start"].min()) if len(part.seed) else 0.0
-    clock = card.encoding.clock(part.seed, began)
+    began = nt.first_onset(part.seed)
+    seed = card.encoding.encode(part.seed, begin=True, end=False, after=began)
     last = float(part.seed["start"].max()) if len(part.seed) else 0.0
     rng = np.random.default_rng(part.settings.random_seed)
-    return _Lane(part, rng, clock, last + part.seconds, part.settings.notes)
+    return _Lane(part, seed, rng, card.encoding.clock(part.seed, began), last + part.seconds, part.settings.notes)
 
 
-def _primed(backend: Backend, card: Card, everyone: list[_Lane]) -> dict[str, np.ndarray]:
-    """Prime the model with each lane's seed. Return the state after it."""
-    encoded = []
-    for lane in everyone:
-        seed = lane.part.seed
-        began = float(seed["start"].min()) if len(seed) else 0.0
-        encoded.append(card.encoding.encode(seed, begin=True, end=False, after=began))
-    state = card.empty_state(len(everyone))
-    for at in range(0, max(map(len, encoded)), PRIME_BLOCK):
-        blocks = [rows[at : at + PRIME_BLOCK] for rows in encoded]
-        length = np.array([len(block) for block in blocks], "i4")
-        padded = np.zeros((len(encoded), PRIME_BLOCK, len(card.encoding.names)), "i4")
-        for k, block in enumerate(blocks):
-            padded[k, : len(block)] = block
-        outputs = backend.call("prime", {"rows": padded, "length": length, **state}).outputs
-        state = {name: outputs[name] for name in state}
-    return state
-
-
-def _take(lane: _Lane, card: Card, rows: np.ndarray) -> None:
+def _take(lane: _Lane, card: Card, rows: Rows) -> None:
     """Add the rows that the model drew to a piece."""
-    final = rows[:, 0] == END
-    notes = card.encoding.decode(rows[~final], after=lane.clock)[: lane.left]
+    notes = card.encoding.decode(rows, after=lane.clock)[: lane.left]
     lane.clock = card.encoding.clock(notes, lane.clock)
     lane.left -= len(notes)
-    lane.final = bool(final.any())
+    lane.final = bool((rows[:, 0] == END).any())
     lane.chunks.append(notes)
 
 

@@ -22,7 +22,7 @@ from keras import ops
 from music import encodings
 from music.encodings import Encoding, NoteRows
 from music.encodings.columns import CELL, END, FIRST, Rows
-from music.generation import PRIME_BLOCK, Backend, Card
+from music.generation import Backend, Card, read
 from trainer.data import Corpus
 from trainer.model import heads
 
@@ -176,14 +176,5 @@ def encode(encoding: Encoding, corpus: Corpus, piece: int) -> Rows:
 
 def blocks(backend: Backend, card: Card, encoded: list[Rows]) -> Iterator[np.ndarray]:
     """Compute the nats of pieces side by side, block by block: float32 [pieces, 64, F], 0 beyond a piece's end."""
-    state = card.empty_state(len(encoded))
-    lengths = np.array([len(rows) for rows in encoded])
-    for at in range(0, lengths.max(), PRIME_BLOCK):
-        rows = np.zeros((len(encoded), PRIME_BLOCK, encoded[0].shape[1]), "i4")
-        for lane, piece in enumerate(encoded):
-            part = piece[at : at + PRIME_BLOCK]
-            rows[lane, : len(part)] = part
-        length = np.clip(lengths - at, 0, PRIME_BLOCK).astype("i4")
-        reply = backend.call("likelihood", {"rows": rows, "length": length, **state})
-        state = {name: reply.outputs[name] for name in state}
+    for reply in read(backend.call, "likelihood", encoded, card.empty_state(len(encoded))):
         yield reply.outputs["nll"]
