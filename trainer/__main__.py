@@ -260,11 +260,11 @@ def _model(args):
     from trainer import run_folder
 
     if args.model:
-        from trainer.export import saved_model
+        from music.model_folder import Loaded
 
         copy = str(storage.local(args.model))
         with storage.called(copy, args.model):
-            backend = saved_model.Loaded(copy)
+            backend = Loaded(copy)
     else:
         backend = _live(*run_folder.load(args.run, args.weights))
     return backend, Generator(backend).describe()[0]

@@ -21,7 +21,7 @@ from tensorflow_serving.config import model_server_config_pb2
 from music import storage
 from music.errors import MusicError
 
-SERVED = "saved_model.pb"
+from music.model_folder import SERVED
 HEADER = """\
 # Which versions TF Serving keeps, and what they are called. Written by `python -m infra.cloud.versions`, and read again
 # while the server runs: infra/README.md, "Versions". /models is ../../models in compose.yaml, and a bucket in

@@ -16,7 +16,7 @@ import numpy as np
 from music import storage
 from music.errors import BackendError, Overloaded, Unavailable
 from music.generation import Reply
-from music.storage import checksums
+from music.model_folder import SERVED, Loaded
 from serving.backends.batching import WAITING, Batcher, Tensors
 from serving.backends.xla import TWINS, Compiled, signature_outputs, twin_inputs
 
@@ -25,7 +25,6 @@ COMPILED = {
     "prime_xla": (1,),
 }  # numbers of rows to compile for; prime is called with one row
 MODELS = Path(__file__).resolve().parents[2] / "models"  # what ships with the project
-_SAVED = "saved_model.pb"  # written last, so a version without it is not complete
 
 
 def find_model(folder: str | os.PathLike | None = None) -> Path:
@@ -43,14 +42,14 @@ def find_model(folder: str | os.PathLike | None = None) -> Path:
 
 
 def _newest(base: str) -> str:
-    if storage.exists(storage.join(base, _SAVED)):
+    if storage.exists(storage.join(base, SERVED)):
         if not os.path.basename(base if storage.remote(base) else os.path.abspath(base)).isdecimal():
             raise Unavailable(f"{base} is a model, but its folder's name is no version: expected a number such as 1")
         return base
     models = [base, *(storage.join(base, name) for name in storage.entries(base))]
     versions_of = {model: versions for model in models if (versions := _versions(model))}
     if not versions_of:
-        raise Unavailable(f"no model in {base}: expected [<name>/]<version>/{_SAVED}, the version a number")
+        raise Unavailable(f"no model in {base}: expected [<name>/]<version>/{SERVED}, the version a number")
     if len(versions_of) > 1:
         raise Unavailable(f"several models in {base}: name one of {', '.join(versions_of)}")
     ((model, versions),) = versions_of.items()
@@ -59,7 +58,7 @@ def _newest(base: str) -> str:
 
 def _versions(model: str) -> list[str]:
     names = filter(str.isdecimal, storage.entries(model))
-    return [name for name in names if storage.exists(storage.join(model, name, _SAVED))]
+    return [name for name in names if storage.exists(storage.join(model, name, SERVED))]
 
 
 class Embedded:
@@ -71,13 +70,12 @@ class Embedded:
         xla: use the model's compiled twins, if it has them; the constructor compiles them, which takes seconds.
 
     Raises:
-        RecordError: a file of the version is damaged or missing.
-        Unavailable: as `find_model` does; or the model cannot be loaded.
+        RecordError: as `Loaded` does.
+        Unavailable: as `find_model` does; or TensorFlow is not installed.
     """
 
     def __init__(self, folder: str | os.PathLike | None = None, *, waiting: int = WAITING, xla: bool = True):
         self.folder = path = find_model(folder)  # of the version
-        checksums.check_folder(path)
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else a page of notices about CPU instructions
         try:
             import tensorflow as tf
@@ -91,16 +89,12 @@ class Embedded:
             tf.config.set_visible_devices([], "GPU")  # else TensorFlow takes all of their memory
         self._tf = tf
         self._version = int(path.absolute().name)
-        try:
-            with tf.device("/CPU:0"):
-                self._model = tf.saved_model.load(str(path))
-        except Exception as error:  # of a damaged graph, TensorFlow raises whatever it stumbles over
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            raise Unavailable(f"the model in {path} cannot be loaded: {reason}") from error
+        with tf.device("/CPU:0"):
+            self._model = Loaded(path)
         self._compiled = {
             name: Compiled(partial(self._run, name), self._sample(name, sizes[-1]), sizes)
             for name, sizes in COMPILED.items()
-            if xla and name in self._model.signatures
+            if xla and name in self._model.names
         }
         self._batcher = Batcher(self._answer, waiting=waiting)
 
@@ -124,8 +118,8 @@ class Embedded:
         """
         if version not in (None, self._version):
             raise Unavailable(f"version {version} is not here, version {self._version} is")
-        if signature not in self._model.signatures:
-            raise BackendError(f"signature {signature!r}: the model has {', '.join(sorted(self._model.signatures))}")
+        if signature not in self._model.names:
+            raise BackendError(f"signature {signature!r}: the model has {', '.join(sorted(self._model.names))}")
         checked = self._checked(signature, inputs)
         if signature == "describe":  # takes no time; and its caller need not be expected to call again
             return Reply(dict(self._run(signature, checked)), self._version)
@@ -140,25 +134,23 @@ class Embedded:
     def _run(self, signature: str, inputs: Tensors) -> Tensors:
         try:
             with self._tf.device("/CPU:0"):
-                tensors = {name: self._tf.constant(array) for name, array in inputs.items()}
-                outputs = self._model.signatures[signature](**tensors)
+                return self._model.call(signature, inputs).outputs
         except self._tf.errors.ResourceExhaustedError as error:
             raise Overloaded(f"signature {signature!r}: {error}") from error
         except self._tf.errors.OpError as error:
             raise BackendError(f"signature {signature!r}: {error}") from error
-        return {name: tensor.numpy() for name, tensor in outputs.items()}
 
     def _sample(self, signature: str, rows: int) -> Tensors:
         """Make inputs with `rows` rows that do some work: each integer is 3, all else is drawn from 0 to 1."""
         rng, inputs = np.random.default_rng(0), {}
-        for name, spec in self._model.signatures[signature].structured_input_signature[1].items():
+        for name, spec in self._model.inputs(signature).items():
             shape, dtype = (rows, *spec.shape[1:]), spec.dtype.as_numpy_dtype
             inputs[name] = np.full(shape, 3, dtype) if spec.dtype.is_integer else rng.random(shape, dtype)
         return inputs
 
     def _checked(self, signature: str, inputs: Tensors) -> Tensors:
         """Return the inputs as arrays. Raises BackendError where the signature expects other names, types or shapes."""
-        expected = self._model.signatures[signature].structured_input_signature[1]
+        expected = self._model.inputs(signature)
         if expected.keys() != inputs.keys():
             raise BackendError(f"signature {signature!r}: expected inputs {sorted(expected)}, got {sorted(inputs)}")
         arrays = {name: np.asarray(array) for name, array in inputs.items()}

@@ -17,11 +17,12 @@ import pretty_midi
 from music import midi
 from music import notes as nt
 from music.generation import Generator, Settings
+from music.model_folder import Loaded
 from music.pieces import Dataset
 from tests.conftest import waltz
 from tests.support.fakes import ModelServer, front_end
 from tests.trainer.test_loop import SMALL
-from trainer.export import saved_model, signatures
+from trainer.export import signatures
 from trainer.run_folder import load
 
 
@@ -67,7 +68,7 @@ def test_from_bytes_to_a_served_note(tmp_path):
     version = run("trainer", "export", "--run", str(runs), "--output", str(models)).strip()
     assert version == str(models / "performance" / "1")
     model, card = load(str(runs))
-    saved = saved_model.Loaded(version)._model.weights
+    saved = Loaded(version)._model.weights
     assert saved.keys() == {ours.path for ours in model.weights}
     for ours in model.weights:
         np.testing.assert_array_equal(np.asarray(ours), saved[ours.path].numpy())

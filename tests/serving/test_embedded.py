@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from music import midi
-from music.errors import BackendError, Unavailable
+from music.errors import BackendError, RecordError, Unavailable
 from music.generation import Card, Generator, Settings
 from serving import create_app
 from serving.backends.embedded import Embedded
@@ -77,10 +77,10 @@ def test_a_wrong_call_is_a_backend_error(toy, signature, change, message):
         toy.call(signature, {**PRIME, **change})
 
 
-def test_a_damaged_model_is_unavailable(tmp_path):
+def test_a_damaged_model_is_refused(tmp_path):
     (tmp_path / "toy" / "1").mkdir(parents=True)
     (tmp_path / "toy" / "1" / "saved_model.pb").write_bytes(b"no graph")
-    with pytest.raises(Unavailable, match="cannot be loaded"):
+    with pytest.raises(RecordError, match="cannot be loaded"):
         Embedded(tmp_path)
 
 

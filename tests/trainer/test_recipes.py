@@ -13,6 +13,7 @@ from music.encodings import NoteRows
 from music.encodings.columns import BEGIN, CELL, END, FIRST, PAD, Column
 from music.errors import RecordError
 from music.generation import Card, Generator, Settings
+from music.model_folder import Loaded
 from music.pieces import Dataset
 from serving import create_app
 from serving.backends.embedded import Embedded
@@ -98,14 +99,14 @@ def test_steps_are_generate_alone_and_among_others(trained):
 def test_exported_it_continues_a_seed_and_begins_a_piece(trained, tmp_path):
     trained_model, card = run_folder.load(trained[1])
     folder = saved_model.publish(trained_model, card, str(tmp_path))
-    generator = Generator(saved_model.Loaded(folder))
+    generator = Generator(Loaded(folder))
     parsed = generator.describe()[0]
     assert parsed.encoding == Card.parse(json.dumps(card)).encoding  # the vocabulary travels with it
     seed = waltz(3, bars=4)
     chunks = list(generator.stream(seed, Settings(notes=40, random_seed=5)))
     new = np.concatenate([chunk.notes for chunk in chunks])
     assert 0 < len(new) <= 40 and (new["start"] >= seed["start"].max()).all() and (new["end"] > new["start"]).all()
-    again = list(Generator(saved_model.Loaded(folder), chunk=1).stream(seed, Settings(notes=40, random_seed=5)))
+    again = list(Generator(Loaded(folder), chunk=1).stream(seed, Settings(notes=40, random_seed=5)))
     np.testing.assert_array_equal(np.concatenate([chunk.notes for chunk in again]), new)
     fresh = np.concatenate([c.notes for c in generator.stream(nt.empty(), Settings(notes=10, random_seed=1))])
     assert not len(fresh) or 0 <= fresh["start"][0] < 11

@@ -12,6 +12,7 @@ import pytest
 from music import wire
 from music.analysis import memorization
 from music.generation import Card
+from music.model_folder import Loaded
 from music.storage import checksums
 from tests.conftest import waltz
 from trainer.export import saved_model, signatures
@@ -125,7 +126,7 @@ def test_an_export_that_differs_is_not_published(tiny_model, tiny_export):
 
 
 def test_the_saved_model_answers_as_the_live_one(tiny_model, tiny_export):
-    saved, live = saved_model.Loaded(str(tiny_export / "performance" / "1")), signatures.Live(*tiny_model)
+    saved, live = Loaded(str(tiny_export / "performance" / "1")), signatures.Live(*tiny_model)
     rng = np.random.default_rng(0)
     card = Card.parse(json.dumps(tiny_model[1]))
     rows = np.stack([rng.integers(3, size, (5, 64)) for size in card.encoding.sizes], axis=-1).astype("i4")

@@ -6,7 +6,8 @@ import pytest
 keras = pytest.importorskip("keras")
 
 from music.generation import CHUNK, PRIME_BLOCK  # noqa: E402
-from trainer.export import saved_model, signatures  # noqa: E402
+from music.model_folder import Loaded  # noqa: E402
+from trainer.export import signatures  # noqa: E402
 from trainer.model import xla  # noqa: E402
 
 
@@ -30,7 +31,7 @@ def part(inputs: dict, rows) -> dict:
 def test_a_row_has_the_same_bits_alone_as_among_others(tiny_model, tiny_export):
     model, _ = tiny_model
     inputs = noisy(signatures.specs(model)["generate_xla"], 9)
-    loaded = saved_model.Loaded(str(tiny_export / "performance" / "1"))
+    loaded = Loaded(str(tiny_export / "performance" / "1"))
     alone = [loaded.call("generate_xla", part(inputs, slice(row, row + 1))).outputs for row in (0, 1, 8)]
     for rows in (2, 9):
         among = loaded.call("generate_xla", part(inputs, slice(9 - rows, None))).outputs
@@ -42,7 +43,7 @@ def test_a_row_has_the_same_bits_alone_as_among_others(tiny_model, tiny_export):
 
 def test_rows_are_heard_as_far_as_they_count(tiny_model, tiny_export):
     model, _ = tiny_model
-    loaded = saved_model.Loaded(str(tiny_export / "performance" / "1"))
+    loaded = Loaded(str(tiny_export / "performance" / "1"))
     inputs = noisy(signatures.specs(model)["prime"], 3)
     inputs["length"] = np.array([0, 1, PRIME_BLOCK], "i4")
     plain, compiled = (loaded.call(name, inputs).outputs for name in ("prime", "prime_xla"))

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +15,15 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from music import storage, wire
 from music.analysis import memorization
-from music.errors import Conflict, MusicError, RecordError
-from music.generation import CHUNK, Card, Reply
+from music.errors import Conflict, MusicError
+from music.generation import CHUNK, Generator
+from music.model_folder import SERVED, Loaded
 from music.storage import checksums
 from trainer.export import signatures
 from trainer.model import EventModel
 
 _TRIES = 5  # while other exports take version numbers at the same time
 SERVED_ROWS = (1, 8, 16, 24, 32)  # the sizes that infra/cloud/batching.config allows; a model server compiles for each
-SERVED = "saved_model.pb"  # TF Serving cannot load a version without it, so it is written last to a bucket
 
 
 class ExportError(MusicError):
@@ -110,7 +109,7 @@ def verify(model: EventModel, card: dict, folder: str) -> None:
     and for two. Exports from before 2026-11-21 have no twins.
     """
     saved, live = Loaded(folder), signatures.Live(model, card)
-    parsed = Card.parse(saved.call("describe", {"batch": np.zeros(1, "i4")}).outputs["card"][0])
+    parsed, _ = Generator(saved).describe()
     if parsed.facts != json.loads(json.dumps(card)):
         raise ExportError(f"{folder}: the card that comes back is not the one that went in")
     rng = np.random.default_rng(0)
@@ -141,28 +140,6 @@ def verify(model: EventModel, card: dict, folder: str) -> None:
             if not np.allclose(compiled[key], plain[key], rtol=0, atol=1e-3):
                 difference = np.abs(compiled[key] - plain[key]).max()
                 raise ExportError(f"{folder}: {key} of `{twin}` is off by up to {difference:.2g}, expected under 1e-3")
-
-
-class Loaded:
-    """A Backend over a SavedModel's folder, to verify and evaluate it. Raises RecordError if it is damaged."""
-
-    def __init__(self, folder: str):
-        checksums.check_folder(Path(folder))
-        try:
-            self._model = tf.saved_model.load(folder)
-        except Exception as error:  # for a damaged graph TensorFlow may raise any error
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            raise RecordError(f"the model in {folder} cannot be loaded: {reason}") from error
-
-    @property
-    def names(self) -> set[str]:
-        """List the signatures."""
-        return set(self._model.signatures)
-
-    def call(self, signature: str, inputs: Mapping[str, np.ndarray], *, version=None, timeout=None) -> Reply:
-        """Call a signature with arrays; `version` and `timeout` are not used."""
-        outputs = self._model.signatures[signature](**{name: tf.constant(value) for name, value in inputs.items()})
-        return Reply({name: value.numpy() for name, value in outputs.items()}, 0)
 
 
 def commit() -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from music import storage
 from music.errors import RecordError
 from music.generation import Card
+from music.model_folder import SERVED
 from music.storage import checksums
 from trainer import model, recipe, run_folder
 from trainer.fit import widening
@@ -79,7 +80,7 @@ def load(path: str, which: str = "best") -> Start:
 
     Raises RecordError where the folder is neither, is damaged, or holds a model whose answers this code does not give.
     """
-    if storage.exists(storage.join(path, "saved_model.pb")):
+    if storage.exists(storage.join(path, SERVED)):
         folder = str(storage.local(path))
         with storage.called(folder, path):
             return _exported(path, folder)
