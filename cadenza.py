@@ -24,14 +24,14 @@ import numpy as np
 
 from music import midi, storage
 from music import notes as nt
-from music.errors import MusicError, SettingError, Unreachable
+from music.command_line import fail
+from music.errors import MusicError, SettingError
 from music.generation import Backend, Card, Chunk, Generator, Settings
 from music.notes import Notes
 
 _SERVER = re.compile(r"[^/\s]+:\d+")
 _MIDI, _SCORE = (".mid", ".midi"), (".musicxml", ".pdf", ".svg")
 _SOUND = (".mp3", ".wav", ".flac", ".ogg")
-_LATER = 75  # exit status of a bucket that may answer again later, as sysexits.h has it
 _MUSIC = ("inspect", "plot", "render", "score")
 _TRAINER = ("train", "evaluate", "listen", "sample", "export", "originality")
 _COMMANDS = ("generate", *_MUSIC, "preprocess", *_TRAINER, "serve")
@@ -209,13 +209,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{__doc__}\nCommands: {', '.join(_COMMANDS)}. `cadenza COMMAND --help` describes one.")
         return 0
     if command not in _COMMANDS:
-        print(f"cadenza: no command {command!r}; expected one of {', '.join(_COMMANDS)}", file=sys.stderr)
-        return 2
+        return fail("cadenza", f"no command {command!r}; expected one of {', '.join(_COMMANDS)}")
     try:
         return _run(command, rest) or 0
     except ModuleNotFoundError as error:
-        print(f"cadenza {command}: needs {error.name}; setup.py says which extra brings it", file=sys.stderr)
-        return 2
+        return fail(f"cadenza {command}", f"needs {error.name}; setup.py says which extra brings it")
 
 
 def _run(command: str, rest: list[str]) -> int | None:
@@ -238,8 +236,7 @@ def _run(command: str, rest: list[str]) -> int | None:
     try:
         return _generate(rest)
     except (MusicError, OSError) as error:
-        print(f"cadenza generate: {error}", file=sys.stderr)
-        return _LATER if isinstance(error, Unreachable) else 2
+        return fail("cadenza generate", error)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import NoReturn, TextIO
 
 from music import audio, flags, midi, storage
 from music import notes as nt
+from music.command_line import fail
 from music.errors import MusicError
 from music.midi import Summary
 from music.notation import engraving
@@ -38,15 +39,12 @@ def run(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough; no mistake
         raise
     except OSError as error:
-        print(f"music {args.verb}: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
+        return fail(f"music {args.verb}", f"{error.filename}: {error.strerror}")
     except MusicError as error:
         file = f"{args.file}: " if "file" in args else ""  # a command of several files names the one it means
-        print(f"music {args.verb}: {file}{error}", file=sys.stderr)
-        return 2
+        return fail(f"music {args.verb}", f"{file}{error}")
     except ModuleNotFoundError as error:
-        print(f"music {args.verb}: needs {error.name}, which `pip install '.[plots]'` brings", file=sys.stderr)
-        return 2
+        return fail(f"music {args.verb}", f"needs {error.name}, which `pip install '.[plots]'` brings")
     return 0
 
 

@@ -38,6 +38,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from music import storage
+from music.command_line import fail
 from music.errors import MusicError
 from music.pieces import SPLITS
 from preprocessing import maestro, output, runners, sources
@@ -59,7 +60,7 @@ def run(argv: Sequence[str] | None = None) -> int:
             raise MusicError(f"--input {args.input}: no .mid or .midi file in it")
         pipeline = None if args.complete else _prepare(options, args, source)
     except (MusicError, OSError) as error:
-        return _fail(error, 2)
+        return fail("preprocessing", error, 2)
     logging.getLogger("apache_beam.runners.common").addFilter(_is_unexpected)
     try:
         if pipeline is not None:
@@ -70,7 +71,7 @@ def run(argv: Sequence[str] | None = None) -> int:
                 return 0
         outcome = output.complete(args.output, source.name, files)
     except (MusicError, OSError, RuntimeError) as error:
-        return _fail(_cause(error), 1)
+        return fail("preprocessing", _cause(error), 1)
     print(_summary(outcome, args.output, time.monotonic() - began))
     return 0
 
@@ -195,15 +196,11 @@ def _cause(error: Exception) -> str:
     return (messages[-1] if messages else str(error)).partition(" [while running")[0]
 
 
-def _fail(why: object, code: int) -> int:
-    print(f"preprocessing: {why}", file=sys.stderr)
-    return code
-
-
 def _interrupted(*_) -> None:
     """End at once: Beam would print a traceback of sixty lines for Ctrl-C, and there is nothing to clean up."""
     os._exit(
-        _fail(
+        fail(
+            "preprocessing",
             "interrupted; the dataset is not complete. Run again with --overwrite; or, where a Dataflow job goes on, "
             "with --complete when it is done",
             130,

@@ -23,6 +23,7 @@ from gunicorn.app.base import Application
 from gunicorn.errors import AppImportError
 
 from music.analysis import memorization
+from music.command_line import fail
 from music.errors import MusicError
 from music.generation import CHUNK
 from serving import DEFAULTS, create_app, remote, token_of
@@ -167,8 +168,7 @@ def run(argv: Sequence[str] | None = None) -> None:
     try:
         config = _config(args)
     except (MusicError, OSError) as error:
-        print(f"python -m serving: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(fail("python -m serving", error, 2))
     _serve(_bind(args.host, args.port), _workers(args.server), config)
 
 

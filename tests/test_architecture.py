@@ -25,12 +25,13 @@ TABLE = {
     "music/__init__.py": "",
     "music/__main__.py": "music",
     "music/errors.py": "",
+    "music/command_line.py": "music.errors",
     "music/notes.py": "numpy music.errors",
     "music/wire.py": "numpy google.protobuf google_crc32c music.errors",
     "music/pieces.py": "numpy google_crc32c music.errors music.notes music.storage music.wire",
     "music/generation.py": "numpy music.analysis music.encodings music.errors music.notes music.storage",
-    "music/flags.py": "music.errors music.midi music.notes music.storage",
     "music/model_folder.py": "numpy (tensorflow) music.errors music.generation music.storage",  # to load a SavedModel
+    "music/flags.py": "music.errors music.midi music.notes music.storage",
     "music/midi/": "numpy pretty_midi music.errors music.midi music.notes",
     "music/encodings/": "numpy music.encodings music.errors music.notes",
     "music/storage/": "google_crc32c (google) (requests) (urllib3) music.errors music.storage",
@@ -44,7 +45,8 @@ TABLE = {
     "preprocessing/": "preprocessing music numpy apache_beam",
     "preprocessing/runners.py": "music.errors apache_beam (google)",
     "trainer/": "trainer.model trainer.recipe trainer.recipes music numpy keras",
-    "trainer/__main__.py": "music.errors (trainer) (music) (numpy)",  # KERAS_BACKEND is set before Keras is imported
+    # KERAS_BACKEND is set before Keras is imported
+    "trainer/__main__.py": "music.command_line music.errors (trainer) (music) (numpy)",
     "trainer/devices.py": "music numpy keras (jax) (tensorflow)",  # whose replicas must be told of each other
     "trainer/model/": "trainer.devices trainer.model trainer.recipe music numpy keras",
     "trainer/model/recurrence.py": "trainer.model keras (tensorflow)",  # which compiles with XLA

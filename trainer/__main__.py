@@ -22,11 +22,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from music.errors import MusicError, Unreachable
+from music.command_line import fail
+from music.errors import MusicError
 
 _SPLITS = ["train", "validation", "test"]
 _SEED_NOTES = 64  # of an excerpt of --seed-from, without --seed-notes
-_LATER = 75  # EX_TEMPFAIL of sysexits.h
 _GRID = {"note": "; grid of 10 ms and 32 velocities", "symbol": "; symbols of the model's own vocabulary"}
 
 
@@ -206,9 +206,10 @@ def run(argv: Sequence[str] | None = None) -> int:
         commands = {"train": _train, "evaluate": _evaluate, "listen": _listen, "sample": _sample, "export": _export}
         (commands | {"originality": _originality})[args.command](args)
     except (MusicError, OSError) as error:
-        exit_code = getattr(error, "exit_code", None)  # of a training that a signal stopped: no error
-        print(error if exit_code else f"trainer: {error}", file=sys.stderr)
-        return exit_code or (_LATER if isinstance(error, Unreachable) else 2)
+        if exit_code := getattr(error, "exit_code", None):  # of a training that a signal stopped: no error
+            print(error, file=sys.stderr)
+            return exit_code
+        return fail("trainer", error)
     return 0
 
 

@@ -24,6 +24,7 @@ from google.cloud import run_v2
 from google.protobuf import json_format
 
 from infra.cloud.refused import explained
+from music.command_line import fail
 from music.errors import MusicError
 
 FILE = Path(__file__).with_name("cloudrun.yaml")
@@ -120,8 +121,7 @@ def run(argv: Sequence[str] | None = None, client: run_v2.ServicesClient | None 
         tagged = [status.uri for status in service.traffic_statuses if status.tag == args.label]
         print(f"{values['REVISION']} is ready: {(tagged or [service.uri])[0]}")
     except MusicError as error:
-        print(f"python -m infra.cloud.deploy: {error}", file=sys.stderr)
-        return 1
+        return fail("python -m infra.cloud.deploy", error, 1)
     return 0
 
 

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from email.message import Message
 
 from music import midi
+from music.command_line import fail
 from music.errors import MusicError, SettingError, Unavailable
 from music.examples.nocturne import nocturne
 
@@ -129,8 +130,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         wait(address, args.wait, token)
         print(check(address, args.model, token))
     except MusicError as error:
-        print(f"python -m infra.cloud.gate: {error}", file=sys.stderr)
-        return 1
+        return fail("python -m infra.cloud.gate", error, 1)
     return 0
 
 

@@ -29,6 +29,7 @@ from google.cloud import batch_v1
 from infra.cloud import batch
 from infra.cloud.refused import Refused, explained
 from music import storage
+from music.command_line import fail
 from music.errors import MusicError, SettingError
 from trainer import recipe
 from trainer.__main__ import parser as trainer_parser
@@ -70,8 +71,7 @@ def run(argv: Sequence[str] | None = None, client: batch_v1.BatchServiceClient |
             )
             return 130
     except MusicError as error:
-        print(f"submit_training: {error}", file=sys.stderr)
-        return 2
+        return fail("submit_training", error, 2)
 
 
 def submit(client: batch_v1.BatchServiceClient, parent: str, name: str, unsent: batch_v1.Job) -> batch_v1.Job:

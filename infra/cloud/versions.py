@@ -19,9 +19,10 @@ from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from music import storage
+from music.command_line import fail
 from music.errors import MusicError
-
 from music.model_folder import SERVED
+
 HEADER = """\
 # Which versions TF Serving keeps, and what they are called. Written by `python -m infra.cloud.versions`, and read again
 # while the server runs: infra/README.md, "Versions". /models is ../../models in compose.yaml, and a bucket in
@@ -133,8 +134,7 @@ def run(argv: Sequence[str] | None = None) -> int:
             write(args.config, config, seen)
         print(summary(config))
     except (MusicError, OSError) as error:
-        print(f"python -m infra.cloud.versions: {error}", file=sys.stderr)
-        return 1
+        return fail("python -m infra.cloud.versions", error, 1)
     return 0
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from infra.images.rootfs import Container, Store, registries
+from music.command_line import fail
 
 BASE = "docker.io/library/python:3.11-slim-bookworm"
 BOOT = "localhost/beam-boot"  # stands in for Beam's own image
@@ -70,8 +71,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     """Build and check; return 0, 1 where an image does not do what it must, or 2 where a program is missing."""
     args = arguments().parse_args(argv)
     if missing := _missing():
-        print(f"python -m infra.images: {missing}", file=sys.stderr)
-        return 2
+        return fail("python -m infra.images", missing)
     from infra.images import checks  # late, as it imports TensorFlow
 
     store = Store(args.work, args.driver)
