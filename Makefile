@@ -183,7 +183,7 @@ sbom: .venv/ready
 
 # Builds the images by buildah on a substitute base, starts them, and says how large they are; as root, on Linux.
 images: .venv/ready
-	$(BIN)/python -m infra.images
+	$(BIN)/python -m tests.images
 
 # Any bytes at what reads bytes, guided by what they reach: tests/robustness/fuzz. Two targets at a time, each for MINUTES; out/fuzz
 # keeps what was reached and what broke. `make fuzz TARGET=midi` for one. CI runs what was found, not this.

@@ -65,7 +65,7 @@ TABLE = {
     "serving/server/": "serving.middleware serving.server gunicorn werkzeug",
     "infra/__init__.py": "",
     "infra/demo/": "infra.demo music serving numpy",
-    "infra/images/": "infra.images music tests packaging",
+    "infra/images/": "packaging",
     "infra/images/sbom.py": "",  # which runs where an image is built, with nothing of ours
     "infra/cloud/": "infra.cloud music trainer google yaml tensorflow_serving",
     "benchmarks/": "*",

@@ -1,1 +1,1 @@
-"""The images: what is in them, how they are built, and what each must do."""
+"""What the images are made of; tests/images builds and checks them."""

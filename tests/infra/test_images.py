@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.images import rootfs, wheels
+from infra.images import wheels
+from tests.images import rootfs
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILES = ["Dockerfile.serve", "Dockerfile.train", "infra/images/Dockerfile.worker"]
@@ -159,9 +160,9 @@ def test_nobody_is_root_and_signals_arrive(dockerfile):
 
 def test_without_its_programs_it_says_so(tmp_path):
     # a PATH with nothing on it; TensorFlow, imported for the model server, has words of its own
-    code, lines = lines_of(["-m", "infra.images", "--work", str(tmp_path / "work")], PATH=str(tmp_path))
+    code, lines = lines_of(["-m", "tests.images", "--work", str(tmp_path / "work")], PATH=str(tmp_path))
     assert code == 2
-    assert lines[-1].startswith("python -m infra.images: buildah and debootstrap and unshare missing: apt-get install")
+    assert lines[-1].startswith("python -m tests.images: buildah and debootstrap and unshare missing: apt-get install")
     assert not (tmp_path / "work").exists()
 
 

@@ -1,6 +1,6 @@
 """Build the images without Docker and without an image registry, start them, and print their sizes.
 
-    python -m infra.images [--work build/images] [--only serve train …]
+    python -m tests.images [--work build/images] [--only serve train …]
 
 buildah executes their RUN steps on a substitute of the base (see rootfs.py), then each image is started and must do its
 work (see checks.py). Needs Linux, root, and `apt-get install buildah debootstrap`; 10 GB of disk, which are free again
@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from infra.images.rootfs import Container, Store, registries
 from music.command_line import fail
+from tests.images.rootfs import Container, Store, registries
 
 BASE = "docker.io/library/python:3.11-slim-bookworm"
 BOOT = "localhost/beam-boot"  # stands in for Beam's own image
@@ -44,7 +44,7 @@ IMAGES = {
 def arguments() -> argparse.ArgumentParser:
     """Make the parser of the command line."""
     usage, _, _ = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser("python -m infra.images", description=usage)
+    parser = argparse.ArgumentParser("python -m tests.images", description=usage)
     parser.add_argument(
         "--work", type=Path, default=Path("build/images"), help="folder for all files; default: %(default)s"
     )
@@ -71,8 +71,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     """Build and check; return 0, 1 where an image does not do what it must, or 2 where a program is missing."""
     args = arguments().parse_args(argv)
     if missing := _missing():
-        return fail("python -m infra.images", missing)
-    from infra.images import checks  # late, as it imports TensorFlow
+        return fail("python -m tests.images", missing)
+    from tests.images import checks  # late, as it imports TensorFlow
 
     store = Store(args.work, args.driver)
     if not args.keep:

@@ -20,10 +20,10 @@ import wave
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from infra.images.rootfs import Container, Process, Store
 from music import midi
 from music.examples.nocturne import nocturne
 from tests.conftest import waltz
+from tests.images.rootfs import Container, Process, Store
 from tests.support.fakes import ModelServer
 from tests.trainer.test_loop import SMALL
 

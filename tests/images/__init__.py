@@ -1,0 +1,1 @@
+"""The images, built on a substitute base, started, and checked: `make images`."""
