@@ -88,7 +88,7 @@ def fitted(backend: str, size: str, layer: str, args: argparse.Namespace, plain:
     return Row(
         f"training {facts['layers']} × {facts['units']} ({facts['parameters'] / 1e6:.1f} M parameters), "
         f"{facts['batch']} × {facts['window']} notes a batch, {facts['device']}: "
-        f"{backend}, {LAYERS[layer]}, products in {facts['precision']}",
+        f"{backend}, {LAYERS[layer]}, {facts['products']}",
         f"**{notes / seconds:,.0f} notes/s**{ratio} ({notes / cpu:,.0f} a second of CPU), {done / seconds / 1e9:,.0f} "
         f"GFLOP/s: {', '.join(shares)}; waits for data {facts['waited'] / seconds:.1%} of the time, making it takes "
         f"{facts['making'] / cpu:.2%} of the CPU time; ready after {facts['warm']:.0f} s",

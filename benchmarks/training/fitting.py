@@ -108,7 +108,8 @@ def main() -> None:
     measured, network = fit(chosen, args.data, precision, args.seconds)
     best = {name: max(speed, before[name]) for name, speed in peaks(device).items()}
     facts = {
-        "device": device, "precision": precision, "cores": os.cpu_count(), "parameters": network.count_params(),
+        "device": device, "precision": precision, "products": recurrence.products(precision),
+        "cores": os.cpu_count(), "parameters": network.count_params(),
         "layers": chosen.core.layers, "units": chosen.core.units,
         "batch": chosen.training.batch, "window": chosen.training.window,
         "operations": 6 * matrix_weights(network) * measured["notes"], "peaks": best,

@@ -15,6 +15,7 @@ from music.errors import SettingError
 from music.pieces import Dataset
 from trainer import devices
 from trainer.fit import loop
+from trainer.model import recurrence
 
 # Prints the losses of twenty steps on one device and on several; or, with a run's folder, trains its first epoch.
 PROGRAM = """
@@ -106,7 +107,9 @@ def test_one_device_goes_on_from_two(tiny_dataset, tmp_path):
     recipe = replace(recipe, training=replace(recipe.training, epochs=2))
     log = io.StringIO()
     loop.fit(recipe, Dataset.open(tiny_dataset), str(tmp_path), log=log)
-    assert re.search("tensorflow on 1 cpu, products in [a-z0-9]+, going on after epoch 1", log.getvalue())
+    assert re.search(
+        "tensorflow on 1 cpu, products in [a-z0-9]+( outside the recurrence)?, going on after epoch 1", log.getvalue()
+    )
     with open(tmp_path / "history.csv") as file:
         lines = list(csv.DictReader(file))
     assert [line["epoch"] for line in lines] == ["1", "2"]
@@ -169,6 +172,12 @@ def test_bfloat16_is_chosen_where_the_gpu_has_units_for_it(monkeypatch, capabili
     assert devices.precision("auto", ["gpu:0"]) == (chosen, "")
 
 
+def test_on_a_gpu_no_product_of_an_lstm_layer_is_said_to_be_in_bfloat16(monkeypatch):
+    monkeypatch.setattr(recurrence, "has_cudnn", lambda: True)
+    assert recurrence.products("bfloat16") == "products in bfloat16 outside the LSTM layers"
+    assert recurrence.products("float32") == "products in float32"
+
+
 def test_a_run_goes_on_in_another_precision(tiny_dataset, tmp_path, monkeypatch):
     """Weights, optimiser and history continue; a slow precision is used all the same, with a remark."""
     monkeypatch.setattr(devices, "cpu_flags", lambda: set())
@@ -179,7 +188,10 @@ def test_a_run_goes_on_in_another_precision(tiny_dataset, tmp_path, monkeypatch)
         assert card["made"]["precision"] == ("bfloat16" if epochs == 2 else "float32")
         assert card["metrics"]["trained"]["epoch"] == epochs
     text = log.getvalue()
-    assert "products in float32\n" in text and "products in bfloat16, going on after epoch 1\n" in text
+    assert (
+        "products in float32\n" in text
+        and "products in bfloat16 outside the recurrence, going on after epoch 1\n" in text
+    )
     assert text.count("--precision bfloat16: this CPU has no matrix units") == 1
     history = (tmp_path / "history.csv").read_text().splitlines()
     losses = [float(line["val_loss"]) for line in csv.DictReader(history)]

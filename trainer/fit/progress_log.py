@@ -8,6 +8,7 @@ import keras
 
 from trainer.data import Corpus
 from trainer.fit.checkpoints import Progress
+from trainer.model import recurrence
 from trainer.recipe import Recipe
 
 _PAUSE = 30  # seconds between two lines within an epoch
@@ -26,7 +27,7 @@ class ProgressLog:
             f"{self._recipe.name}: {parameters:,} parameters; {len(corpus.index)} pieces, "
             f"{corpus.counts.sum():,} notes; "
             f"{keras.backend.backend()} on {len(names)} {names[0].partition(':')[0]}, "
-            f"products in {precision}{_going_on(progress)}\n"
+            f"{recurrence.products(precision)}{_going_on(progress)}\n"
         )
 
     def warn(self, precision: str, slow: str, skipped: Sequence[str]) -> None:

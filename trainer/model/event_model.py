@@ -19,7 +19,8 @@ from trainer.model import cores, heads, held_notes, inputs, repetition, xla
 class EventModel(keras.Model):
     """Inputs, core and heads as one model. `build` makes it; its weights exist at once.
 
-    `precision` is the type of the matrix products in training; all other numbers are float32.
+    `precision` is the type of the matrix products in training, but not in the recurrence, and on a GPU not in an LSTM
+    layer; all other numbers are float32.
     """
 
     precision = "float32"

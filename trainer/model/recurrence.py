@@ -20,6 +20,12 @@ def has_cudnn() -> bool:
     return keras.distribution.list_devices()[0].startswith("gpu")
 
 
+def products(precision: str) -> str:
+    """Say which matrix products of a training have this precision; Keras' own LSTM layer does not follow it."""
+    where = "the LSTM layers" if has_cudnn() else "the recurrence"
+    return f"products in {precision}" + ("" if precision == "float32" else f" outside {where}")
+
+
 def lstm(cell: keras.layers.LSTMCell, x, h, c):
     """Run a layer's cell over all notes: (B, T, K), (B, U), (B, U) → (B, T, U), the last c (B, U)."""
     z = product(x, cell.kernel) + cell.bias
