@@ -4,8 +4,8 @@
 
 A run and the run that it was started from (--from) are one curve. Where their windows differ in length, its parts
 cannot be compared. Each --model, an exported version or a run's folder, stands as a point where its card says how
-many notes it has seen. It is measured on the validation windows of the run that has seen about as many, from an empty
-state as in training. Prints the same as a Markdown table.
+many notes it has seen, those of the runs before it included. It is measured on the validation windows of the run that
+has seen about as many, from an empty state as in training. Prints the same as a Markdown table.
 """
 
 import argparse
@@ -68,8 +68,7 @@ def point(path: str, notes: np.ndarray, owners: list[str], folder: str) -> tuple
     from trainer.recipe import from_card
 
     start = warm_start.load(path)
-    seen = start.facts.get("notes", 0) + start.card.get("from", {}).get("notes", 0)
-    run = owners[int(np.argmin(np.abs(notes - seen)))]
+    run = owners[int(np.argmin(np.abs(notes - start.notes)))]
     card_path = storage.join(run, "card.json")
     recipe = from_card(Card.parse(storage.read(card_path), card_path).facts)
     corpus = data.Corpus(Dataset.open(folder), "validation", recipe.encoding, recipe.select)
@@ -79,7 +78,7 @@ def point(path: str, notes: np.ndarray, owners: list[str], folder: str) -> tuple
         raise SettingError(f"{path}: expected the encoding of {run}, got another one")
     for at in range(0, len(rows), 32):
         total += float(np.asarray(model(rows[at : at + 32])).sum())
-    return seen, total / float((rows[:, :, 0] >= FIRST).sum())
+    return start.notes, total / float((rows[:, :, 0] >= FIRST).sum())
 
 
 def draw(notes: np.ndarray, nats: np.ndarray, points: dict[str, tuple[float, float]], path: str) -> None:

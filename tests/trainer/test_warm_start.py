@@ -74,6 +74,17 @@ def test_a_model_that_gains_ordered_inputs_is_the_same_model_at_first(tiny_model
     np.testing.assert_array_equal(np.asarray(ordered(rows)), np.asarray(network(rows)))
 
 
+def test_the_notes_seen_are_those_of_all_runs_before_it_too(tiny_model):
+    _, card = tiny_model
+    begun = {}
+    for number, count in enumerate((700, 20, 3)):
+        effort = {"metrics": {"trained": {"epoch": 5, "notes": count, "seconds": 1.0}}}
+        start = warm_start.Start(f"runs/{number}", {}, card | effort | begun)
+        begun = {"from": start.facts}
+    assert start.notes == 723
+    assert start.facts["from"]["from"]["path"] == "runs/0"
+
+
 def test_what_is_neither_run_nor_export_is_named(tmp_path):
     with pytest.raises(RecordError, match=r"expected a run's folder, with card.json, or an exported version's"):
         warm_start.load(str(tmp_path))

@@ -36,16 +36,27 @@ class Start:
 
     @property
     def facts(self) -> dict:
-        """Describe this start for the card of a run that begins with it."""
+        """Describe this start, and what its own run began `from`, for the card of a run that begins with it."""
         trained = self.card.get("metrics", {}).get("trained", {})
         which = {"weights": self.which} if self.which else {}
+        before = {"from": self.card["from"]} if "from" in self.card else {}
         return {
             "path": self.path,
             **which,
             "recipe": self.card["recipe"],
             "dataset": self.card.get("dataset"),
             **trained,
+            **before,
         }
+
+    @property
+    def notes(self) -> int:
+        """Count the notes that its run has seen, and the runs before it; cards of before 2026-11-30 name only one."""
+        facts, notes = self.facts, 0
+        while facts:
+            notes += facts.get("notes", 0)
+            facts = facts.get("from", {})
+        return notes
 
     def recipe(self) -> Recipe:
         """Make a recipe for the same model with a short, gentle training, as the dataset may be small."""
