@@ -1,4 +1,7 @@
-"""What one app has besides its configuration, and how its views get it. Two apps in one process share none of it."""
+"""What one app has besides its configuration, and how its views get it. Two apps in one process share none of it.
+
+METRICS_DIR alone belongs to the process, as prometheus_client takes it from an environment variable.
+"""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
