@@ -141,7 +141,9 @@ def load(place: str | os.PathLike | None = None, *, name: str = "performance") -
 
         return Model(TFServing(place, name))
     if place is not None and storage.exists(storage.join(place, "card.json")):
-        os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+        from trainer import use_backend
+
+        use_backend()
         from trainer import run_folder
         from trainer.export import signatures
 

@@ -9,9 +9,6 @@ has seen about as many, from an empty state as in training. Prints the same as a
 """
 
 import argparse
-import csv
-import io
-import os
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +17,8 @@ from music import storage
 from music.errors import SettingError
 from music.generation import Card
 from music.plots import style
+from music.plots.piano_roll import read_history
+from trainer import use_backend
 
 
 def main() -> int:
@@ -30,7 +29,7 @@ def main() -> int:
     parser.add_argument("--model", action="append", default=[], metavar="DIR", help="a model to compare with")
     parser.add_argument("--output", required=True, metavar="PNG")
     args = parser.parse_args()
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    use_backend()
     notes, nats, owners = curve(args.run)
     points = {path: point(path, notes, owners, args.data) for path in args.model}
     print("| model | M notes seen | nats a note |\n|---|---|---|")
@@ -47,12 +46,11 @@ def curve(runs: list[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Read each epoch of runs that follow each other: notes seen and nats, float64 [epochs] each, and its run."""
     notes, nats, owners, before = [], [], [], 0.0
     for run in runs:
-        text = storage.read(storage.join(run, "history.csv")).decode()
-        lines = list(csv.DictReader(io.StringIO(text)))
-        notes += [before + float(line["notes"]) for line in lines]
-        nats += [float(line["val_loss"]) for line in lines]
-        owners += [run] * len(lines)
-        before = notes[-1] if notes else 0.0
+        history = read_history(storage.join(run, "history.csv"))
+        notes += [before + count for count in history["notes"]]
+        nats += [*history["val_loss"]]
+        owners += [run] * len(history["notes"])
+        before = notes[-1]
     return np.array(notes), np.array(nats), owners
 
 

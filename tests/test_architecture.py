@@ -45,8 +45,10 @@ TABLE = {
     "preprocessing/": "preprocessing music numpy apache_beam",
     "preprocessing/runners.py": "music.errors apache_beam (google)",
     "trainer/": "trainer.model trainer.recipe trainer.recipes music numpy keras",
+    "trainer/__init__.py": "",
     # KERAS_BACKEND is set before Keras is imported
-    "trainer/__main__.py": "music.command_line music.errors (trainer) (music) (numpy)",
+    "trainer/__main__.py": "music.command_line music.errors trainer.BACKENDS trainer.use_backend (trainer) (music)"
+    " (numpy)",
     "trainer/devices.py": "music numpy keras (jax) (tensorflow)",  # whose replicas must be told of each other
     "trainer/model/": "trainer.devices trainer.model trainer.recipe music numpy keras",
     "trainer/model/recurrence.py": "trainer.model keras (tensorflow)",  # which compiles with XLA

@@ -11,7 +11,7 @@
 
 Every folder and file may be in a bucket: gs://BUCKET/….
 `train` goes on from its last checkpoint when it is started again. SIGTERM and Ctrl-C write a checkpoint before the end;
-the exit code is then 143 or 130. Of the trainer only this module sets KERAS_BACKEND.
+the exit code is then 143 or 130.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from pathlib import Path
 
 from music.command_line import fail
 from music.errors import MusicError
+from trainer import BACKENDS, use_backend
 
 _SPLITS = ["train", "validation", "test"]
 _SEED_NOTES = 64  # of an excerpt of --seed-from, without --seed-notes
@@ -43,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _backend_flags() -> argparse.ArgumentParser:
     flags = argparse.ArgumentParser(add_help=False)
-    flags.add_argument("--backend", choices=["tensorflow", "jax"], default="tensorflow", help="(default: tensorflow)")
+    flags.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0], help="(default: %(default)s)")
     return flags
 
 
@@ -73,7 +74,7 @@ def _add_train(commands) -> None:
     )
     train.add_argument(
         "--checkpoint-minutes", type=_minutes, default=10.0, metavar="M",
-        help="minutes between two checkpoints within an epoch (default: 10)",
+        help="minutes between two checkpoints within an epoch (default: %(default)g)",
     )  # fmt: skip
     train.add_argument("--devices", type=_devices, metavar="N|all", help="default: all GPUs, or one CPU")
     train.add_argument(
@@ -198,8 +199,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         128 + the signal's number where a signal stopped a training.
     """
     args = parser().parse_args(argv)
-    os.environ["KERAS_BACKEND"] = getattr(args, "backend", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    use_backend(getattr(args, "backend", "tensorflow"))  # TensorFlow writes exports
     if args.command == "export":
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # the graph must not hold cuDNN ops
     try:

@@ -42,16 +42,16 @@ class Window(keras.Model):
 
     def __init__(self, network: EventModel):
         super().__init__(name="window")
-        self.made = network
+        self.network = network
         self.built = True
 
     def call(self, inputs):
         """Draw the next row, int32 (B, F), from rows int32 (B, T, F) and noise float32 (B, F)."""
         rows, noise = inputs["rows"], inputs["noise"]
         one = ops.ones_like(noise[:, 0])
-        hidden, sounding, _ = self.made.advance(rows, self.made.initial_state(ops.shape(rows)[0]))
+        hidden, sounding, _ = self.network.advance(rows, self.network.initial_state(ops.shape(rows)[0]))
         now = {name: value[:, -1] for name, value in sounding.items()}
-        return self.made.heads.draw(hidden[:, -1], noise, now, one, one, ops.zeros_like(one))
+        return self.network.heads.draw(hidden[:, -1], noise, now, one, one, ops.zeros_like(one))
 
 
 def tutorial(network: EventModel) -> Iterator[int]:

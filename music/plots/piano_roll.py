@@ -82,7 +82,7 @@ def losses(
     Raises:
         RecordError: the file lacks these columns, or they hold no numbers.
     """
-    columns = _numbers(history)
+    columns = read_history(history)
     parts = [name for name in columns if name != "loss" and f"val_{name}" in columns]
     figure = style.figure(8, 7 if parts else 4.5)
     above, *below = figure.subplots(2 if parts else 1, 1, sharex=True, squeeze=False)[:, 0]
@@ -197,8 +197,12 @@ def _curves(axes: "Axes", columns: Mapping[str, np.ndarray], names: list[str], u
     style.plain(axes)
 
 
-def _numbers(history: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Read the columns of a CSV file as float64; an empty field is NaN."""
+def read_history(history: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Read the columns of a `history.csv`, float64 [epochs] each; an empty field is NaN.
+
+    Raises:
+        RecordError: it lacks epoch, loss or val_loss, or holds no numbers.
+    """
     content = storage.read(history)
     try:
         rows = list(csv.DictReader(content.decode().splitlines()))

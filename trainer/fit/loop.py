@@ -5,6 +5,7 @@ middle of one, which is written every so many minutes and when a signal asks to 
 dropout are those of a run that never stopped. Knows nothing of export or serving.
 """
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -27,8 +28,6 @@ from trainer.fit.training_callback import TrainingCallback
 from trainer.fit.warm_start import Start
 from trainer.model import EventModel, build
 from trainer.recipe import Recipe, to_card
-
-CHECKPOINT_MINUTES = 10.0  # an epoch may be long; this is what a kill without warning loses of it
 
 
 class Hardware(NamedTuple):
@@ -57,7 +56,7 @@ def fit(
     minutes: float | None = None,
     log=sys.stderr,
     stop: Stop | None = None,
-    checkpoint_minutes: float = CHECKPOINT_MINUTES,
+    checkpoint_minutes: float = math.inf,
     on: str | None = None,
     start: Start | None = None,
     precision: str = "auto",
@@ -65,6 +64,7 @@ def fit(
     """Train until the recipe's last epoch, until validation stops improving, or for so many minutes.
 
     Args:
+        checkpoint_minutes: between two checkpoints within an epoch; inf: there are none.
         on: how many devices, or "all", as devices.choose takes it.
         start: the weights to begin with, whose encoding the recipe has; None: fresh ones.
         precision: of matrix products: float32, bfloat16, or "auto", as devices.precision takes it.
