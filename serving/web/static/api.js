@@ -1,15 +1,15 @@
 /**
- * The server's replies → notes, files, and errors in plain words. Knows nothing of the page.
+ * Calls the server, and turns its replies into notes, files and errors for people. Does not know the page.
  * @module
  */
 
-/** @typedef {import("./words.js").Note} Note */
+/** @typedef {import("./format.js").Note} Note */
 /** @typedef {{notes: number, temperature: number, top_p: number, min_p: number, random_seed: number|null}} Settings */
 
 const MIDI = "audio/midi";
-const TECHNICAL = [400, 401, 415]; // whose details are for programmers: bytes of a file, names of headers
-let key = ""; // of a server that needs one
-const WORDS = {
+const HIDDEN_DETAILS = [400, 401, 415]; // statuses whose details are for programmers: bytes of a file, names of headers
+let apiKey = ""; // as the person typed it
+const MESSAGES = {
   400: "This is not a MIDI file, or it is damaged.",
   401: "This server needs a valid key.",
   406: "This server cannot make that format.",
@@ -25,24 +25,24 @@ const WORDS = {
 
 /** An error whose message is for the person at the page. */
 export class Problem extends Error {
-  /** @param {string} message @param {number} status 0: no answer at all @param {string} detail the server's own words */
+  /** @param {string} message @param {number} status 0: no reply at all @param {string} detail the server's own text */
   constructor(message, status = 0, detail = "") {
     super(detail ? `${message} ${sentence(detail)}` : message);
     this.status = status;
   }
 
-  /** A reply that is no success. @param {Response} response */
-  static async of(response) {
-    const wait = response.headers.get("Retry-After");
+  /** Turn a reply that is an error into a Problem. @param {Response} response */
+  static async from(response) {
+    const seconds = response.headers.get("Retry-After");
     let detail = "";
     try {
       detail = (await response.json()).detail ?? "";
     } catch {
-      // a proxy between us and the server may answer in its own way
+      // the error may come from a proxy, whose body is no JSON
     }
-    if (TECHNICAL.includes(response.status)) detail = "";
-    const again = wait ? ` Try again in ${wait} seconds.` : "";
-    return new Problem(words(response.status), response.status, sentence(detail) + again);
+    if (HIDDEN_DETAILS.includes(response.status)) detail = "";
+    const retry = seconds ? ` Try again in ${seconds} seconds.` : "";
+    return new Problem(messageFor(response.status), response.status, sentence(detail) + retry);
   }
 }
 
@@ -51,51 +51,51 @@ export async function readNotes(bytes) {
   return (await request("/notes", { method: "POST", body: bytes, headers: { "Content-Type": MIDI } })).json();
 }
 
-/** One of the server's own beginnings. @param {string} name @returns {Promise<Uint8Array>} */
+/** Fetch one of the server's examples, as MIDI. @param {string} name @returns {Promise<Uint8Array>} */
 export async function example(name) {
   return new Uint8Array(await (await request(`/examples/${encodeURIComponent(name)}.mid`)).arrayBuffer());
 }
 
-/** The model's name and version, "performance/1". @returns {Promise<string>} */
+/** Fetch the model's name and version, such as "performance/1". @returns {Promise<string>} */
 export async function model() {
   const { name, version } = await (await request("/model")).json();
   return `${name}/${version}`;
 }
 
 /**
- * Continue a seed, and pass on each note as soon as it is generated.
+ * Continue a seed; call `onNotes` with new notes as soon as they come.
  * @param {Uint8Array|null} seed a MIDI file
  * @param {Settings} settings
- * @param {{opened: (model: string, randomSeed: number) => void, came: (notes: Note[]) => void, signal: AbortSignal}} listener
+ * @param {{onStart: (model: string, randomSeed: number) => void, onNotes: (notes: Note[]) => void, signal: AbortSignal}} callbacks
  * @returns {Promise<"final"|"length">} why it ended
  */
-export async function generate(seed, settings, listener) {
-  const response = await request(path(settings, "ndjson", false), { ...posted(seed), signal: listener.signal });
-  let ended = null;
+export async function generate(seed, settings, { onStart, onNotes, signal }) {
+  const response = await request(path(settings, "ndjson", false), { ...postOptions(seed), signal });
+  let end = null;
   let count = 0;
-  for await (const lines of linesOf(response.body, () => broken(count))) {
+  for await (const lines of linesOf(response.body, () => brokenConnection(count))) {
     const notes = [];
     let problem = null;
     for (const line of lines) {
-      if ("pitch" in line) notes.push(line); // first, as a note has an end, too
-      else if ("error" in line) problem = new Problem(words(line.status), line.status, line.error);
-      else if ("random_seed" in line) listener.opened(line.model, line.random_seed);
-      else if ("end" in line) ended = line.end;
+      if ("pitch" in line) notes.push(line); // first: notes have the key "end", too
+      else if ("error" in line) problem = new Problem(messageFor(line.status), line.status, line.error);
+      else if ("random_seed" in line) onStart(line.model, line.random_seed);
+      else if ("end" in line) end = line.end;
     }
     count += notes.length;
-    if (notes.length) listener.came(notes); // also those that came with the error
+    if (notes.length) onNotes(notes); // also those that came with the error
     if (problem) throw problem;
   }
-  if (ended === null) throw broken(count); // a server that stops closes the connection without a last line
-  return ended;
+  if (end === null) throw brokenConnection(count); // a server that stops closes the connection without a last line
+  return end;
 }
 
 /**
- * The same take again, as a file.
+ * Generate the same take again, as a file.
  * @returns {Promise<{blob: Blob, name: string, model: string}>}
  */
 export async function file(seed, settings, format) {
-  const response = await request(path(settings, format, true), posted(seed));
+  const response = await request(path(settings, format, true), postOptions(seed));
   const name = /filename="?([^";]+)/.exec(response.headers.get("Content-Disposition") ?? "");
   return {
     blob: await response.blob(),
@@ -110,37 +110,41 @@ function path(settings, format, includeSeed) {
   return `/generate?${query}`;
 }
 
-function posted(seed) {
+function postOptions(seed) {
   return seed ? { method: "POST", body: seed, headers: { "Content-Type": MIDI } } : { method: "POST" };
 }
 
-/** @returns {Promise<Response>} one that is a success; throws a Problem, or an AbortError for what we stopped ourselves */
+/**
+ * Fetch, and ask for an API key where the server wants one. Throw an AbortError where `options.signal` stopped it, and
+ * a Problem for every other failure.
+ * @returns {Promise<Response>} a success
+ */
 async function request(url, options = {}) {
   for (;;) {
-    const shown = key;
+    const sentKey = apiKey;
     let response;
     try {
-      response = await fetch(url, shown ? { ...options, headers: { ...options.headers, "X-API-Key": shown } } : options);
+      response = await fetch(url, sentKey ? { ...options, headers: { ...options.headers, "X-API-Key": sentKey } } : options);
     } catch (error) {
       if (error.name === "AbortError") throw error;
       throw new Problem("The server does not answer. Is it still running, and are you still connected?");
     }
     if (response.ok) return response;
-    if (response.status !== 401 || (key === shown && !askForKey(shown))) throw await Problem.of(response);
+    if (response.status !== 401 || (apiKey === sentKey && !askForKey(sentKey))) throw await Problem.from(response);
   }
 }
 
-/** Ask the person for the server's key, which is forgotten with the page. @returns {boolean} whether they entered one */
-function askForKey(before) {
-  const answer = window.prompt(before ? "This key is not valid. The key of this server:" : "This server needs a key:");
-  if (answer && /^[!-~]+$/.test(answer.trim())) key = answer.trim(); // what a header may hold
-  return key !== before;
+/** Ask the person for the server's key; it is never stored. @returns {boolean} whether they entered another one */
+function askForKey(sentKey) {
+  const answer = window.prompt(sentKey ? "This key is not valid. The key of this server:" : "This server needs a key:");
+  if (answer && /^[!-~]+$/.test(answer.trim())) apiKey = answer.trim(); // what a header may hold
+  return apiKey !== sentKey;
 }
 
-/** The objects of an NDJSON body, those together that came together. */
-async function* linesOf(body, problem) {
+/** Yield the objects of an NDJSON body: an array for each piece of it that arrives. */
+async function* linesOf(body, makeProblem) {
   const reader = body.getReader();
-  const decoder = new TextDecoder(); // a TextDecoderStream would lose what it holds when the connection breaks
+  const decoder = new TextDecoder(); // a TextDecoderStream would lose its last bytes when the connection breaks
   let rest = "";
   try {
     for (;;) {
@@ -152,14 +156,14 @@ async function* linesOf(body, problem) {
     }
   } catch (error) {
     if (error.name === "AbortError" || error instanceof Problem) throw error;
-    throw problem();
+    throw makeProblem();
   } finally {
-    reader.cancel().catch(() => {}); // where the listener stops early
+    reader.cancel().catch(() => {}); // where the caller stops early
   }
-  if (rest.trim()) throw problem();
+  if (rest.trim()) throw makeProblem();
 }
 
-function broken(count) {
+function brokenConnection(count) {
   return new Problem(
     count
       ? "The connection broke off before the end. What came is kept: you can continue from its end."
@@ -167,11 +171,11 @@ function broken(count) {
   );
 }
 
-function words(status) {
-  return WORDS[status] ?? `The server answered with an error (${status}).`;
+function messageFor(status) {
+  return MESSAGES[status] ?? `The server answered with an error (${status}).`;
 }
 
-/** With a capital and a full stop. */
+/** Add a capital and a full stop. */
 function sentence(text) {
   if (!text) return "";
   const capital = text[0].toUpperCase() + text.slice(1);

@@ -1,80 +1,80 @@
 /**
- * The page: what its buttons do, and what its address says.
+ * Connects the page's buttons with what they do, and follows the link in its address.
  * @module
  */
 
 import * as api from "./api.js";
-import { chooseExample, chooseFile, chooseNothing, read, titleOf } from "./beginnings.js";
-import * as hands from "./hands.js";
+import { choose, continueHere, generate, remove } from "./generating.js";
 import * as link from "./link.js";
-import { choose, continueHere, generate, remove } from "./making.js";
-import { SHORTEST } from "./roll.js";
+import * as recording from "./recording.js";
+import { MIN_OVERVIEW } from "./roll.js";
+import { chooseExample, chooseFile, chooseNothing, exampleTitle, readSeed } from "./seeds.js";
 import * as settings from "./settings.js";
 import { copyLink, download } from "./sharing.js";
-import { by, complain, player, roll, seek, showTable, state, stop } from "./stage.js";
+import { byId, player, roll, seek, showError, showTable, state, stop } from "./view.js";
 
-function listen() {
-  by("form").noValidate = true; // we say ourselves what is wrong, also where it is folded away
+function addListeners() {
+  byId("form").noValidate = true; // settings.read reports errors, also those in a closed <details>
   for (const button of document.querySelectorAll("[data-example]")) {
-    button.addEventListener("click", () => chooseExample(button.dataset.example, titleOf(button.dataset.example)));
+    button.addEventListener("click", () => chooseExample(button.dataset.example, exampleTitle(button.dataset.example)));
   }
-  by("nothing").addEventListener("click", chooseNothing);
-  by("seed").addEventListener("change", (event) => {
+  byId("nothing").addEventListener("click", chooseNothing);
+  byId("seed").addEventListener("change", (event) => {
     chooseFile(event.target.files[0]);
     event.target.value = ""; // so that the same file can be chosen again
   });
-  by("form").addEventListener("submit", (event) => {
+  byId("form").addEventListener("submit", (event) => {
     event.preventDefault();
-    if (state.making) return stop();
-    const how = settings.read();
-    if (!how) return;
-    if (state.seed.kind === "own" && !state.seed.notes.length) return complain("Play something first: there is no beginning yet.");
-    generate(state.seed, how, { aloud: true });
+    if (state.generation) return stop();
+    const values = settings.read();
+    if (!values) return;
+    if (state.seed.kind === "own" && !state.seed.notes.length) return showError("Play something first: there is no beginning yet.");
+    generate(state.seed, values, { aloud: true });
   });
-  by("continue").addEventListener("click", continueHere);
-  by("play").addEventListener("click", () => (player.playing ? player.pause() : player.play()));
-  by("to-start").addEventListener("click", () => seek(0));
-  by("zoom-in").addEventListener("click", () => roll.zoom(1 / 1.5));
-  by("zoom-out").addEventListener("click", () => roll.zoom(1.5));
-  by("volume").addEventListener("input", (event) => player.setVolume(Number(event.target.value) / 100));
-  by("table").addEventListener("toggle", () => by("table").open && showTable());
-  by("takes").addEventListener("wanted", (event) => wanted(event.detail));
-  hands.listen();
-  listenToOverview();
-  listenToDrops();
+  byId("continue").addEventListener("click", continueHere);
+  byId("play").addEventListener("click", () => (player.playing ? player.pause() : player.play()));
+  byId("to-start").addEventListener("click", () => seek(0));
+  byId("zoom-in").addEventListener("click", () => roll.zoom(1 / 1.5));
+  byId("zoom-out").addEventListener("click", () => roll.zoom(1.5));
+  byId("volume").addEventListener("input", (event) => player.setVolume(Number(event.target.value) / 100));
+  byId("table").addEventListener("toggle", () => byId("table").open && showTable());
+  byId("takes").addEventListener("takeaction", (event) => runTakeAction(event.detail));
+  recording.addListeners();
+  addOverviewListeners();
+  addDropListeners();
 }
 
-/** @param {{what: "choose"|"link"|"settings"|"remove"|"file", take: import("./takes.js").Take, format?: string}} wish of a take's card */
-function wanted({ what, take, format }) {
-  complain();
-  if (what === "choose") choose(take);
-  else if (what === "settings") settings.fill(take.settings);
-  else if (what === "remove") remove(take);
-  else if (what === "link") copyLink(take);
+/** @param {{action: "choose"|"link"|"settings"|"remove"|"file", take: import("./takes.js").Take, format?: string}} detail */
+function runTakeAction({ action, take, format }) {
+  showError();
+  if (action === "choose") choose(take);
+  else if (action === "settings") settings.fill(take.settings);
+  else if (action === "remove") remove(take);
+  else if (action === "link") copyLink(take);
   else download(take, format);
 }
 
-function listenToOverview() {
-  const overview = by("overview");
-  const point = (event) => seek((event.offsetX / overview.clientWidth) * Math.max(player.music.length, SHORTEST));
+function addOverviewListeners() {
+  const overview = byId("overview");
+  const seekTo = (event) => seek((event.offsetX / overview.clientWidth) * Math.max(player.music.length, MIN_OVERVIEW));
   overview.addEventListener("pointerdown", (event) => {
     overview.setPointerCapture(event.pointerId);
-    point(event);
+    seekTo(event);
   });
-  overview.addEventListener("pointermove", (event) => overview.hasPointerCapture(event.pointerId) && point(event));
+  overview.addEventListener("pointermove", (event) => overview.hasPointerCapture(event.pointerId) && seekTo(event));
   overview.addEventListener("keydown", (event) => {
     const steps = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10 };
     if (event.key in steps) seek(player.position + steps[event.key]);
     else if (event.key === "Home") seek(0);
     else if (event.key === "End") seek(player.music.length);
-    else if (event.key === " ") by("play").click();
+    else if (event.key === " ") byId("play").click();
     else return;
     event.preventDefault();
   });
 }
 
-/** The whole page takes files. */
-function listenToDrops() {
+/** Let a file be dropped anywhere on the page. */
+function addDropListeners() {
   const isFile = (event) => event.dataTransfer?.types.includes("Files");
   for (const name of ["dragenter", "dragover"]) {
     document.addEventListener(name, (event) => {
@@ -94,48 +94,48 @@ function listenToDrops() {
   });
 }
 
-/** Do what the page's address says; true where it said something. */
-async function follow() {
-  let told;
+/** Show the take that the page's address describes. @returns {Promise<boolean>} false: the address describes none */
+async function openLink() {
+  let linked;
   try {
-    told = await link.read(location.href);
+    linked = await link.read(location.href);
   } catch {
-    await chooseExample("nocturne", titleOf("nocturne"));
-    complain("The link is damaged: the beginning in it cannot be read.");
+    await chooseExample("nocturne", exampleTitle("nocturne"));
+    showError("The link is damaged: the beginning in it cannot be read.");
     return true;
   }
-  if (!told) return false;
-  settings.fill(told.settings);
-  if (told.kind === "file") {
+  if (!linked) return false;
+  settings.fill(linked.settings);
+  if (linked.kind === "file") {
     chooseNothing();
-    complain(`This link's take began with ${told.name}, which is too long for a link. Choose that file, and press Generate.`);
+    showError(`This link's take began with ${linked.name}, which is too long for a link. Choose that file, and press Generate.`);
     return true;
   }
-  if (told.kind === "nothing") chooseNothing();
-  else if (told.kind === "midi" && !(await read(told.bytes, { kind: "midi", name: "beginning.mid", title: told.name }, "file"))) return true;
-  else if (told.kind === "example" && !(await chooseExample(told.name, titleOf(told.name)))) return true;
-  const how = settings.read();
-  if (!how || how.random_seed === null) return true;
-  await generate(state.seed, how, { aloud: false });
+  if (linked.kind === "nothing") chooseNothing();
+  else if (linked.kind === "midi" && !(await readSeed(linked.bytes, { kind: "midi", name: "beginning.mid", title: linked.name }, "file"))) return true;
+  else if (linked.kind === "example" && !(await chooseExample(linked.name, exampleTitle(linked.name)))) return true;
+  const values = settings.read();
+  if (!values || values.random_seed === null) return true;
+  await generate(state.seed, values, { aloud: false });
   const { take } = state;
-  if (take && told.model && take.model && take.model !== told.model) {
-    complain(`The link's take was made by ${told.model}, and this server plays ${take.model}: it may differ.`);
+  if (take && linked.model && take.model && take.model !== linked.model) {
+    showError(`The link's take was made by ${linked.model}, and this server plays ${take.model}: it may differ.`);
   }
   return true;
 }
 
 async function start() {
-  settings.connect();
-  if (matchMedia("(max-width: 60rem)").matches) by("more").open = false;
-  listen();
-  player.prepare().catch(() => {}); // it is tried again, and the error told, when something is to sound
-  const named = api.model().then(
-    (name) => (by("model").textContent = `the model ${name}`),
+  settings.connectSliders();
+  if (matchMedia("(max-width: 60rem)").matches) byId("more").open = false;
+  addListeners();
+  player.prepare().catch(() => {}); // Player.play tries again and reports the error
+  const modelShown = api.model().then(
+    (name) => (byId("model").textContent = `the model ${name}`),
     (error) => error,
   );
-  if (!(await follow())) await chooseExample("nocturne", titleOf("nocturne"));
-  const error = await named;
-  if (error instanceof Error && by("message").hidden) complain(error.message); // after what choosing has cleared
+  if (!(await openLink())) await chooseExample("nocturne", exampleTitle("nocturne"));
+  const error = await modelShown;
+  if (error instanceof Error && byId("message").hidden) showError(error.message); // last: choosing a seed clears the message
 }
 
 start();

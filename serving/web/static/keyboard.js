@@ -1,22 +1,22 @@
 /**
- * A piano to play with mouse, fingers, letters or arrow keys. Tells which key went down and up; knows nothing of sound.
+ * A piano keyboard for mouse, fingers, letters or arrow keys. Reports which key goes down and up; does not know sound.
  * @module
  */
 
-import { spokenName } from "./words.js";
+import { spokenName } from "./format.js";
 
 const BLACK = new Set([1, 3, 6, 8, 10]);
-const LETTERS = "awsedftgyhujkolp;'"; // the places of keys on a piano: C, C sharp, D …
+const LETTERS = "awsedftgyhujkolp;'"; // they lie as the keys C, C sharp, D … of a piano do
 const CODES = [
   ..."KeyA KeyW KeyS KeyE KeyD KeyF KeyT KeyG KeyY KeyH KeyU KeyJ KeyK KeyO KeyL KeyP Semicolon Quote".split(" "),
 ];
 const [LOWEST, HIGHEST] = [24, 108]; // C1 and C8
-const NARROWEST = 33; // pixels of a white key: a finger's width
-const [FEWEST, MOST] = [8, 29]; // white keys
+const MIN_KEY_WIDTH = 33; // pixels of a white key: a finger's width
+const [MIN_KEYS, MAX_KEYS] = [8, 29]; // white keys
 const WHITE = [0, 2, 4, 5, 7, 9, 11];
-const TOUCH = 76; // the velocity of what cannot be struck harder
-const STRUCK = 400; // milliseconds of a key that nobody holds
-const [SOFTEST, LOUDEST] = [45, 105];
+const KEY_VELOCITY = 76; // of keys that are played by letters or by a screen reader
+const CLICK_DURATION = 400; // milliseconds: a screen reader's click has no end
+const [SOFTEST, LOUDEST] = [45, 105]; // velocities
 
 export class Keyboard {
   /**
@@ -29,14 +29,13 @@ export class Keyboard {
     this.down = down;
     this.up = up;
     this.low = 48; // C3
-    this.held = new Map(); // what holds it (a pointer, a letter): pitch
+    this.held = new Map(); // what holds a key down (a pointer's id, a letter's code): its pitch
     this.focused = 60;
-    this.listen();
+    this.addListeners();
     new ResizeObserver(() => this.build()).observe(element);
   }
 
-  /** Take the focus. */
-  take() {
+  takeFocus() {
     this.build();
     this.focus(this.focused);
   }
@@ -44,24 +43,24 @@ export class Keyboard {
   /** @param {number} octaves */
   shift(octaves) {
     this.low += 12 * octaves;
-    this.letGo();
-    this.whites = 0;
+    this.releaseAll();
+    this.whites = 0; // so that `build` builds
     this.build();
   }
 
-  /** As many keys as are wide enough for a finger. */
+  /** Build as many keys as fit, each wide enough for a finger. */
   build() {
     const width = this.element.clientWidth;
-    const whites = Math.max(FEWEST, Math.min(MOST, Math.floor(width / NARROWEST)));
+    const whites = Math.max(MIN_KEYS, Math.min(MAX_KEYS, Math.floor(width / MIN_KEY_WIDTH)));
     if (!width || whites === this.whites) return;
     const focused = this.element.contains(document.activeElement);
     this.whites = whites;
-    const reach = 12 * Math.floor((whites - 1) / 7) + WHITE[(whites - 1) % 7];
-    while (this.low + reach > HIGHEST) this.low -= 12;
+    const range = 12 * Math.floor((whites - 1) / 7) + WHITE[(whites - 1) % 7];
+    while (this.low + range > HIGHEST) this.low -= 12;
     while (this.low < LOWEST) this.low += 12;
     this.keys = new Map();
     let white = 0;
-    for (let pitch = this.low; pitch <= this.low + reach; pitch++) {
+    for (let pitch = this.low; pitch <= this.low + range; pitch++) {
       const black = BLACK.has(pitch % 12);
       const key = document.createElement("button");
       key.type = "button";
@@ -78,12 +77,12 @@ export class Keyboard {
       this.keys.set(pitch, key);
     }
     this.element.replaceChildren(...this.keys.values());
-    this.focused = Math.min(this.low + reach, Math.max(this.low, this.focused));
+    this.focused = Math.min(this.low + range, Math.max(this.low, this.focused));
     this.keys.get(this.focused).tabIndex = 0;
     if (focused) this.keys.get(this.focused).focus();
   }
 
-  listen() {
+  addListeners() {
     const { element } = this;
     const pitchAt = (event) => {
       const key = document.elementFromPoint(event.clientX, event.clientY)?.closest(".key");
@@ -117,11 +116,11 @@ export class Keyboard {
     element.addEventListener("click", (event) => {
       if (event.detail || !event.target.dataset.pitch) return; // a screen reader's click has no count
       const pitch = Number(event.target.dataset.pitch);
-      this.press("click", pitch, TOUCH);
-      setTimeout(() => this.release("click"), STRUCK);
+      this.press("click", pitch, KEY_VELOCITY);
+      setTimeout(() => this.release("click"), CLICK_DURATION);
     });
     element.addEventListener("focusout", (event) => {
-      if (!element.contains(event.relatedTarget)) this.letGo();
+      if (!element.contains(event.relatedTarget)) this.releaseAll();
     });
   }
 
@@ -129,11 +128,11 @@ export class Keyboard {
   keyDown(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const moves = { ArrowRight: 1, ArrowLeft: -1, ArrowUp: 12, ArrowDown: -12 };
-    const place = CODES.indexOf(event.code);
+    const semitones = CODES.indexOf(event.code);
     if (event.code in moves) this.focus(this.focused + moves[event.code]);
-    else if (event.code === "Enter" || event.code === "Space") this.press(event.code, this.focused, TOUCH);
+    else if (event.code === "Enter" || event.code === "Space") this.press(event.code, this.focused, KEY_VELOCITY);
     else if (event.code === "KeyZ" || event.code === "KeyX") this.shift(event.code === "KeyZ" ? -1 : 1);
-    else if (place >= 0) this.press(event.code, this.low + place, TOUCH);
+    else if (semitones >= 0) this.press(event.code, this.low + semitones, KEY_VELOCITY);
     else return;
     event.preventDefault();
   }
@@ -147,7 +146,7 @@ export class Keyboard {
   }
 
   press(holder, pitch, velocity) {
-    if (this.held.has(holder)) return; // a letter that repeats
+    if (this.held.has(holder)) return; // the browser repeats a letter that stays down
     this.held.set(holder, pitch);
     this.keys?.get(pitch)?.classList.add("down");
     this.down(pitch, velocity);
@@ -161,7 +160,8 @@ export class Keyboard {
     this.up(pitch);
   }
 
-  letGo() {
+  /** Release the keys that letters hold; those under a pointer stay down. */
+  releaseAll() {
     for (const holder of [...this.held.keys()]) if (typeof holder === "string") this.release(holder);
   }
 }

@@ -1,51 +1,51 @@
 /**
- * A take ⇄ a link. Settings and random seed stand in the query; music stands in the fragment, which browsers keep to
- * themselves: no server's log sees it. Knows nothing of how a take is made.
+ * Turns a take into a link and back. Settings and random seed are in the query. Music is in the fragment, which browsers
+ * do not send, so no server logs it. Does not know how a take is generated.
  * @module
  */
 
 /** @typedef {import("./api.js").Settings} Settings */
 
-const LONGEST = 6000; // characters of a fragment; some programs that pass links on cut longer ones
+const MAX_FRAGMENT = 6000; // characters: some programs that pass links on cut longer ones
 const NUMBERS = ["notes", "temperature", "top_p", "min_p", "random_seed"];
 
 /**
- * @typedef {object} Told  what a link says
+ * @typedef {object} LinkedTake  what a link says of a take
  * @property {Partial<Settings>} settings
- * @property {"example"|"midi"|"nothing"|"file"} kind  file: music that was too long for a link
+ * @property {"example"|"midi"|"nothing"|"file"} kind  file: the seed was too long for a link
  * @property {string} name  of the example, or of the file
  * @property {Uint8Array|null} bytes  a MIDI file
- * @property {string} model  that made the take, "" where the link does not say
+ * @property {string} model  that generated the take, "" where the link does not say
  */
 
 /**
  * @param {{kind: string, name: string, bytes: Uint8Array|null}} seed
  * @param {Settings} settings
  * @param {string} model
- * @returns {Promise<{url: string, whole: boolean}>} whole: false where the beginning is too long to be in it
+ * @returns {Promise<{url: string, complete: boolean}>} complete: false where the seed is too long to be in it
  */
 export async function write(seed, settings, model) {
   const query = new URLSearchParams();
   for (const name of NUMBERS) if (settings[name] !== null) query.set(name, String(settings[name]));
   if (model) query.set("model", model);
   let fragment = "";
-  let whole = true;
+  let complete = true;
   if (seed.kind === "example") {
     query.set("seed", seed.name);
   } else if (seed.bytes) {
-    fragment = await packed(seed.bytes);
-    whole = fragment.length <= LONGEST;
-    if (!whole) {
+    fragment = await compress(seed.bytes);
+    complete = fragment.length <= MAX_FRAGMENT;
+    if (!complete) {
       fragment = "";
       query.set("file", seed.name);
     }
   }
   const url = new URL(`/?${query}`, location.href);
   url.hash = fragment && `midi=${fragment}`;
-  return { url: url.href, whole };
+  return { url: url.href, complete };
 }
 
-/** @param {string} href @returns {Promise<Told|null>} null where it says nothing of a take */
+/** @param {string} href @returns {Promise<LinkedTake|null>} null where it says nothing of a take */
 export async function read(href) {
   const url = new URL(href);
   const query = url.searchParams;
@@ -54,31 +54,31 @@ export async function read(href) {
     const value = query.get(name);
     if (value !== null && value !== "" && Number.isFinite(Number(value))) settings[name] = Number(value);
   }
-  const told = { settings, kind: "nothing", name: "", bytes: null, model: query.get("model") ?? "" };
+  const linked = { settings, kind: "nothing", name: "", bytes: null, model: query.get("model") ?? "" };
   const midi = new URLSearchParams(url.hash.slice(1)).get("midi");
-  if (midi) return { ...told, kind: "midi", name: "the link's beginning", bytes: await unpacked(midi) };
-  if (query.has("seed")) return { ...told, kind: "example", name: query.get("seed") };
-  if (query.has("file")) return { ...told, kind: "file", name: query.get("file") };
-  return Object.keys(settings).length ? told : null;
+  if (midi) return { ...linked, kind: "midi", name: "the link's beginning", bytes: await decompress(midi) };
+  if (query.has("seed")) return { ...linked, kind: "example", name: query.get("seed") };
+  if (query.has("file")) return { ...linked, kind: "file", name: query.get("file") };
+  return Object.keys(settings).length ? linked : null;
 }
 
-async function packed(bytes) {
-  const small = await through(bytes, new CompressionStream("deflate-raw"));
+async function compress(bytes) {
+  const compressed = await pipeThrough(bytes, new CompressionStream("deflate-raw"));
   let text = "";
-  for (const byte of small) text += String.fromCharCode(byte);
+  for (const byte of compressed) text += String.fromCharCode(byte);
   return btoa(text).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }
 
-/** Throws where the text has been damaged, or is longer than any that we write: a short one can unfold to little. */
-async function unpacked(text) {
-  if (text.length > LONGEST) throw new RangeError(`expected at most ${LONGEST} characters, got ${text.length}`);
-  const small = atob(text.replaceAll("-", "+").replaceAll("_", "/"));
-  return through(
-    Uint8Array.from(small, (letter) => letter.charCodeAt(0)),
+/** Undo `compress`. Throw for a damaged text, and for a longer one than `write` writes: it could become very large. */
+async function decompress(text) {
+  if (text.length > MAX_FRAGMENT) throw new RangeError(`expected at most ${MAX_FRAGMENT} characters, got ${text.length}`);
+  const compressed = atob(text.replaceAll("-", "+").replaceAll("_", "/"));
+  return pipeThrough(
+    Uint8Array.from(compressed, (letter) => letter.charCodeAt(0)),
     new DecompressionStream("deflate-raw"),
   );
 }
 
-async function through(bytes, stream) {
+async function pipeThrough(bytes, stream) {
   return new Uint8Array(await new Response(new Blob([bytes]).stream().pipeThrough(stream)).arrayBuffer());
 }

@@ -1,16 +1,16 @@
 /**
- * Notes → a Standard MIDI File of 1 ms ticks, as the server writes its own. Reading is the server's: POST /notes.
+ * Writes notes as a Standard MIDI File with ticks of 1 ms, as the server does. Does not read files: POST /notes does.
  * @module
  */
 
-/** @typedef {import("./words.js").Note} Note */
+/** @typedef {import("./format.js").Note} Note */
 
 const TICKS_PER_QUARTER = 500;
 const HEADER = [...ascii("MThd"), 0, 0, 0, 6, 0, 0, 0, 1, TICKS_PER_QUARTER >> 8, TICKS_PER_QUARTER & 255];
 const TEMPO = [0, 0xff, 0x51, 3, 0x07, 0xa1, 0x20]; // 500,000 microseconds a quarter: a tick is a millisecond
 const END = [0, 0xff, 0x2f, 0];
-const ON = 0x90;
-const OFF = 0x80;
+const NOTE_ON = 0x90;
+const NOTE_OFF = 0x80;
 
 /** @param {Note[]} notes sorted by start @returns {Uint8Array} */
 export function write(notes) {
@@ -25,27 +25,27 @@ export function write(notes) {
   return Uint8Array.from([...HEADER, ...ascii("MTrk"), ...size, ...track]);
 }
 
-/** The part before `at` seconds: what began by then, as long as it sounds. @param {Note[]} notes @param {number} at */
-export function before(notes, at) {
-  return notes.filter((note) => note.start < at);
+/** The notes that begin before a position; they keep their ends. @param {Note[]} notes @param {number} position seconds */
+export function notesBefore(notes, position) {
+  return notes.filter((note) => note.start < position);
 }
 
-/** Strikes and releases in their order; a key is let go before it is struck again, as MIDI has no other way. */
+/** Note-on and note-off events in order. A note ends before the next one of its pitch begins: MIDI allows no overlap. */
 function events(notes) {
   const all = [];
-  const next = new Map(); // pitch: tick of the stroke that comes after
+  const nextOnsets = new Map(); // pitch: tick of its next note-on
   for (const note of [...notes].reverse()) {
     const on = Math.round(note.start * 1000);
-    const again = next.get(note.pitch) ?? Infinity;
-    const off = Math.max(on + 1, Math.min(Math.round(note.end * 1000), again > on ? again : Infinity));
-    next.set(note.pitch, on);
-    all.push({ tick: on, kind: ON, pitch: note.pitch, velocity: Math.max(1, note.velocity) });
-    all.push({ tick: off, kind: OFF, pitch: note.pitch, velocity: 64 });
+    const nextOnset = nextOnsets.get(note.pitch) ?? Infinity;
+    const off = Math.max(on + 1, Math.min(Math.round(note.end * 1000), nextOnset > on ? nextOnset : Infinity));
+    nextOnsets.set(note.pitch, on);
+    all.push({ tick: on, kind: NOTE_ON, pitch: note.pitch, velocity: Math.max(1, note.velocity) });
+    all.push({ tick: off, kind: NOTE_OFF, pitch: note.pitch, velocity: 64 });
   }
   return all.sort((a, b) => a.tick - b.tick || a.kind - b.kind || a.pitch - b.pitch);
 }
 
-/** Seven bits a byte, the highest first. */
+/** A number as MIDI's variable-length quantity: seven bits a byte, the highest first. */
 function variableLength(value) {
   const bytes = [value & 127];
   while ((value >>= 7)) bytes.unshift((value & 127) | 128);

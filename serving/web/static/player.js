@@ -1,13 +1,13 @@
 /**
- * Notes, some of them not made yet → strokes in time. Holds the position; knows nothing of how notes look.
+ * Plays notes in time, also while more notes are being generated. Holds the position; does not know how notes look.
  *
- * Where playing catches up with what is being made, it waits until there is a second of music again.
+ * Where playback reaches the newest note, it waits until there is a second of music more.
  * @module
  */
 
 import { Bank, Output, Piano } from "./sound.js";
 
-/** @typedef {import("./words.js").Note} Note */
+/** @typedef {import("./format.js").Note} Note */
 /**
  * @typedef {object} Music  what is played; it may grow
  * @property {Note[]} notes sorted by start
@@ -15,24 +15,24 @@ import { Bank, Output, Piano } from "./sound.js";
  * @property {number} length seconds
  */
 
-const TICK = 50; // milliseconds
-const LEAD = 0.05; // seconds between starting and the first stroke
-const AHEAD = 0.25; // seconds of strokes given to the audio hardware
-const AHEAD_HIDDEN = 1.6; // a page in the background is woken once a second
-const CUSHION = 1.0; // seconds of music to have again before we go on
+const INTERVAL = 50; // milliseconds between two looks at what to play next
+const START_DELAY = 0.05; // seconds between `play` and the first note
+const LOOKAHEAD = 0.25; // seconds of notes that are scheduled in advance
+const LOOKAHEAD_HIDDEN = 1.6; // a browser runs the timers of a page in the background once a second
+const BUFFER = 1.0; // seconds of music to wait for where playback has reached the newest note
 
 export class Player {
-  /** @param {(what: "state"|"problem", detail?: string) => void} tell */
-  constructor(tell) {
-    this.tell = tell;
+  /** @param {(event: "state"|"problem", detail?: string) => void} notify */
+  constructor(notify) {
+    this.notify = notify;
     /** @type {Music} */
     this.music = { notes: [], growing: false, length: 0 };
     this.playing = false;
     this.waiting = false;
-    this.loudness = 0.8;
-    this.origin = 0; // the position…
-    this.started = 0; // …at this moment of the context
-    this.next = 0; // the first note not struck yet
+    this.volume = 0.8; // 0 to 1
+    this.origin = 0; // the position, in seconds, …
+    this.originTime = 0; // … at this time of the audio context
+    this.next = 0; // index of the first note that is not scheduled yet
     /** @type {Promise<Piano>|null} */
     this.loading = null;
     this.piano = null;
@@ -48,48 +48,48 @@ export class Player {
     return this.bank;
   }
 
-  /** Seconds. */
+  /** Where playback stands, in seconds. */
   get position() {
     if (!this.playing || this.waiting || !this.context) return this.origin;
-    const heard = this.context.currentTime - this.started;
-    return Math.min(this.origin + Math.max(0, heard), this.music.growing ? this.known : this.music.length);
+    const elapsed = this.context.currentTime - this.originTime;
+    return Math.min(this.origin + Math.max(0, elapsed), this.music.growing ? this.available : this.music.length);
   }
 
-  /** Up to where no more notes can come. */
-  get known() {
+  /** Up to where all notes are there, in seconds: later ones begin after that. */
+  get available() {
     const { notes, growing, length } = this.music;
     return growing ? (notes.length ? notes[notes.length - 1].start : 0) : length;
   }
 
-  /** Take other music, or the same with more notes; the position stays. @param {Music} music */
+  /** Play other music, or the same with more notes; the position stays the same. @param {Music} music */
   load(music) {
-    const same = music.notes.slice(0, this.next).every((note, at) => note === this.music.notes[at]);
+    const same = music.notes.slice(0, this.next).every((note, index) => note === this.music.notes[index]);
     this.music = music;
     if (same) return;
-    const at = Math.min(this.position, this.known);
-    this.piano?.hush();
-    this.rebase(at);
+    const position = Math.min(this.position, this.available);
+    this.piano?.silence();
+    this.setOrigin(position);
   }
 
   async play(from = this.position) {
     if (from >= this.music.length - 0.01 && !this.music.growing) from = 0;
-    this.playing = true; // at once: the button shows it, and a second press stops it
+    this.playing = true; // at once, so that the button shows it and a second press stops it
     this.origin = from;
     this.waiting = true;
-    this.tell("state");
+    this.notify("state");
     try {
-      await this.wake();
+      await this.startAudio();
     } catch (error) {
       this.playing = this.waiting = false;
-      this.tell("problem", `There is no sound: ${error.message}`);
-      this.tell("state");
+      this.notify("problem", `There is no sound: ${error.message}`);
+      this.notify("state");
       return;
     }
     if (!this.playing) return;
     this.waiting = false;
-    this.rebase(this.origin);
-    this.timer ??= setInterval(() => this.tick(), TICK);
-    this.tick();
+    this.setOrigin(this.origin);
+    this.timer ??= setInterval(() => this.schedule(), INTERVAL);
+    this.schedule();
   }
 
   pause() {
@@ -97,88 +97,89 @@ export class Player {
     this.playing = this.waiting = false;
     clearInterval(this.timer);
     this.timer = undefined;
-    this.piano?.hush();
-    this.tell("state");
+    this.piano?.silence();
+    this.notify("state");
   }
 
-  /** @param {number} to seconds */
-  seek(to) {
-    const at = Math.max(0, Math.min(to, this.known));
-    this.piano?.hush();
-    this.rebase(at);
-    this.tell("state");
+  /** @param {number} seconds */
+  seek(seconds) {
+    const position = Math.max(0, Math.min(seconds, this.available));
+    this.piano?.silence();
+    this.setOrigin(position);
+    this.notify("state");
   }
 
-  /** @param {number} part 0 to 1 */
-  setVolume(part) {
-    this.loudness = part;
-    if (this.output) this.output.volume.gain.setTargetAtTime(part ** 2 * 1.5, this.context.currentTime, 0.02);
+  /** @param {number} volume 0 to 1 */
+  setVolume(volume) {
+    this.volume = volume;
+    if (this.output) this.output.volume.gain.setTargetAtTime(volume ** 2 * 1.5, this.context.currentTime, 0.02);
   }
 
-  /** Strike a key now; returns how to let it go. @param {number} pitch @param {number} velocity */
-  touch(pitch, velocity) {
+  /** Strike a key now. @param {number} pitch @param {number} velocity @returns {() => void} a function that releases it */
+  playKey(pitch, velocity) {
     let voice = null;
-    let over = false;
-    this.wake().then(
+    let released = false;
+    this.startAudio().then(
       () => {
-        if (!over) voice = this.piano.strike(pitch, velocity, this.context.currentTime);
+        if (!released) voice = this.piano.strike(pitch, velocity, this.context.currentTime);
       },
-      (error) => this.tell("problem", `There is no sound: ${error.message}`),
+      (error) => this.notify("problem", `There is no sound: ${error.message}`),
     );
     return () => {
-      over = true;
+      released = true;
       voice?.release(this.context.currentTime);
     };
   }
 
-  /** Make the context, in answer to a gesture as browsers want it, and the piano in it. */
-  async wake() {
+  /** Create the audio context and the piano in it. Browsers allow it only after a click or a key. */
+  async startAudio() {
     if (!this.context) {
       if (navigator.audioSession) navigator.audioSession.type = "playback"; // an iPhone's mute switch is not for music
       this.context = new AudioContext({ latencyHint: "interactive" });
       this.output = new Output(this.context);
-      this.setVolume(this.loudness);
+      this.setVolume(this.volume);
     }
     if (this.context.state !== "running") await this.context.resume();
     this.piano ??= new Piano(this.context, this.output.input, await this.prepare());
   }
 
-  rebase(at) {
-    this.origin = at;
-    this.started = this.context ? this.context.currentTime + LEAD : 0;
-    this.next = this.music.notes.findIndex((note) => note.start >= at - 0.001);
+  setOrigin(position) {
+    this.origin = position;
+    this.originTime = this.context ? this.context.currentTime + START_DELAY : 0;
+    this.next = this.music.notes.findIndex((note) => note.start >= position - 0.001);
     if (this.next < 0) this.next = this.music.notes.length;
   }
 
-  tick() {
+  /** Schedule the notes of the next moments; wait where there are none yet; stop at the end. */
+  schedule() {
     const { music } = this;
     if (this.waiting) {
-      if (music.growing && this.known < this.origin + CUSHION) return;
-      this.waiting = false; // `next` stays: the last note has been struck already
-      this.started = this.context.currentTime + LEAD;
-      this.tell("state");
+      if (music.growing && this.available < this.origin + BUFFER) return;
+      this.waiting = false; // `next` stays the same: the last note has been played already
+      this.originTime = this.context.currentTime + START_DELAY;
+      this.notify("state");
     }
-    const at = this.position;
-    const ahead = document.hidden ? AHEAD_HIDDEN : AHEAD;
-    for (; this.next < music.notes.length && music.notes[this.next].start < at + ahead; this.next++) {
+    const { position } = this;
+    const until = position + (document.hidden ? LOOKAHEAD_HIDDEN : LOOKAHEAD);
+    for (; this.next < music.notes.length && music.notes[this.next].start < until; this.next++) {
       this.strike(music.notes[this.next]);
     }
-    if (music.growing && at >= this.known) {
-      this.origin = at;
+    if (music.growing && position >= this.available) {
+      this.origin = position;
       this.waiting = true;
-      this.tell("state");
-    } else if (!music.growing && at >= music.length) {
+      this.notify("state");
+    } else if (!music.growing && position >= music.length) {
       this.origin = music.length;
       this.playing = false;
       clearInterval(this.timer);
       this.timer = undefined;
-      this.tell("state");
+      this.notify("state");
     }
   }
 
   /** @param {Note} note */
   strike(note) {
-    const when = Math.max(this.context.currentTime, this.started + note.start - this.origin);
+    const when = Math.max(this.context.currentTime, this.originTime + note.start - this.origin);
     this.piano.strike(note.pitch, note.velocity, when)?.release(when + Math.max(0.05, note.end - note.start));
   }
 }

@@ -1,34 +1,34 @@
 /**
- * The form's fields ⇄ settings, and a slider beneath each. Knows nothing of what they do.
+ * Reads and fills the form's fields, and connects a slider with each. Does not know what the settings do.
  * @module
  */
 
 /** @typedef {import("./api.js").Settings} Settings */
 
 const FIELDS = { notes: "notes", temperature: "temperature", top_p: "top-p", min_p: "min-p", random_seed: "random-seed" };
-const LINEAR = { min: 0, max: 1, step: 0.01, toValue: (at) => at, toSlider: (value) => value };
+const LINEAR = { min: 0, max: 1, step: 0.01, toValue: (position) => position, toSlider: (value) => value };
 const SLIDERS = {
-  notes: { min: 4, max: 12, step: 0.25, toValue: (at) => Math.round(2 ** at), toSlider: (value) => Math.log2(value) },
+  notes: { min: 4, max: 12, step: 0.25, toValue: (position) => Math.round(2 ** position), toSlider: (value) => Math.log2(value) },
   temperature: { ...LINEAR, max: 2, step: 0.05 },
   "top-p": { ...LINEAR, min: 0.05, step: 0.05 },
   "min-p": { ...LINEAR, max: 0.5 },
 };
 
-/** Give each field its slider. They are for the pointer only; keyboard and screen reader have the fields. */
-export function connect() {
+/** Connect each field with its slider. Sliders are for the pointer only; keyboard and screen reader use the fields. */
+export function connectSliders() {
   for (const slider of document.querySelectorAll(".slide")) {
     const field = document.getElementById(slider.dataset.for);
     const { min, max, step, toValue, toSlider } = SLIDERS[slider.dataset.for];
     Object.assign(slider, { min, max, step });
-    const follow = () => (slider.value = String(toSlider(Number(field.value))));
+    const moveSlider = () => (slider.value = String(toSlider(Number(field.value))));
     slider.addEventListener("input", () => (field.value = String(Number(toValue(Number(slider.value)).toFixed(2)))));
-    field.addEventListener("input", follow);
-    field.addEventListener("change", follow);
-    follow();
+    field.addEventListener("input", moveSlider);
+    field.addEventListener("change", moveSlider);
+    moveSlider();
   }
 }
 
-/** @returns {Settings|null} null where a field is wrong; the browser says which */
+/** @returns {Settings|null} null where a field is invalid; the browser shows which */
 export function read() {
   const settings = {};
   for (const [name, id] of Object.entries(FIELDS)) {

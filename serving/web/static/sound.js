@@ -1,34 +1,34 @@
 /**
- * Samples of a piano → sound. Plays what `music/audio/browser_samples.py` cut out of the sound font, the way SoundFont 2 says:
- * a looped sample, tuned to the key, through a filter and an amplifier that each follow an envelope. Plain Web Audio
- * nodes: an AudioWorklet would want HTTPS, and a phone in the same house opens this page over HTTP.
+ * Turns samples of a piano into sound. It plays what `music/audio/browser_samples.py` cut out of the sound font as SoundFont 2
+ * specifies: a looped sample, tuned to the key, through a filter and an amplifier that each follow an envelope. It uses plain
+ * Web Audio nodes: an AudioWorklet needs HTTPS, and a phone in the same house opens this page over HTTP.
  * @module
  */
 
 /** @typedef {{release: (when: number) => void, stop: (when: number) => void}} Voice */
 
 const SILENT = 1e-5; // -100 dB
-const MOST_VOICES = 96; // a phone's worth; the oldest one goes first
-const LOUDNESS = 3.4; // the four examples then peak between -10 and -5 dB; the limiter sees to what is louder
-const ROOM = { seconds: 1.8, share: 0.16 };
-const FADE = 0.03; // seconds in which a voice stops without a click
+const MAX_VOICES = 96; // as many as a phone can play; the oldest one is stopped first
+const GAIN = 3.4; // the four examples then peak between -10 and -5 dB; the limiter holds what is louder
+const REVERB = { seconds: 1.8, gain: 0.16 };
+const FADE = 0.03; // seconds: a voice that stopped faster would click
 
-/** Everything between the voices and the loudspeaker. */
+/** What lies between the voices and the loudspeaker: reverb, limiter, volume. */
 export class Output {
   /** @param {BaseAudioContext} context */
   constructor(context) {
-    this.input = new GainNode(context, { gain: LOUDNESS });
+    this.input = new GainNode(context, { gain: GAIN });
     this.volume = new GainNode(context, { gain: 1 });
     const limiter = new DynamicsCompressorNode(context, { threshold: -9, knee: 8, ratio: 8, attack: 0.004, release: 0.2 });
-    const room = new ConvolverNode(context, { buffer: echo(context) });
-    const share = new GainNode(context, { gain: ROOM.share });
+    const reverb = new ConvolverNode(context, { buffer: impulseResponse(context) });
+    const reverbGain = new GainNode(context, { gain: REVERB.gain });
     this.input.connect(limiter);
-    this.input.connect(room).connect(share).connect(limiter);
+    this.input.connect(reverb).connect(reverbGain).connect(limiter);
     limiter.connect(this.volume).connect(context.destination);
   }
 }
 
-/** A grand piano in a context. */
+/** A piano in an audio context. */
 export class Piano {
   /**
    * @param {BaseAudioContext} context
@@ -64,30 +64,31 @@ export class Piano {
     const amplifier = new GainNode(context, { gain: 0 });
     source.connect(filter).connect(amplifier).connect(this.output);
 
-    const top = Math.log2(context.sampleRate / 2.1 / zone.filter.hertz) * 1200;
-    brighten(filter.detune, zone.filter, when, top);
-    const level = loudness(amplifier.gain, zone.loudness, peak, when);
+    const maxCents = Math.log2(context.sampleRate / 2.1 / zone.filter.hertz) * 1200;
+    scheduleFilter(filter.detune, zone.filter, when, maxCents);
+    const levelAfter = scheduleGain(amplifier.gain, zone.loudness, peak, when);
     source.start(when);
 
-    /** @type {{at: number, from: number, seconds: number}|null} */
-    let fallen = null;
-    const fall = (from, seconds) => {
-      const at = Math.max(from, context.currentTime, when + 0.005);
-      const over = fallen && at > fallen.at ? (at - fallen.at) / fallen.seconds : -1;
-      const now = over < 0 ? level(at - when) : fallen.from * (SILENT / fallen.from) ** Math.min(1, over);
-      amplifier.gain.cancelScheduledValues(at); // takes the ramp that we are on away, so it is drawn again up to here
-      const bent = over >= 0 || at - when > zone.loudness.attack + zone.loudness.hold;
-      if (bent) amplifier.gain.exponentialRampToValueAtTime(Math.max(now, SILENT), at);
-      else amplifier.gain.setValueAtTime(Math.max(now, SILENT), at);
-      amplifier.gain.exponentialRampToValueAtTime(SILENT, at + seconds);
-      source.stop(at + seconds);
-      fallen = { at, from: Math.max(now, SILENT), seconds };
+    /** @type {{start: number, level: number, seconds: number}|null} the last fade-out: from which level, when, how long */
+    let lastFade = null;
+    const fadeOut = (time, seconds) => {
+      const start = Math.max(time, context.currentTime, when + 0.005);
+      const faded = lastFade && start > lastFade.start ? (start - lastFade.start) / lastFade.seconds : -1;
+      const now = faded < 0 ? levelAfter(start - when) : lastFade.level * (SILENT / lastFade.level) ** Math.min(1, faded);
+      const level = Math.max(now, SILENT);
+      amplifier.gain.cancelScheduledValues(start); // it cancels the ramp that runs, which is drawn again up to `start`
+      const onRamp = faded >= 0 || start - when > zone.loudness.attack + zone.loudness.hold;
+      if (onRamp) amplifier.gain.exponentialRampToValueAtTime(level, start);
+      else amplifier.gain.setValueAtTime(level, start);
+      amplifier.gain.exponentialRampToValueAtTime(SILENT, start + seconds);
+      source.stop(start + seconds);
+      lastFade = { start, level, seconds };
     };
     const voice = {
-      release: (at) => fall(at, Math.max(0.08, zone.loudness.release * 0.6)),
-      stop: (at) => {
-        if (at < when) amplifier.disconnect(); // not struck yet
-        fall(at, FADE);
+      release: (time) => fadeOut(time, Math.max(0.08, zone.loudness.release * 0.6)),
+      stop: (time) => {
+        if (time < when) amplifier.disconnect(); // it has not begun yet
+        fadeOut(time, FADE);
       },
     };
     source.onended = () => {
@@ -95,35 +96,35 @@ export class Piano {
       this.voices = this.voices.filter((other) => other !== voice);
     };
     this.voices.push(voice);
-    if (this.voices.length > MOST_VOICES) this.voices.shift().stop(context.currentTime);
+    if (this.voices.length > MAX_VOICES) this.voices.shift().stop(context.currentTime);
     return voice;
   }
 
-  /** Let everything fall silent. */
-  hush() {
+  /** Stop all voices. */
+  silence() {
     for (const voice of this.voices) voice.stop(this.context.currentTime);
     this.voices = [];
   }
 }
 
-/** The samples, as the server cut them out of the sound font. */
+/** The samples, and which key plays which one (its zone), as the server cut them out of the sound font. */
 export class Bank {
-  /** @param {{samples: object[], zones: object[]}} facts @param {ArrayBuffer} frames 16 bits each */
-  constructor(facts, frames) {
+  /** @param {{samples: object[], zones: object[]}} instrument @param {ArrayBuffer} frames 16 bits each */
+  constructor(instrument, frames) {
     const wave = new DataView(frames);
-    this.zones = facts.zones;
-    this.samples = facts.samples.map(({ first, frames: length, rate }) => {
+    this.zones = instrument.zones;
+    this.samples = instrument.samples.map(({ first, frames: length, rate }) => {
       const buffer = new AudioBuffer({ length, sampleRate: rate });
       const channel = buffer.getChannelData(0);
-      for (let at = 0; at < length; at++) channel[at] = wave.getInt16(2 * (first + at), true) / 32768;
+      for (let frame = 0; frame < length; frame++) channel[frame] = wave.getInt16(2 * (first + frame), true) / 32768;
       return { buffer, rate };
     });
   }
 
   static async load() {
     const replies = await Promise.all([fetch("/piano.json"), fetch("/piano.pcm")]);
-    const bad = replies.find((reply) => !reply.ok);
-    if (bad) throw new Error((await bad.json().catch(() => ({}))).detail ?? `the server answered ${bad.status}`);
+    const failure = replies.find((reply) => !reply.ok);
+    if (failure) throw new Error((await failure.json().catch(() => ({}))).detail ?? `the server answered ${failure.status}`);
     return new Bank(await replies[0].json(), await replies[1].arrayBuffer());
   }
 
@@ -133,43 +134,46 @@ export class Bank {
   }
 }
 
-/** The filter opens with the stroke and closes slowly: linear in cents, as `detune` is. */
-function brighten(detune, envelope, when, top) {
-  const open = Math.min(envelope.cents, top);
+/** Open the filter with the attack and close it slowly: linear in cents, the unit of `detune`. */
+function scheduleFilter(detune, envelope, when, maxCents) {
+  const open = Math.min(envelope.cents, maxCents);
   const from = when + envelope.attack;
   detune.setValueAtTime(0, when);
   detune.linearRampToValueAtTime(open, from);
   detune.setValueAtTime(open, from + envelope.hold);
-  const rest = Math.min(envelope.cents * envelope.sustain, top);
-  detune.linearRampToValueAtTime(rest, from + envelope.hold + envelope.decay * (1 - envelope.sustain));
+  const sustain = Math.min(envelope.cents * envelope.sustain, maxCents);
+  detune.linearRampToValueAtTime(sustain, from + envelope.hold + envelope.decay * (1 - envelope.sustain));
 }
 
-/** Attack, hold and decay; returns the level so many seconds after the stroke, as browsers cannot all tell. */
-function loudness(gain, envelope, peak, when) {
+/**
+ * Schedule attack, hold and decay of the gain.
+ * @returns {(seconds: number) => number} the level so long after the onset, which not every browser can be asked for
+ */
+function scheduleGain(gain, envelope, peak, when) {
   const { attack, hold, decay } = envelope;
-  const rest = Math.max(peak * 10 ** (envelope.sustain_db / 20), SILENT);
-  const fading = (decay * -envelope.sustain_db) / 100; // a decay's seconds are those of 100 dB
+  const sustain = Math.max(peak * 10 ** (envelope.sustain_db / 20), SILENT);
+  const decaySeconds = (decay * -envelope.sustain_db) / 100; // SoundFont 2 gives the seconds of a decay by 100 dB
   gain.setValueAtTime(0, when);
   gain.linearRampToValueAtTime(peak, when + attack);
   gain.setValueAtTime(peak, when + attack + hold);
-  if (fading > 0) gain.exponentialRampToValueAtTime(rest, when + attack + hold + fading);
-  return (after) => {
-    if (after < attack) return (peak * after) / attack;
-    const part = fading > 0 ? Math.min(1, Math.max(0, (after - attack - hold) / fading)) : 0;
-    return peak * (rest / peak) ** part;
+  if (decaySeconds > 0) gain.exponentialRampToValueAtTime(sustain, when + attack + hold + decaySeconds);
+  return (seconds) => {
+    if (seconds < attack) return (peak * seconds) / attack;
+    const decayed = decaySeconds > 0 ? Math.min(1, Math.max(0, (seconds - attack - hold) / decaySeconds)) : 0;
+    return peak * (sustain / peak) ** decayed;
   };
 }
 
-/** A small room: noise that dies away, another one for each ear. */
-function echo(context) {
-  const length = Math.round(ROOM.seconds * context.sampleRate);
+/** The impulse response of a small room: noise that decays, different in each ear. */
+function impulseResponse(context) {
+  const length = Math.round(REVERB.seconds * context.sampleRate);
   const buffer = new AudioBuffer({ length, numberOfChannels: 2, sampleRate: context.sampleRate });
   for (let ear = 0; ear < 2; ear++) {
     const channel = buffer.getChannelData(ear);
-    let dull = 0;
-    for (let at = 0; at < length; at++) {
-      dull += 0.35 * (Math.random() * 2 - 1 - dull); // a low pass: rooms swallow what is high
-      channel[at] = dull * (1 - at / length) ** 3;
+    let lowPassed = 0;
+    for (let frame = 0; frame < length; frame++) {
+      lowPassed += 0.35 * (Math.random() * 2 - 1 - lowPassed); // rooms absorb high frequencies
+      channel[frame] = lowPassed * (1 - frame / length) ** 3;
     }
   }
   return buffer;

@@ -1,14 +1,14 @@
 /**
- * Takes → a card each, side by side. Tells what somebody wants of one; knows nothing of how that is done.
+ * Shows takes as cards, side by side, and reports which button of a card is pressed. Does not know what the buttons do.
  * @module
  */
 
-import { paintSmall, penOf } from "./painting.js";
-import { clock, lengthOf, many, settingsLine } from "./words.js";
+import { contextOf, paintThumbnail } from "./painting.js";
+import { clock, lengthOf, plural, settingsLine } from "./format.js";
 
-/** @typedef {import("./words.js").Note} Note */
+/** @typedef {import("./format.js").Note} Note */
 /**
- * @typedef {object} Seed  a beginning
+ * @typedef {object} Seed  what is continued; the page calls it a beginning
  * @property {"example"|"midi"|"own"|"nothing"} kind
  * @property {string} name of the example or the file
  * @property {string} title for people
@@ -19,16 +19,16 @@ import { clock, lengthOf, many, settingsLine } from "./words.js";
  * @typedef {object} Take
  * @property {number} number
  * @property {Seed} seed
- * @property {import("./api.js").Settings} settings with its random seed, once the server has told it
+ * @property {import("./api.js").Settings} settings with the random seed, as soon as the server has chosen it
  * @property {string} model
  * @property {Note[]} notes
- * @property {"growing"|"final"|"length"|"stopped"|"broken"} state
+ * @property {"generating"|"final"|"length"|"stopped"|"broken"} state
  */
 
 const COLOURS = 6;
 const FILES = { mid: "MIDI", mp3: "MP3", musicxml: "Score" };
 const STATES = {
-  growing: "being made",
+  generating: "being made",
   final: "ended by itself",
   length: "",
   stopped: "stopped",
@@ -40,8 +40,8 @@ export function colourOf(take) {
   return `--take-${((take?.number ?? 1) - 1) % COLOURS}`;
 }
 
-export class Cards {
-  /** @param {HTMLOListElement} list it tells of a wish by an event "wanted": {what, take, format} */
+export class TakeList {
+  /** @param {HTMLOListElement} list it dispatches an event "takeaction" with the detail {action, take, format} */
   constructor(list) {
     this.list = list;
     /** @type {Map<Take, {item: HTMLElement, canvas: HTMLCanvasElement, facts: HTMLElement, buttons: HTMLButtonElement[]}>} */
@@ -49,36 +49,36 @@ export class Cards {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.cards.forEach((_, take) => this.paint(take)));
   }
 
-  wish(what, take, format) {
-    this.list.dispatchEvent(new CustomEvent("wanted", { detail: { what, take, format } }));
+  dispatch(action, take, format) {
+    this.list.dispatchEvent(new CustomEvent("takeaction", { detail: { action, take, format } }));
   }
 
   /** @param {Take} take */
   add(take) {
-    const button = (text, label, act, kind = "plain") => {
-      const made = make("button", { type: "button", className: kind, textContent: text });
-      made.setAttribute("aria-label", label);
-      made.addEventListener("click", act);
-      return made;
+    const button = (text, label, onClick, className = "plain") => {
+      const element = create("button", { type: "button", className, textContent: text });
+      element.setAttribute("aria-label", label);
+      element.addEventListener("click", onClick);
+      return element;
     };
     const name = `take ${take.number}`;
-    const canvas = make("canvas", {});
+    const canvas = create("canvas", {});
     canvas.setAttribute("aria-hidden", "true");
-    const choose = make("button", { type: "button", className: "choose" });
-    const title = make("span", { className: "title", textContent: `Take ${take.number}` });
+    const choose = create("button", { type: "button", className: "choose" });
+    const title = create("span", { className: "title", textContent: `Take ${take.number}` });
     choose.append(title, canvas);
-    choose.addEventListener("click", () => this.wish("choose", take));
-    const facts = make("p", { className: "facts" });
+    choose.addEventListener("click", () => this.dispatch("choose", take));
+    const facts = create("p", { className: "facts" });
     const files = Object.entries(FILES).map(([format, text]) =>
-      button(text, `${text}: download ${name}`, () => this.wish("file", take, format)),
+      button(text, `${text}: download ${name}`, () => this.dispatch("file", take, format)),
     );
-    const link = button("Link", `Link to ${name}: copy`, () => this.wish("link", take));
-    const settings = button("Same settings", `Same settings as for ${name}`, () => this.wish("settings", take));
-    const remove = button("", `Remove ${name}`, () => this.wish("remove", take), "close");
+    const link = button("Link", `Link to ${name}: copy`, () => this.dispatch("link", take));
+    const settings = button("Same settings", `Same settings as for ${name}`, () => this.dispatch("settings", take));
+    const remove = button("", `Remove ${name}`, () => this.dispatch("remove", take), "close");
     remove.append(icon("i-close"));
-    const row = make("div", { className: "row" });
+    const row = create("div", { className: "row" });
     row.append(...files, link, settings);
-    const item = make("li", { className: "take" });
+    const item = create("li", { className: "take" });
     item.style.setProperty("--own", `var(${colourOf(take)})`);
     item.append(choose, remove, facts, row);
     this.list.prepend(item);
@@ -93,20 +93,20 @@ export class Cards {
     this.cards.delete(take);
   }
 
-  /** Something about a take has changed. @param {Take} take */
+  /** Show what has changed in a take. @param {Take} take */
   update(take) {
     const card = this.cards.get(take);
     if (!card) return;
     const length = clock(lengthOf([...take.seed.notes, ...take.notes]));
-    const parts = [many(take.notes.length, "note"), STATES[take.state], `after ${take.seed.title}`, length];
+    const parts = [plural(take.notes.length, "note"), STATES[take.state], `after ${take.seed.title}`, length];
     card.facts.textContent = `${parts.filter(Boolean).join(" · ")} · ${settingsLine(take.settings)}`;
     card.choose.setAttribute("aria-label", `Take ${take.number}, ${parts.filter(Boolean).join(", ")}: show it`);
-    for (const button of card.buttons) button.disabled = take.state === "growing" || !take.notes.length;
+    for (const button of card.buttons) button.disabled = take.state === "generating" || !take.notes.length;
     this.paint(take);
   }
 
-  /** Show which one is on the roll. @param {Take|null} chosen */
-  mark(chosen) {
+  /** Mark the take that the roll shows. @param {Take|null} chosen */
+  highlight(chosen) {
     for (const [take, { item, choose }] of this.cards) {
       item.classList.toggle("chosen", take === chosen);
       choose.setAttribute("aria-pressed", String(take === chosen));
@@ -122,17 +122,17 @@ export class Cards {
     const low = pitches.reduce((a, b) => Math.min(a, b));
     const high = pitches.reduce((a, b) => Math.max(a, b));
     const style = getComputedStyle(document.documentElement);
-    const [given, made] = ["--seed", colourOf(take)].map((name) => style.getPropertyValue(name).trim());
+    const [seedColour, takeColour] = ["--seed", colourOf(take)].map((name) => style.getPropertyValue(name).trim());
     const seed = take.seed.notes.length;
-    const pen = penOf(card.canvas);
-    if (!pen) return; // not laid out yet
+    const context = contextOf(card.canvas);
+    if (!context) return; // the browser has not laid it out yet
     const { clientWidth: width, clientHeight: height } = card.canvas;
-    paintSmall(pen, width, height, notes, lengthOf(notes), low, high, (at) => (at < seed ? given : made));
+    paintThumbnail(context, width, height, notes, lengthOf(notes), low, high, (index) => (index < seed ? seedColour : takeColour));
   }
 }
 
 /** @param {string} tag @param {object} properties */
-export function make(tag, properties) {
+export function create(tag, properties) {
   return Object.assign(document.createElement(tag), properties);
 }
 

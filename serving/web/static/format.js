@@ -1,5 +1,5 @@
 /**
- * Numbers and notes → words for people. Knows nothing of where they are shown.
+ * Turns numbers and notes into text for people. Does not know where the text is shown.
  * @module
  */
 
@@ -19,31 +19,31 @@ export function noteName(pitch) {
   return LETTERS[pitch % 12] + (Math.floor(pitch / 12) - 1);
 }
 
-/** "B flat 3", as a screen reader should say it. @param {number} pitch */
+/** "B flat 3", for a screen reader. @param {number} pitch */
 export function spokenName(pitch) {
   return `${SPOKEN[pitch % 12]} ${Math.floor(pitch / 12) - 1}`;
 }
 
 /** "1 note", "2 notes". @param {number} count @param {string} noun */
-export function many(count, noun) {
+export function plural(count, noun) {
   return `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 }
 
-/** Where the last note ends. @param {Note[]} notes */
+/** The end of the note that ends last, in seconds. @param {Note[]} notes */
 export function lengthOf(notes) {
   return notes.reduce((longest, note) => Math.max(longest, note.end), 0);
 }
 
-/** What some notes are, in a sentence's part. @param {Note[]} notes */
+/** "3 notes from 0:00 to 0:02, between C 4 and G 4". @param {Note[]} notes */
 export function summary(notes) {
   if (!notes.length) return "no notes";
   const pitches = notes.map((note) => note.pitch);
   const low = pitches.reduce((a, b) => Math.min(a, b));
   const high = pitches.reduce((a, b) => Math.max(a, b));
-  return `${many(notes.length, "note")} from ${clock(notes[0].start)} to ${clock(lengthOf(notes))}, between ${spokenName(low)} and ${spokenName(high)}`;
+  return `${plural(notes.length, "note")} from ${clock(notes[0].start)} to ${clock(lengthOf(notes))}, between ${spokenName(low)} and ${spokenName(high)}`;
 }
 
-/** The settings of a take in a line. @param {import("./api.js").Settings} settings */
+/** The settings of a take, without those that have no effect. @param {import("./api.js").Settings} settings */
 export function settingsLine(settings) {
   const parts = [`temperature ${settings.temperature}`];
   if (settings.top_p !== 1) parts.push(`top-p ${settings.top_p}`);

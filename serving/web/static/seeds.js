@@ -1,0 +1,80 @@
+/**
+ * Chooses the seed: one of the server's examples, a file, or nothing. Does not know how a seed is continued.
+ * @module
+ */
+
+import * as api from "./api.js";
+import { plural } from "./format.js";
+import { NOTHING, byId, player, reportError, roll, show, showError, showStatus, state, stop } from "./view.js";
+
+/** @typedef {import("./takes.js").Seed} Seed */
+
+const MAX_BYTES = Number(byId("seed").dataset.bytes);
+let latestRead = 0; // a file that is read only after the next one was chosen is ignored
+
+/** Make this the seed, and show no take. @param {Seed} seed @param {string} choice the pressed button's id or example */
+export function setSeed(seed, choice) {
+  latestRead++;
+  stop();
+  player.pause();
+  state.seed = seed;
+  state.take = null;
+  for (const button of byId("choices").querySelectorAll("[aria-pressed]")) {
+    button.setAttribute("aria-pressed", String((button.dataset.example ?? button.id) === choice));
+  }
+  byId("file-choice").classList.toggle("chosen", choice === "file");
+  byId("own-panel").hidden = choice !== "own";
+  player.seek(0);
+  show();
+  roll.scrollTo(0);
+}
+
+/**
+ * Read a MIDI file and make it the seed.
+ * @param {Uint8Array|Promise<Uint8Array>} file @param {Omit<Seed, "bytes"|"notes">} description @param {string} choice
+ * @returns {Promise<boolean>} whether it is the seed now
+ */
+export async function readSeed(file, description, choice) {
+  const thisRead = ++latestRead;
+  showStatus("Reading …");
+  try {
+    const bytes = await file;
+    const { notes, drums } = await api.readNotes(bytes);
+    if (thisRead !== latestRead) return false;
+    setSeed({ ...description, bytes, notes }, choice);
+    showStatus(`${description.title}: ${plural(notes.length, "note")}${drums ? `; ${plural(drums, "drum stroke")} left out` : ""}.`);
+    return true;
+  } catch (error) {
+    if (thisRead === latestRead) reportError(error);
+    return false;
+  }
+}
+
+/** @param {string} name @param {string} title */
+export function chooseExample(name, title) {
+  showError();
+  return readSeed(api.example(name), { kind: "example", name, title }, name);
+}
+
+/** @param {File|undefined} file */
+export async function chooseFile(file) {
+  showError();
+  if (!file) return;
+  if (file.size > MAX_BYTES) {
+    showError(`${file.name} is too large: ${(file.size / 2 ** 20).toFixed(1)} MB, and the server takes ${MAX_BYTES / 2 ** 20}.`);
+    return;
+  }
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  await readSeed(bytes, { kind: "midi", name: file.name, title: file.name.replace(/\.midi?$/i, "") }, "file");
+}
+
+export function chooseNothing() {
+  showError();
+  setSeed(NOTHING, "nothing");
+  showStatus("A new piece will begin.");
+}
+
+/** The title that the page shows for one of the server's examples. @param {string} name */
+export function exampleTitle(name) {
+  return document.querySelector(`[data-example="${CSS.escape(name)}"] b`)?.textContent ?? name;
+}
