@@ -4,13 +4,13 @@ MusicError
 ├─ MidiError            bytes that are not MIDI                                 → 400
 ├─ EncodingError        music or a config that an encoding cannot express       → 422
 ├─ SettingError         a setting outside its range                             → 422
-├─ RecordError          a TFRecord, dataset or card that is damaged, missing or too new
+├─ RecordError          a TFRecord, dataset or card: damaged, missing, too new  → 502
 ├─ SoundFontError       a sound font: missing, damaged, or silent for the notes → 422
 ├─ MissingDependency    a library is not installed; says how to install it      → 406
 ├─ StorageError         a bucket refused a request; says what to do
 │  ├─ Conflict          another writer has changed the file that we write
 │  └─ Unreachable       the bucket gave no good answer for some minutes
-└─ BackendError
+└─ BackendError         a reply of the model that breaks the contract           → 502
    ├─ Unavailable       no server, or the model's version is gone               → 503
    ├─ Overloaded        too many requests at once                               → 429
    └─ DeadlineExceeded  no answer in time                                       → 504
@@ -58,7 +58,7 @@ class Unreachable(StorageError):
 
 
 class BackendError(MusicError):
-    """A model could not answer."""
+    """The model did not answer, or its reply breaks the contract."""
 
 
 class Unavailable(BackendError):

@@ -197,6 +197,29 @@ def test_a_planted_circle_is_found():
         TopologicalSorter(arrows(sources)).prepare()
 
 
+# --- the page that describes the tree ----------------------------------------------------------------------------
+
+
+def missing_from(page: str, paths: list[str]) -> list[str]:
+    """List the modules that a page does not name, each as `name.py` behind a blank or a slash."""
+    names = set(re.findall(r"(?:(?<=\s)|(?<=/))[\w.]+\.(?:py|js)\b", page))
+    return [path for path in paths if not path.endswith("__init__.py") and path.rsplit("/", 1)[-1] not in names]
+
+
+def test_the_architecture_page_names_every_module():
+    packages = ("cadenza.py", "music/", "preprocessing/", "trainer/", "serving/", "infra/")
+    scripts = [path.relative_to(ROOT).as_posix() for path in (ROOT / "serving/web/static").glob("*.js")]
+    paths = [path for path in modules() if path.startswith(packages)] + sorted(scripts)
+    assert len(paths) > 100
+    assert missing_from((ROOT / "docs/architecture.md").read_text(), paths) == []
+
+
+def test_a_module_that_the_page_does_not_name_is_found():
+    page = "  api/\n    routes.py   the paths\n    static/   app.js connects"
+    paths = ["serving/api/routes.py", "serving/api/__init__.py", "serving/web/static/app.js", "serving/api/outes.py"]
+    assert missing_from(page, paths) == ["serving/api/outes.py"]
+
+
 # --- the checker itself, on planted mistakes ---------------------------------------------------------------------
 
 
