@@ -2,7 +2,7 @@
 
 We read with our own code (`parser` reads bytes, `note_pairing` pairs keys), some 50 times as fast as pretty_midi, which
 with symusic is the oracle in the tests. A damaged file is read as far as it makes sense. pretty_midi writes. Tempo
-changes count in whichever track they stand, on one float64 tempo map.
+changes count in whichever track of a song they stand, on one float64 tempo map.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ class Summary:
 
     notes: Notes  # the pedal folded into the ends
     seconds: float
-    tempos: list[tuple[float, float]]  # (from second, quarters per minute)
+    tempos: list[tuple[float, float]]  # (from second, quarters per minute), from second 0 on; one a time
     instruments: list[tuple[str, int]]  # (name, its notes)
     pedal_presses: int
     ticks_per_quarter: int
@@ -52,13 +52,14 @@ class Grid:
     keys: list[tuple[float, int]]  # (position, sharps or minus flats); a file need not have any
 
 
-def read(data: bytes, *, pedal: bool = True) -> Notes:
+def read(data: bytes, *, pedal: bool = True, drums: bool = True) -> Notes:
     """Read a Standard MIDI File, a damaged one as far as possible; `read_with_warnings` says what was damaged.
 
     Args:
         data: the whole file.
         pedal: let notes sound until the sustain pedal (CC64 >= 64) lifts or their pitch is struck again, even if that
             is before their own release.
+        drums: read channel 10 as drums, unless the file is MPE, where it is a channel like any other. False: never.
 
     Returns:
         Notes sorted by (start, pitch), in seconds; notes of no length are dropped.
@@ -66,12 +67,17 @@ def read(data: bytes, *, pedal: bool = True) -> Notes:
     Raises:
         MidiError: the bytes are not MIDI, do not say how long a tick is, or all their notes are beyond a day.
     """
-    return read_with_warnings(data, pedal=pedal)[0]
+    return read_with_warnings(data, pedal=pedal, drums=drums)[0]
 
 
-def read_with_warnings(data: bytes, *, pedal: bool = True) -> tuple[Notes, list[str]]:
+def read_with_warnings(data: bytes, *, pedal: bool = True, drums: bool = True) -> tuple[Notes, list[str]]:
     """Read a file as `read` does, and say what was repaired or left out: a line for each kind of damage."""
-    return _notes_and_warnings(parser.read(data), pedal)
+    return _notes_and_warnings(parser.read(data), pedal, drums)
+
+
+def no_notes(warnings: list[str]) -> MidiError:
+    """Make the error of a file without notes; the warnings of its reading say why it has none."""
+    return MidiError("; ".join(["no notes", *warnings]))
 
 
 def write(notes: Notes) -> bytes:
@@ -101,15 +107,16 @@ def write(notes: Notes) -> bytes:
     return out.getvalue()
 
 
-def inspect(data: bytes) -> Summary:
-    """Read a file and summarise it. Raises MidiError as `read` does."""
+def inspect(data: bytes, *, drums: bool = True) -> Summary:
+    """Read a file and summarise it; of several songs the first one's tempos. Raises MidiError as `read` does."""
     file = parser.read(data)
-    notes, warnings = _notes_and_warnings(file, pedal=True)
-    tempos = np.array(_tempos(file) or [(0, DEFAULT_TEMPO)])
+    notes, warnings = _notes_and_warnings(file, pedal=True, drums=drums)
+    tempos = {0: DEFAULT_TEMPO} | {tick: tempo for song, tick, tempo in _tempos(file) if song == 0}
+    seconds = _tempo_map(file)(np.zeros(len(tempos), "i8"), np.array(list(tempos)))
     return Summary(
         notes=notes,
         seconds=nt.length(notes),
-        tempos=list(zip(_tempo_map(file)(tempos[:, 0]).tolist(), (6e7 / tempos[:, 1]).tolist(), strict=True)),
+        tempos=[(second, 6e7 / tempo) for second, tempo in zip(seconds.tolist(), tempos.values(), strict=True)],
         instruments=[(instrument_name(p), int(np.sum(notes["program"] == p))) for p in np.unique(notes["program"])],
         pedal_presses=_presses(file),
         ticks_per_quarter=file.ticks_per_quarter,
@@ -120,21 +127,26 @@ def inspect(data: bytes) -> Summary:
 def _presses(file: File) -> int:
     """Count how often a sustain pedal goes down."""
     pedal = np.flatnonzero((file.status >> 4 == parser.CONTROL) & (file.first == parser.SUSTAIN))
-    channel = (file.track << 4 | file.status & 0xF)[pedal]
+    channel = (file.song << 4 | file.status & 0xF)[pedal]
     order = np.argsort(channel, kind="stable")
     channel, down = channel[order], file.second[pedal][order] >= PEDAL_DOWN
     return int(np.sum(down & ~(np.append(False, down[:-1]) & (channel == np.append(-1, channel[:-1])))[: len(down)]))
 
 
 def grid(data: bytes) -> Grid:
-    """Read a file's tempo map, time signatures (4/4 where it has none) and keys. Raises MidiError as `read` does."""
+    """Read a file's tempo map, time signatures (4/4 where it has none) and keys; of several songs those of the first.
+
+    Raises:
+        MidiError: as `read` does.
+    """
     file = parser.read(data)
     quarter = file.ticks_per_quarter
-    ticks = np.unique([0, *(tick for tick, _ in _tempos(file)), file.end + quarter])
-    times = {tick: (value[0], 2 ** value[1]) for tick, kind, value in file.marks if kind == parser.TIME}
-    keys = {tick: (value[0] + 64) % 256 - 64 for tick, kind, value in file.marks if kind == parser.KEY}
+    ticks = np.unique([0, *(tick for song, tick, _ in _tempos(file) if song == 0), file.end + quarter])
+    marks = [mark[1:] for mark in file.marks if mark[0] == 0]
+    times = {tick: (value[0], 2 ** value[1]) for tick, kind, value in marks if kind == parser.TIME}
+    keys = {tick: (value[0] + 64) % 256 - 64 for tick, kind, value in marks if kind == parser.KEY}
     return Grid(
-        seconds=_tempo_map(file)(ticks.astype("f8")),
+        seconds=_tempo_map(file)(np.zeros(len(ticks), "i8"), ticks),
         quarters=ticks / quarter,
         times=[(tick / quarter, *signature) for tick, signature in ({0: (4, 4)} | times).items()],
         keys=[(tick / quarter, key) for tick, key in keys.items()],
@@ -168,17 +180,13 @@ def find_program(text: str) -> int:
     return matches[0]
 
 
-def _notes_and_warnings(file: File, pedal: bool) -> tuple[Notes, list[str]]:
+def _notes_and_warnings(file: File, pedal: bool, drums: bool) -> tuple[Notes, list[str]]:
     """Turn a file's events into Notes, and list what was damaged."""
-    paired, seconds, warnings = pair_notes(file, pedal), _tempo_map(file), list(file.warnings)
-    start, end = seconds(paired.begin), seconds(paired.end)
+    paired, seconds, warnings = pair_notes(file, pedal, drums), _tempo_map(file), list(file.warnings)
+    start, end = seconds(paired.song, paired.begin), seconds(paired.song, paired.end)
     if paired.unended:
-        warnings.append(f"notes: {paired.unended:,} are struck and never released; they are left out")
-    if unused := len(paired.unused_pedals):
-        track, channel = divmod(int(paired.unused_pedals[0]), 16)
-        more = f" (and {unused - 1:,} more of this)" if unused > 1 else ""
-        what = "its pedal is not heard, as the channel's notes are in other tracks"
-        warnings.append(f"track {track + 1}, channel {channel + 1}: {what}{more}")
+        several = f"{paired.unended:,} notes are never released; they are left out"
+        warnings.append("1 note is never released; it is left out" if paired.unended == 1 else several)
     late = end > _LONGEST
     if late.any():
         longest = f"a note ends after {end.max():.3g} s, expected at most {_LONGEST:.0f} s"
@@ -192,23 +200,26 @@ def _notes_and_warnings(file: File, pedal: bool) -> tuple[Notes, list[str]]:
     return nt.from_columns(*(column[chosen] for column in columns)), warnings
 
 
-def _tempos(file: File) -> list[tuple[int, int]]:
-    """List the changes of tempo: (tick, microseconds a quarter from there on)."""
+def _tempos(file: File) -> list[tuple[int, int, int]]:
+    """List the changes of tempo: (song, tick, microseconds a quarter from there on)."""
     if file.tempo is not None:
-        return [(0, file.tempo)]
-    return [(tick, int.from_bytes(value)) for tick, kind, value in file.marks if kind == parser.TEMPO]
+        return [(song, 0, file.tempo) for song in range(file.songs)]
+    return [(song, tick, int.from_bytes(value)) for song, tick, kind, value in file.marks if kind == parser.TEMPO]
 
 
 def _tempo_map(file: File):
-    """Make the function that turns an array of ticks into seconds."""
-    ticks, mspq = np.array([(0, DEFAULT_TEMPO), *_tempos(file)], "f8").T
-    seconds_per_tick = mspq / 1e6 / file.ticks_per_quarter
-    starts = np.append(0.0, np.cumsum(np.diff(ticks) * seconds_per_tick[:-1]))
-    if not ticks.any():  # the last one counts
-        return lambda tick: tick * seconds_per_tick[-1]
+    """Make the function that turns arrays of songs and ticks into seconds."""
+    changes = np.array([*((song, 0, DEFAULT_TEMPO) for song in range(file.songs)), *_tempos(file)])
+    song, tick, tempo = changes[np.argsort(changes[:, 0] << 32 | changes[:, 1], kind="stable")].T
+    seconds_per_tick = tempo / 1e6 / file.ticks_per_quarter
+    if not tick.any() and file.songs == 1:  # the last one counts
+        return lambda _, at: at * seconds_per_tick[-1]
+    knots = song << 32 | tick
+    starts = np.append(0.0, np.cumsum(np.where(np.diff(song), 0, np.diff(tick)) * seconds_per_tick[:-1]))
+    starts -= starts[np.searchsorted(song, song)]  # each song begins at 0
 
-    def seconds(tick) -> np.ndarray:
-        segment = np.searchsorted(ticks, tick, side="right") - 1
-        return starts[segment] + (tick - ticks[segment]) * seconds_per_tick[segment]
+    def seconds(of: np.ndarray, at: np.ndarray) -> np.ndarray:
+        segment = np.searchsorted(knots, of << 32 | at, side="right") - 1
+        return starts[segment] + (at - tick[segment]) * seconds_per_tick[segment]
 
     return seconds

@@ -19,13 +19,14 @@ MOST_TRACKS = 65_535  # a header cannot announce more
 MOST_TICKS = 2**31 - 1  # from the beginning to the last event: at 480 a quarter and the usual tempo 25 days
 NOTE_OFF, NOTE_ON, CONTROL, PROGRAM = 0x8, 0x9, 0xB, 0xC  # the upper half of a status byte
 SUSTAIN = 64  # the controller number of the sustain pedal
-SILENCES = (120, 123)  # the controller numbers of "all sound off" and "all notes off"
+SILENCES = (120, 123, 124, 125, 126, 127)  # "all sound off", "all notes off", and the modes, which release keys, too
+RPN_HIGH, RPN_LOW, DATA = 101, 100, 6  # the controllers that choose a registered parameter, and set it
 _RESET = 121  # the controller number of "reset all controllers", which is stored as a pedal that lifts
 TEMPO, TIME, KEY = 0x51, 0x58, 0x59  # meta events
 _NAMES = {TEMPO: "a tempo", TIME: "a time signature", KEY: "a key signature"}
 _END = 0x2F
 _STORED = [kind in (NOTE_OFF, NOTE_ON, CONTROL, PROGRAM) for kind in range(16)]  # which events are stored
-_CONTROLLERS = np.isin(np.arange(128), (SUSTAIN, _RESET, *SILENCES))  # which controllers are stored
+_CONTROLLERS = np.isin(np.arange(128), (SUSTAIN, _RESET, RPN_HIGH, RPN_LOW, DATA, *SILENCES))  # which are stored
 _TWO = np.array([status < 0xC0 or 0xE0 <= status < 0xF0 for status in range(256)])  # two data bytes, or no status
 _SINGLE, _WINDOW = 16, 2048  # events read one by one before some are read at once; bytes of the first such window
 _SYSTEM = {0xF1: 1, 0xF2: 2, 0xF3: 1}  # data bytes of system messages, which no file may hold; 0 for the others
@@ -34,14 +35,19 @@ _FRAMES = {24: (24, 1_000_000), 25: (25, 1_000_000), 29: (30, 1_001_000), 30: (3
 
 @dataclass(frozen=True)
 class File:
-    """A file's events of notes, sustain pedals, silences and programs: track after track, in the file's order."""
+    """A file's events of notes, programs and some controllers, in the order of time; at one tick track after track.
 
-    track: np.ndarray  # int64 [events]: which track
+    A song is what shares channels and tempos: all tracks of a file, but each track of a file of format 2, and the
+    tracks behind each header where there are several.
+    """
+
+    song: np.ndarray  # int64 [events]: which song, from 0
     tick: np.ndarray  # int64 [events]: from the file's beginning
     status: np.ndarray  # uint8 [events]: kind and channel
     first: np.ndarray  # uint8 [events]: key, controller or program
     second: np.ndarray  # uint8 [events]: velocity or value
-    marks: list[tuple[int, int, bytes]]  # (tick, TEMPO | TIME | KEY, data), by tick; all of them make sense
+    marks: list[tuple[int, int, int, bytes]]  # (song, tick, TEMPO | TIME | KEY, data), sorted; all of them make sense
+    songs: int  # how many; 1 at least
     end: int  # the tick of the last event of all
     ticks_per_quarter: int
     tempo: int | None  # microseconds a quarter if the clock is SMPTE's, which no mark changes; else None
@@ -80,9 +86,9 @@ def read(data: bytes) -> File:
     faults = _Faults()
     start, stop = _find_midi(data)
     data = bytes(data[:stop])
-    after, announced, ticks_per_quarter, tempo = _header(data, start, faults)
-    events, sizes, marks, end = [], [], [], 0
-    for number, (begin, stop) in enumerate(_tracks(data, after, faults)):
+    after, announced, ticks_per_quarter, tempo, independent = _header(data, start, faults)
+    events, sizes, songs, marks, end = [], [], [], [], 0
+    for number, (begin, stop, headers) in enumerate(_tracks(data, after, faults)):
         if number == MOST_TRACKS:
             faults.add("more than {:,} tracks; the others are left out", begin - 8, 0, MOST_TRACKS)
             break
@@ -90,18 +96,23 @@ def read(data: bytes) -> File:
         track.read()
         events += track.events
         sizes.append(sum(map(len, track.events)))
-        marks += track.marks
+        songs.append(number if independent else headers)
+        marks += [(songs[-1], *mark) for mark in track.marks]
         end = max(end, track.tick)
     if len(sizes) != announced:
         faults.add("the header announces {:,} tracks, there are {:,}", start + 10, 0, announced, len(sizes))
-    packed = np.concatenate([np.empty(0, "i8"), *events])
+    packed, song = np.concatenate([np.empty(0, "i8"), *events]), np.repeat(np.array(songs, "i8"), sizes)
+    if np.count_nonzero(sizes) > 1:
+        order = np.argsort(packed >> 24, kind="stable")
+        packed, song = packed[order], song[order]
     return File(
-        track=np.repeat(np.arange(len(sizes)), sizes),
+        song=song,
         tick=packed >> 24,
         status=(packed >> 16).astype("u1"),
         first=(packed >> 8).astype("u1"),
         second=packed.astype("u1"),
-        marks=sorted(marks, key=lambda mark: mark[0]),
+        marks=sorted(marks, key=lambda mark: mark[:2]),
+        songs=max(songs, default=0) + 1,
         end=end,
         ticks_per_quarter=ticks_per_quarter,
         tempo=tempo,
@@ -122,11 +133,12 @@ def _find_midi(data: bytes) -> tuple[int, int]:
     return 0, len(data)
 
 
-def _header(data: bytes, start: int, faults: _Faults) -> tuple[int, int, int, int | None]:
+def _header(data: bytes, start: int, faults: _Faults) -> tuple[int, int, int, int | None, bool]:
     """Read the header.
 
     Returns:
-        Where the tracks begin, how many are announced, ticks per quarter, microseconds a quarter (None unless SMPTE's).
+        Where the tracks begin, how many are announced, ticks per quarter, microseconds a quarter (None unless SMPTE's),
+        and whether each track is a song of its own.
 
     Raises:
         MidiError: the header is cut, or does not say how long a tick is.
@@ -142,9 +154,13 @@ def _header(data: bytes, start: int, faults: _Faults) -> tuple[int, int, int, in
     if size != 6 and data[after : after + 4] != b"MTrk":
         faults.add("the header is said to have {:,} bytes, expected 6", start + 4, 0, size)
         after = start + 14
-    if format > 1:
-        got = "2, of tracks to be played one by one" if format == 2 else f"{format:,}, expected 0 to 2"
-        faults.add("its format is {}; all tracks are read as played together", start + 8, 0, got)
+    if format == 2:
+        faults.add(
+            "its format is 2, of independent tracks; all are read from the beginning, each with its own tempos",
+            start + 8,
+        )
+    elif format > 2:
+        faults.add("its format is {:,}, expected 0 to 2; all tracks are read as played together", start + 8, 0, format)
     frames, ticks = data[start + 12], data[start + 13]
     if frames < 128:
         if not frames and not ticks:
@@ -152,25 +168,26 @@ def _header(data: bytes, start: int, faults: _Faults) -> tuple[int, int, int, in
                 f"damaged MIDI header: expected a positive number of ticks per quarter in bytes {start + 12}-"
                 f"{start + 13}, got 0"
             )
-        return after, tracks, frames << 8 | ticks, None
+        return after, tracks, frames << 8 | ticks, None, format == 2
     if 256 - frames not in _FRAMES or not ticks:
         raise MidiError(
             f"damaged MIDI header: expected 24, 25, 29 or 30 frames a second and some ticks a frame in bytes "
             f"{start + 12}-{start + 13}, got {256 - frames} and {ticks}"
         )
     rate, tempo = _FRAMES[256 - frames]
-    return after, tracks, rate * ticks, tempo
+    return after, tracks, rate * ticks, tempo, format == 2
 
 
 def _number(data: bytes, at: int, count: int) -> int:
     return int.from_bytes(data[at : at + count], "big")
 
 
-def _tracks(data: bytes, at: int, faults: _Faults) -> Iterator[tuple[int, int]]:
-    """Find where each track's events begin and stop.
+def _tracks(data: bytes, at: int, faults: _Faults) -> Iterator[tuple[int, int, int]]:
+    """Find where each track's events begin and stop, and how many more headers there are before it.
 
     A chunk with an impossible length ends where the next track begins.
     """
+    headers = 0
     while at < len(data):
         kind, stop = data[at : at + 4], at + 8 + _number(data, at + 4, 4)
         if kind != b"MTrk" and not (_is_chunk(kind) and stop <= len(data)):
@@ -185,9 +202,10 @@ def _tracks(data: bytes, at: int, faults: _Faults) -> Iterator[tuple[int, int]]:
                 following = data.find(b"MTrk", at + 8)
                 stated, stop = stop - at - 8, following if following >= 0 else len(data)
                 faults.add("a track is said to have {:,} bytes, {:,} are there", at + 4, 0, stated, stop - at - 8)
-            yield at + 8, stop
+            yield at + 8, stop, headers
         elif kind == b"MThd":
             faults.add("another song's header; all tracks are read as played together", at)
+            headers += 1
         at = stop
 
 

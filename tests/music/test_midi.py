@@ -55,8 +55,8 @@ def program(tick, number, channel=0):
     return tick, mido.Message("program_change", program=number, channel=channel)
 
 
-def file(*tracks):
-    midi_file = mido.MidiFile(ticks_per_beat=480)
+def file(*tracks, format=1):
+    midi_file = mido.MidiFile(type=format, ticks_per_beat=480)
     midi_file.tracks.extend(track(events) for events in tracks)
     return midi_bytes(midi_file)
 
@@ -278,7 +278,7 @@ def test_a_reset_of_all_controllers_lifts_the_pedal():
     assert midi.inspect(data).pedal_presses == 1
 
 
-@pytest.mark.parametrize("controller", [120, 123])
+@pytest.mark.parametrize("controller", [120, 123, 124, 125, 126, 127])
 def test_a_silence_releases_what_is_down_on_its_channel(controller):
     data = file([on(0, 60), on(0, 64), off(240, 64), on(0, 48, channel=1), control(480, controller), off(960, 48, 1),
                  on(960, 60), off(1200, 60)])  # fmt: skip
@@ -289,19 +289,16 @@ def test_a_silence_releases_what_is_down_on_its_channel(controller):
     assert short(midi.read(held)) == [(0, 1.0, 60, 80)]
 
 
-def test_pedal_and_program_are_their_own_tracks():
-    data = file([program(0, 40), pedal(0, 127), pedal(960, 0)], [on(0, 60), off(480, 60)])
-    notes, warnings = midi.read_with_warnings(data)
-    assert short(notes) == [(0, 0.5, 60, 80)] and notes["program"].tolist() == [0]
-    assert warnings == ["track 1, channel 1: its pedal is not heard, as the channel's notes are in other tracks"]
-    assert midi.read_with_warnings(file([pedal(0, 127, 1)], [on(0, 60), off(480, 60)]))[1] == []  # no notes to hold
-    assert midi.read_with_warnings(file([pedal(0, 0)], [on(0, 60), off(480, 60)]))[1] == []
+def test_a_silence_at_the_tick_of_a_note_does_not_end_it():
+    """Where every track begins by "all notes off", that of the second comes behind the first one's notes."""
+    data = file([on(0, 60), off(480, 60)], [control(0, 123), on(0, 48), off(480, 48)])
+    assert short(midi.read(data)) == [(0, 0.5, 48, 80), (0, 0.5, 60, 80)]
 
 
 def played(events):
     """Read the events of one track in a plain loop: {channel: [(start, end, pitch, velocity)]}, without the pedal."""
     waiting, notes = {}, {}
-    for tick, message in sorted(events, key=lambda event: event[0]):
+    for tick, message in sorted(events, key=lambda event: (event[0], event[1].type != "control_change")):
         channel = message.channel
         if message.type == "note_on":
             waiting.setdefault((channel, message.note), []).append((tick, message.velocity))
@@ -357,6 +354,132 @@ def test_strokes_of_one_key_that_overlap_are_read_as_a_plain_loop_reads_them(dra
     for result, expected in ((midi.read(data, pedal=False), dry), (midi.read(data), wet)):
         rows = [(start / 960, end / 960, *rest) for these in expected.values() for start, end, *rest in these]
         assert_same(ordered(result), ordered(nt.from_tuples(rows)))
+
+
+# --- a channel, over all tracks -----------------------------------------------------------------------------------
+
+
+RIGHT = [(480 * k, pitch) for k, pitch in enumerate((72, 74, 76, 77, 79, 81, 83, 84))]
+LEFT = [(480 * k, pitch) for k, pitch in enumerate((48, 52, 56, 48, 52, 56, 48, 52))]
+PEDALS = [pedal(960 * k + at, value) for k in range(4) for at, value in ((10, 127), (950, 0))]
+
+
+def hand(keys):
+    return [event for tick, key in keys for event in (on(tick, key), off(tick + 120, key))]
+
+
+def test_the_pedal_in_one_hands_track_holds_both_hands():
+    """As piano-midi.de and MuseScore write a piano: both hands on one channel, the pedal in the left one's track."""
+    both, warnings = midi.read_with_warnings(file([tempo(0, 120)], hand(RIGHT), hand(LEFT) + PEDALS))
+    together = midi.read(file([tempo(0, 120), *hand(RIGHT), *hand(LEFT), *PEDALS], format=0))
+    np.testing.assert_array_equal(both, together)
+    assert short(both)[:3] == [(0, 0.9896, 48, 80), (0, 0.9896, 72, 80), (0.5, 0.9896, 52, 80)] and warnings == []
+
+
+def test_a_program_on_another_track_counts_for_its_channel():
+    """As FluidSynth plays it; also where it stands behind the first note of its tick."""
+    tracks = [[on(0, 60), off(480, 60)], [on(0, 72, channel=1), off(480, 72, channel=1)]]
+    programs = [program(0, 40), program(0, 73, 1)]
+    for data in (file(programs, *tracks), file(*tracks, programs)):
+        assert midi.read(data)[["pitch", "program"]].tolist() == [(60, 40), (72, 73)]
+
+
+def test_a_key_belongs_to_its_channel_too():
+    """A release in another track ends the note, as it does in a synthesiser, which is sent one stream of events."""
+    assert short(midi.read(file([on(0, 60)], [off(480, 60)]))) == [(0, 0.5, 60, 80)]
+    assert short(midi.read(file([on(0, 60), off(960, 60)], [on(240, 60, 70), off(480, 60)]))) == [
+        (0, 0.5, 60, 80),
+        (0.25, 0.5, 60, 70),
+    ]
+
+
+anything = st.one_of(
+    st.builds(on, st.just(0), st.sampled_from([60, 60, 61]), st.integers(1, 127), st.sampled_from([0, 0, 1, 9])),
+    st.builds(off, st.just(0), st.sampled_from([60, 60, 61]), st.sampled_from([0, 0, 1, 9])),
+    st.builds(pedal, st.just(0), st.integers(0, 127), st.sampled_from([0, 0, 1])),
+    st.builds(control, st.just(0), st.sampled_from([121, 123, 126]), st.just(0), st.sampled_from([0, 1])),
+    st.builds(program, st.just(0), st.integers(0, 127), st.sampled_from([0, 0, 1])),
+    st.builds(tempo, st.just(0), st.integers(30, 300)),
+)
+
+
+@law
+@given(st.data())
+def test_events_split_into_tracks_at_random_are_the_same_notes(data):
+    """At one tick the earlier track's events come first; so there, tracks are drawn in order."""
+    drawn = data.draw(st.lists(st.tuples(st.sampled_from([0, 0, 1, 5, 240]), anything), min_size=10, max_size=60))
+    ticks = np.cumsum([wait for wait, _ in drawn]).tolist()
+    events = [(tick, message) for tick, (_, (_, message)) in zip(ticks, drawn, strict=True)]
+    tracks = [[], [], []]
+    for tick, count in Counter(ticks).items():
+        where = sorted(data.draw(st.lists(st.integers(0, 2), min_size=count, max_size=count)))
+        for number, event in zip(where, [event for event in events if event[0] == tick], strict=True):
+            tracks[number].append(event)
+    whole, split = file(events, format=0), file(*tracks)
+    for pedal_counts in (True, False):
+        np.testing.assert_array_equal(midi.read(split, pedal=pedal_counts), midi.read(whole, pedal=pedal_counts))
+    assert midi.inspect(split).tempos == midi.inspect(whole).tempos
+
+
+# --- a file of independent tracks ---------------------------------------------------------------------------------
+
+
+def scale(keys, channel=0):
+    return [e for k in range(keys) for e in (on(480 * k, 60 + k, channel=channel), off(480 * k + 480, 60 + k, channel))]
+
+
+def test_each_track_of_format_2_has_its_own_tempos_and_channels():
+    """At 60 and at 140 quarters a minute: 15 quarters last 15 s and 6.43 s. The third has no tempo, so it has 120."""
+    first = [tempo(0, 60), *scale(15), pedal(0, 127)]
+    data = file(first, [tempo(0, 140), *scale(15, 1)], [on(0, 40), off(960, 40)], format=2)
+    notes, warnings = midi.read_with_warnings(data)
+    assert warnings == [
+        "byte 8: its format is 2, of independent tracks; all are read from the beginning, each with its own tempos"
+    ]
+    assert short(notes[notes["pitch"] == 40]) == [(0, 1, 40, 80)]
+    assert notes["end"][notes["pitch"] == 60].tolist() == pytest.approx([15, 60 / 140], abs=1e-5)
+    assert notes["end"][notes["pitch"] == 74].tolist() == pytest.approx([15 * 60 / 140, 15], abs=1e-5)
+    assert midi.inspect(data).tempos == [(0, 60)]  # the first one's
+
+
+# --- MPE and drums ------------------------------------------------------------------------------------------------
+
+
+def mpe(members, manager=0):
+    """The message that makes a zone of MPE: registered parameter 6 of its manager."""
+    return [control(0, 101, 0, manager), control(0, 100, 6, manager), control(0, 6, members, manager)]
+
+
+def test_in_a_zone_of_mpe_channel_10_is_as_the_others():
+    data = file(
+        [*mpe(15), program(0, 40), *(e for c in range(1, 16) for e in (on(0, 60 + c, channel=c), off(480, 60 + c, c)))]
+    )
+    assert midi.read(data)["program"].tolist() == [40] * 15
+
+
+def test_a_zone_of_mpe_follows_the_pedal_of_its_manager():
+    events = [e for c in range(1, 16) for e in (on(0, 60 + c, channel=c), off(240, 60 + c, c))]
+    data = file([*mpe(4), *mpe(3, 15), pedal(0, 127), pedal(480, 0), pedal(0, 127, 15), pedal(960, 0, 15), *events])
+    ends = dict(zip(*(midi.read(data)[name].tolist() for name in ("pitch", "end")), strict=True))
+    assert ends == {60 + c: 0.5 if c <= 4 else 1.0 if c >= 12 else 0.25 for c in range(1, 16)}
+    assert midi.read(data)["program"].tolist() == [nt.DRUMS if c == 9 else 0 for c in range(1, 16)]
+
+
+@pytest.mark.parametrize(
+    "events", [[control(0, 101), control(0, 100, 0), control(0, 6, 15)], [control(0, 6, 15)], mpe(0)]
+)
+def test_other_parameters_make_no_zone(events):
+    data = file([*events, on(0, 36, channel=9), off(240, 36, 9)])
+    assert midi.read(data)["program"].tolist() == [nt.DRUMS]
+
+
+def test_drums_are_what_the_caller_says():
+    """A piano on channel 10, and the pedal holds it."""
+    data = file([program(0, 3, 9), pedal(0, 127, 9), *scale(2, 9), pedal(960, 0, 9)])
+    assert midi.read(data)["program"].tolist() == [nt.DRUMS] * 2
+    assert short(midi.read(data, drums=False)) == [(0, 1, 60, 80), (0.5, 1, 61, 80)]
+    assert midi.read(data, drums=False)["program"].tolist() == [3, 3]
+    assert midi.inspect(data, drums=False).instruments == [("Honky-tonk Piano", 2)]
 
 
 # --- writing -----------------------------------------------------------------------------------------------------
@@ -494,7 +617,7 @@ def test_of_a_file_cut_short_the_notes_before_the_cut_are_read_and_the_cut_is_to
         assert set(music.tolist()) <= set(complete) and warnings
         counts.append(len(music))
     assert counts == sorted(counts) and counts[-1] == len(complete) == 1
-    assert midi.read_with_warnings(WHOLE)[1] == ["notes: 10 are struck and never released; they are left out"]
+    assert midi.read_with_warnings(WHOLE)[1] == ["10 notes are never released; they are left out"]
 
 
 @pytest.mark.parametrize("length", range(14))

@@ -18,6 +18,7 @@ SEEDS = [
     song(b"\0\xc0\5\0\xb0\x40\x7f" + note() * 2 + b"\0\xf0\3\1\2\xf7" + b"\x83\x60\xe0\1\2", division=0xE728),
     b"RIFF\0\1\0\0RMIDdata\0\1\0\0" + song(note()) + b"LIST\0\0\0\0",
     head(2) + chunk(note(), 3) + chunk(note(9), 99) + b"??" + b"XFIH\0\0\0\1a" + chunk(note()),
+    song(b"\0\xb0\x65\0\0\x64\6\0\6\x0f" + note(), b"\0\x99\x3c\x40\0\xb0\x40\x7f\x81\x70\xb9\x7e\0"),
     hostile.LARGE["keys and channels in no order"]()[:3000],
     head() + chunk(random.Random(1).randbytes(300)),
 ]
@@ -49,8 +50,9 @@ def read_or_refused(data: bytes) -> tuple[nt.Notes, list[str]] | None:
 
 def _others(data: bytes, notes: nt.Notes, warnings: list[str]) -> None:
     """What else reads a file says the same of it."""
-    dry = midi.read(data, pedal=False)
+    dry, pitched = midi.read(data, pedal=False), midi.read(data, drums=False)
     assert sound(dry) and len(dry) <= len(notes) + notes_beyond_a_day(warnings)
+    assert sound(pitched) and (pitched["program"] < nt.DRUMS).all()
     assert np.array_equal(midi.inspect(data).notes, notes)
     grid = midi.grid(data)
     assert np.isfinite(grid.seconds).all() and (np.diff(grid.quarters) > 0).all() and (np.diff(grid.seconds) >= 0).all()
