@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from music.errors import MidiError
+from music.midi import file_kinds
 
 MOST_BYTES = 20_000_000  # MAESTRO's largest file has 0.5 million; reading takes 6 s and 1 GB at the worst
 MOST_TRACKS = 65_535  # a header cannot announce more
@@ -129,7 +130,9 @@ def _find_midi(data: bytes) -> tuple[int, int]:
         is_data = data[start - 8 : start - 4] == b"data" and stop <= len(data)
         return start, stop if is_data and (not behind or (_is_chunk(behind) and behind != b"MTrk")) else len(data)
     if data[:4] != b"MThd":
-        raise MidiError(f"not a MIDI file: expected it to begin with b'MThd', got {bytes(data[:4])!r}")
+        kind = file_kinds.kind_of(data)
+        found = f"this is {kind}" if kind else f"expected it to begin with b'MThd', got {bytes(data[:4])!r}"
+        raise MidiError(f"not a MIDI file: {found}")
     return 0, len(data)
 
 

@@ -1,5 +1,6 @@
 """MIDI bytes ⇄ Notes against pretty_midi, the oracle, and against the pedal as a plain loop."""
 
+import gzip
 import io
 import os
 import warnings
@@ -579,6 +580,15 @@ def test_a_file_that_sets_no_tempo_has_120():
 
 WHOLE = file([tempo(0, 120)], [on(tick, 60 + tick // 480) for tick in range(0, 4800, 480)], [on(0, 40), off(4800, 40)])
 HEADER = b"MThd\0\0\0\6\0\1\0\1"  # type 1, one track; the division follows
+
+
+def zipped(name):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr(name, b"")
+    return out.getvalue()
+
+
 DAY = 24 * 3600 * 960  # ticks
 END_OF_TRACK = b"MTrk\0\0\0\4\0\xff\x2f\0"
 
@@ -586,8 +596,19 @@ END_OF_TRACK = b"MTrk\0\0\0\4\0\xff\x2f\0"
 @pytest.mark.parametrize(
     ("data", "says"),
     {
-        "nothing": (b"", "begin with b'MThd', got b''"),
-        "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(100), "got b'\\\\x89PNG'"),
+        "nothing": (b"", "this is an empty file"),
+        "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(100), "this is a PNG picture"),
+        "MP3": (b"ID3\4\0\0\0\0\0!TSSE" + bytes(100), "^not a MIDI file: this is an MP3 file$"),
+        "MP3 without a tag": (b"\xff\xfb\x90d" + bytes(100), "this is an MP3 file"),
+        "WAV": (b"RIFF" + bytes(4) + b"WAVEfmt ", "this is a WAV file"),
+        "gzip": (gzip.compress(b"MThd"), "this is a gzip file"),
+        "a zip": (zipped("a.mid"), "this is a zip file"),
+        "MusicXML": (b'<?xml version="1.0"?>\n<!DOCTYPE score-partwise PUBLIC "-//R', "this is a MusicXML file"),
+        "MusicXML in UTF-16": ('\ufeff<?xml version="1.0"?><score-timewise>'.encode("utf-16-le"), "a MusicXML file"),
+        "MusicXML, compressed": (zipped("META-INF/container.xml"), r"this is a compressed MusicXML file \(\.mxl\)"),
+        "MacBinary": (b"\0\5a.mid" + bytes(58) + b"Midi" + bytes(59) + b"MThd", "this is a MacBinary file"),
+        "MacBinary of another program": (b"\0\5a.mid" + bytes(121) + b"MThd", "this is a MacBinary file"),
+        "a page of an error": (b"<!doctype html>\n<title>404", "this is an HTML page"),
         "text": (b"Dear pianist, here is my piece.", "got b'Dear'"),
         "RIFF around MIDI": (b"RIFF" + bytes(16) + WHOLE, "got b'RIFF'"),
         "four bytes": (b"MThd", "header"),
@@ -622,7 +643,8 @@ def test_of_a_file_cut_short_the_notes_before_the_cut_are_read_and_the_cut_is_to
 
 @pytest.mark.parametrize("length", range(14))
 def test_a_file_cut_inside_its_header_is_an_error(length):
-    with pytest.raises(MidiError, match="header is cut" if length >= 4 else "expected it to begin"):
+    says = "header is cut" if length >= 4 else "expected it to begin" if length else "an empty file"
+    with pytest.raises(MidiError, match=says):
         midi.read(WHOLE[:length])
 
 

@@ -139,7 +139,7 @@ def mistake(capsys, *argv):
 def test_a_mistake_is_one_line_and_status_2(tmp_path, duet, capsys):
     picture = tmp_path / "a.png"
     picture.write_bytes(b"\x89PNG\r\n")
-    assert f"{picture}: not a MIDI file: expected it to begin with b'MThd'" in mistake(capsys, "inspect", picture)
+    assert f"{picture}: not a MIDI file: this is a PNG picture" in mistake(capsys, "inspect", picture)
     assert "nowhere.mid: No such file" in mistake(capsys, "inspect", tmp_path / "nowhere.mid")
     assert "Is a directory" in mistake(capsys, "inspect", tmp_path)
     assert "expected gs://BUCKET/NAME or a local path" in mistake(capsys, "inspect", "s3://bucket/a.mid")

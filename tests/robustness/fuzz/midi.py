@@ -21,6 +21,7 @@ SEEDS = [
     song(b"\0\xb0\x65\0\0\x64\6\0\6\x0f" + note(), b"\0\x99\x3c\x40\0\xb0\x40\x7f\x81\x70\xb9\x7e\0"),
     hostile.LARGE["keys and channels in no order"]()[:3000],
     head() + chunk(random.Random(1).randbytes(300)),
+    b"\xff\xfe" + '<?xml version="1.0"?><score-partwise>'.encode("utf-16-le"),
 ]
 FOUND = [  # a system message cut at the track's end, where many events are read at once, was a ValueError
     head() + chunk(note() * 64 + b"\0\xf2"),
