@@ -101,9 +101,10 @@ class EventModel(keras.Model):
         hidden, held, after = self.advance(state["row"][:, None], state)
         now = {name: value[:, 0] for name, value in held.items()}
         row = self.heads.draw(hidden[:, 0], noise, now, temperature, top_p, min_p)
-        ended = state["row"][:, :1] == END
-        row = ops.where(ended, END, row)
-        return row, {name: ops.where(ended, state[name], value) for name, value in after.items()} | {"row": row}
+        ended = state["row"][:, 0] == END
+        row = ops.where(ended[:, None], END, row)
+        after = {name: xla.where_rows(ended, state[name], value) for name, value in after.items()}
+        return row, after | {"row": row}
 
     def call(self, rows, training=False):
         """Compute the nats of windows that start from the empty state: int32 (B, T, F) → float32 (B, T, F).

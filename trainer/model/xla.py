@@ -85,6 +85,11 @@ def product(x, kernel: keras.Variable):
     return total
 
 
+def where_rows(mask, yes, no):
+    """Choose whole rows: bool (B,), (B, …), (B, …) → (B, …)."""
+    return ops.where(ops.reshape(mask, (-1, *(1 for _ in no.shape[1:]))), yes, no)
+
+
 def row_by_row(one: Callable, xs: tuple, states: tuple, counts):
     """Run a function on one row after the other, up to the last row that counts.
 
@@ -108,10 +113,7 @@ def row_by_row(one: Callable, xs: tuple, states: tuple, counts):
     def step(t, ys, *states):
         here = ops.take(counts, t, axis=1)
         after = one(*(ops.take(x, t, axis=1) for x in xs), *states)
-        states = tuple(
-            ops.where(ops.reshape(here, (-1, *(1 for _ in old.shape[1:]))), new, old)
-            for new, old in zip(after, states, strict=True)
-        )
+        states = tuple(where_rows(here, new, old) for new, old in zip(after, states, strict=True))
         return t + 1, ops.slice_update(ys, (0, t, 0), states[0][:, None]), *states
 
     ys = ops.zeros((*counts.shape, states[0].shape[-1]), states[0].dtype)
