@@ -14,7 +14,7 @@ EXTRAS = {
     "trainer": ["keras>=3.15", f"tensorflow=={TENSORFLOW}", f"tensorflow-serving-api=={TENSORFLOW}", "matplotlib"],
     "jax": ["jax"],  # a second Keras backend
     "gpu": [f"tensorflow[and-cuda]=={TENSORFLOW}"],  # CUDA as wheels
-    # serving/server/worker.py rests on the inside of this gunicorn
+    # serving/server/worker.py rests on the inside of this gunicorn; tests/serving/test_gunicorn.py says on what
     "serving": ["flask", "gunicorn>=27.0.1,<28", "grpcio", "prometheus-client"],
     "embedded": [f"tensorflow=={TENSORFLOW}"],  # a SavedModel inside the front end's own process
     "audio": ["pyfluidsynth", "soundfile>=0.13"],  # and the system's FluidSynth; 0.13 sets an MP3's quality

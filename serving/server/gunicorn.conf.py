@@ -19,6 +19,7 @@ worker_class = "serving.server.worker.Worker"
 threads = 80  # more than all pieces and files (MAX_GENERATIONS, requests.READERS, WAITING): so some can answer 429
 worker_connections = min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)  # more wait in the kernel
 keepalive = 5  # seconds that a connection stays open for another request
+sendfile = False  # it would wait without a deadline; `Socket` limits the other ways to send
 preload_app = False  # neither TensorFlow nor gRPC survives a fork
 timeout = 120  # seconds without a sign of life until a worker is killed; it must have loaded its model by then
 graceful_timeout = 30  # seconds that running pieces have to end after SIGTERM

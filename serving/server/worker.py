@@ -4,6 +4,8 @@ gunicorn gives each connection a thread for as long as the client cares to send 
 would block all others. Here the loop collects a request's head without a thread. A body and a reply must go through at
 a minimum rate (`Socket`). If a request waits for a thread, the slowest clients lose theirs. Closing does not wait
 either: gunicorn would stop its loop for up to two seconds at each connection that it closes.
+
+Record 031 in docs/decisions lists what this takes from gunicorn's inside; tests/serving/test_gunicorn.py checks it.
 """
 
 import errno
