@@ -9,11 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from music import notes as nt
+from music.examples.writing import ScoreNote, read_pitch, unevenness
 from music.notes import Notes
 
-_LETTERS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _BEATS = 4  # in a bar
-_GOLDEN = 0.618034  # its multiples modulo 1 are spread evenly: they imitate a hand's unevenness, the same every time
 _LIFT = 0.07  # seconds that the pedal lifts after the harmony has changed
 
 
@@ -48,21 +47,11 @@ NOCTURNE = (
 # fmt: on
 
 
-class _ScoreNote(NamedTuple):
-    """One note of the score."""
-
-    beat: float  # quarters from the beginning
-    beats: float  # how long
-    pitch: int
-    velocity: float
-    late: float  # seconds behind the beat
-
-
 def nocturne() -> Notes:
     """Play eight bars in A flat major, half a minute: a melody over broken chords, the pedal folded in."""
     bars = list(enumerate(NOCTURNE))
     score = sorted(note for number, bar in bars for note in (*_left(number, bar), *_right(number, bar)))
-    uneven = np.arange(len(score)) * _GOLDEN % 1 - 0.5
+    uneven = unevenness(len(score))
     beat, beats, pitch, velocity, late = np.array(score).T
     start = 0.05 + _seconds(beat) + late + 0.016 * uneven
     velocity = np.rint(velocity + 7 * np.roll(uneven, 5))
@@ -74,7 +63,7 @@ def _left(number: int, bar: Bar):
     for half, figure in enumerate(bar.left):
         for k, name in enumerate(figure.split()):
             accent = 7 if k == 0 else 2 if k == 3 else 0
-            yield _ScoreNote(_BEATS * number + 2 * half + k / 3, 1 / 3, _pitch(name), bar.touch[1] + accent, 0.012)
+            yield ScoreNote(_BEATS * number + 2 * half + k / 3, 1 / 3, read_pitch(name), bar.touch[1] + accent, 0.012)
 
 
 def _right(number: int, bar: Bar):
@@ -82,17 +71,12 @@ def _right(number: int, bar: Bar):
     beat = float(_BEATS * number)
     for chord in bar.right.split():
         names, length = chord.split(":")
-        *below, top = [_pitch(name) for name in names.split("+")]
-        velocity = bar.touch[0] + 0.7 * (top - _pitch("C5")) - (4 if beat % 1 else 0)
-        yield _ScoreNote(beat, float(length), top, velocity, 0.0)
+        *below, top = [read_pitch(name) for name in names.split("+")]
+        velocity = bar.touch[0] + 0.7 * (top - read_pitch("C5")) - (4 if beat % 1 else 0)
+        yield ScoreNote(beat, float(length), top, velocity, 0.0)
         for k, pitch in enumerate(below):
-            yield _ScoreNote(beat, float(length), pitch, 0.78 * velocity, 0.018 + 0.011 * k)
+            yield ScoreNote(beat, float(length), pitch, 0.78 * velocity, 0.018 + 0.011 * k)
         beat += float(length)
-
-
-def _pitch(name: str) -> int:
-    """Find the MIDI pitch of a name: C4 is 60, Fb5 one below F5."""
-    return 12 * (int(name[-1]) + 1) + _LETTERS[name[0]] - name.count("b")
 
 
 def _seconds(beat: np.ndarray) -> np.ndarray:

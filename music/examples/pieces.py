@@ -10,10 +10,9 @@ import numpy as np
 
 from music import notes as nt
 from music.examples.nocturne import nocturne
+from music.examples.writing import ScoreNote, read_pitch, unevenness
 from music.notes import Notes
 
-_LETTERS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
-_GOLDEN = 0.618034  # its multiples modulo 1 are spread evenly: they imitate a hand's unevenness, the same every time
 _BEGIN = 0.05  # seconds before the first note
 _FLOW = (0, 1, 2, 3, 4, 3, 2, 1) * 2  # which note of the prelude's chord each semiquaver plays
 
@@ -47,15 +46,6 @@ class Example(NamedTuple):
     notes: Callable[[], Notes]
 
 
-class _ScoreNote(NamedTuple):
-    """One note of the score."""
-
-    beat: float  # quarters from the beginning
-    beats: float  # how long
-    pitch: int
-    velocity: float
-
-
 def prelude() -> Notes:
     """Play eight bars of semiquavers over a slow bass, twenty seconds."""
     return _played(_prelude(), pace=0.64)
@@ -79,50 +69,45 @@ EXAMPLES = {
 }
 
 
-def _prelude() -> Iterator[_ScoreNote]:
+def _prelude() -> Iterator[ScoreNote]:
     """Write the prelude: broken chords over bass notes of a bar each."""
     for bar, chord in enumerate(_PRELUDE):
-        pitches = [_pitch(name) for name in chord.split()]
-        yield _ScoreNote(4 * bar, 4, pitches[0], 58)
+        pitches = [read_pitch(name) for name in chord.split()]
+        yield ScoreNote(4 * bar, 4, pitches[0], 58)
         for k, which in enumerate(_FLOW):
             if which:  # the bass sounds already
                 swell = 6 * np.sin(np.pi * (bar + k / len(_FLOW)) / len(_PRELUDE))
-                yield _ScoreNote(4 * bar + k / 4, 0.5, pitches[which], 46 + 4 * which + swell)
+                yield ScoreNote(4 * bar + k / 4, 0.5, pitches[which], 46 + 4 * which + swell)
 
 
-def _waltz() -> Iterator[_ScoreNote]:
+def _waltz() -> Iterator[ScoreNote]:
     """Write the waltz: bass, chords on beats two and three, melody."""
     for bar, (bass, chord, melody) in enumerate(_WALTZ):
-        yield _ScoreNote(3 * bar, 2.6, _pitch(bass), 56)
+        yield ScoreNote(3 * bar, 2.6, read_pitch(bass), 56)
         for beat in (1, 2):
-            yield from (_ScoreNote(3 * bar + beat, 0.6, _pitch(name), 42 - 2 * beat) for name in chord.split("+"))
+            yield from (ScoreNote(3 * bar + beat, 0.6, read_pitch(name), 42 - 2 * beat) for name in chord.split("+"))
         yield from _line(melody, 3 * bar, velocity=74)
 
 
-def _chorale() -> Iterator[_ScoreNote]:
+def _chorale() -> Iterator[ScoreNote]:
     """Write the chorale: four voices, the outer ones louder."""
     for voice, velocity in zip(_CHORALE, (70, 56, 56, 62), strict=True):
         yield from _line(voice, 0, velocity)
 
 
-def _line(text: str, beat: float, velocity: float) -> Iterator[_ScoreNote]:
+def _line(text: str, beat: float, velocity: float) -> Iterator[ScoreNote]:
     """Write one voice, legato; it gets louder as it rises."""
     for word in text.split():
         name, length = word.split(":")
-        pitch = _pitch(name)
-        yield _ScoreNote(beat, 0.97 * float(length), pitch, velocity + 0.5 * (pitch - 67))
+        pitch = read_pitch(name)
+        yield ScoreNote(beat, 0.97 * float(length), pitch, velocity + 0.5 * (pitch - 67))
         beat += float(length)
 
 
-def _pitch(name: str) -> int:
-    """Find the MIDI pitch of a name: C4 is 60, C#4 and Db4 are 61."""
-    return 12 * (int(name[-1]) + 1) + _LETTERS[name[0]] + name.count("#") - name.count("b")
-
-
-def _played(score: Iterator[_ScoreNote], pace: float) -> Notes:
+def _played(score: Iterator[ScoreNote], pace: float) -> Notes:
     """Turn beats into seconds, `pace` each; slower towards the end, and uneven like a hand."""
-    beat, beats, pitch, velocity = np.array(sorted(score)).T
-    uneven = np.arange(len(beat)) * _GOLDEN % 1 - 0.5
+    beat, beats, pitch, velocity, _ = np.array(sorted(score)).T
+    uneven = unevenness(len(beat))
     length = (beat + beats).max()
 
     def seconds(beat: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from music import midi
 from music import notes as nt
 from music.examples import nocturne
+from music.examples.writing import read_pitch
 from tests.support.strategies import law, notes
 
 TRIAD = nt.from_tuples([(0.0, 1.0, 60), (0.5, 2.0, 64, 90), (1.5, 1.75, 67, 70, 40)])
@@ -135,4 +136,4 @@ def test_the_nocturne_is_written_and_read_within_a_tick():
 
 @pytest.mark.parametrize(("name", "pitch"), [("C4", 60), ("Fb3", 52), ("Ab2", 44), ("Bb5", 82)])
 def test_pitches_are_written_with_letters(name, pitch):
-    assert nocturne._pitch(name) == pitch
+    assert read_pitch(name) == pitch
