@@ -14,7 +14,6 @@ compared runs alternately within one run. Run it while nothing else runs; it tak
 """
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -26,7 +25,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # as servers are: on the CPU; before 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from benchmarks.serving import crowd, front, listener, models
-from benchmarks.serving.measure import Row
+from benchmarks.serving.measure import Row, report
 from serving.backends.embedded import MODELS, Embedded
 
 PARTS = ("one", "first", "wire", "crowd", "front", "growth")
@@ -42,15 +41,8 @@ def main() -> int:
     parser.add_argument("--model", default=str(MODELS), metavar="DIR", help="the trained one; default: models/")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # not without ending the servers
-    numbers = {}
-    print("| what | figure |\n|---|---|", flush=True)
     with tempfile.TemporaryDirectory(prefix="cadenza-bench-") as folder:
-        for row in rows(args.only, Path(folder), args.model, args.quick):
-            print(f"| {row.what} | {row.figure} |", flush=True)
-            if row.numbers:
-                numbers[row.what] = row.numbers
-    if args.json:
-        args.json.write_text(json.dumps(numbers, indent=1) + "\n")
+        report(rows(args.only, Path(folder), args.model, args.quick), args.json)
     return 0
 
 

@@ -1,8 +1,10 @@
-"""Notes per second, side by side; the rows of the table. Knows nothing of models and servers but a Backend."""
+"""Notes per second, side by side; the table of figures. Knows nothing of models and servers but a Backend."""
 
+import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +23,18 @@ class Row(NamedTuple):
     what: str
     figure: str
     numbers: dict
+
+
+def report(rows: Iterable[Row], path: Path | None) -> None:
+    """Print the rows as a Markdown table, each when it is measured. Write the numbers as JSON, if a file is named."""
+    numbers = {}
+    print("| what | figure |\n|---|---|", flush=True)
+    for row in rows:
+        print(f"| {row.what} | {row.figure} |", flush=True)
+        if row.numbers:
+            numbers[row.what] = row.numbers
+    if path:
+        path.write_text(json.dumps(numbers, indent=1) + "\n")
 
 
 class Timed:

@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.serving.measure import Row
+from benchmarks.serving.measure import Row, report
 from benchmarks.training import corpus
 
 PARTS = ("fit", "data")
@@ -45,17 +45,11 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a small model and little music: does it all work?")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as well")
     args = parser.parse_args()
-    numbers = {}
-    print("| what | figure |\n|---|---|", flush=True)
     with tempfile.TemporaryDirectory(prefix="cadenza-bench-") as folder:
         if args.data is None:
             args.data = folder
             corpus.write(Path(folder), *((2, 4) if args.quick else (16, 60)))
-        for row in rows(args):
-            print(f"| {row.what} | {row.figure} |", flush=True)
-            numbers[row.what] = row.numbers
-    if args.json:
-        args.json.write_text(json.dumps(numbers, indent=1) + "\n")
+        report(rows(args), args.json)
     return 0
 
 
