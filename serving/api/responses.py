@@ -48,13 +48,10 @@ def _midi(request: GenerateRequest, chunks: Iterator[Chunk], renderers: Renderer
 def _sound(request: GenerateRequest, chunks: Iterator[Chunk], renderers: Renderers) -> flask.Response:
     """Make WAV or MP3. It goes through a file, as a WAV is 10 MB a minute."""
     audio.check()  # before the music is generated in vain
-    _check_length(request, request.seed)
-    pieces = list(chunks)
-    notes = np.concatenate(_parts(request, pieces))
-    _check_length(request, notes)
+    pieces, *parts = _rendered_parts(request, chunks)
     with ExitStack() as failing:
         file = failing.enter_context(tempfile.TemporaryFile())
-        renderers.write_sound(notes, file, request.format)
+        renderers.write_sound(np.concatenate(parts), file, request.format)
         failing.pop_all()
     response = _file(request, pieces, _read(file))
     response.content_length = file.seek(0, os.SEEK_END)
@@ -64,10 +61,7 @@ def _sound(request: GenerateRequest, chunks: Iterator[Chunk], renderers: Rendere
 def _picture(request: GenerateRequest, chunks: Iterator[Chunk], renderers: Renderers) -> flask.Response:
     """Make a piano roll, seed and continuation in two colours."""
     _require("matplotlib", "plots", request)
-    _check_length(request, request.seed)
-    pieces = list(chunks)
-    seed, continuation = _parts(request, pieces)
-    _check_length(request, np.concatenate([seed, continuation]))
+    pieces, seed, continuation = _rendered_parts(request, chunks)
     parts = {"seed": seed, "continuation": continuation} if len(seed) else continuation
     with tempfile.TemporaryDirectory() as folder:
         renderers.draw(piano_roll, parts, Path(folder, "roll.png"))
@@ -123,10 +117,8 @@ def _score(request: GenerateRequest, chunks: Iterator[Chunk], renderers: Rendere
     from music.notation import musicxml  # late, as only this format needs what it imports
 
     musicxml.check()
-    _check_length(request, request.seed)
-    pieces = list(chunks)
-    notes = np.concatenate(_parts(request, pieces))
-    _check_length(request, notes)
+    pieces, *parts = _rendered_parts(request, chunks)
+    notes = np.concatenate(parts)
     if len(notes) > MOST_SCORED:
         raise EncodingError(f"format 'musicxml': expected at most {MOST_SCORED:,} notes, got {len(notes):,}")
     return _file(request, pieces, renderers.draw(musicxml.musicxml, notes))
@@ -149,6 +141,15 @@ def _require(package: str, extra: str, request: GenerateRequest) -> None:
         raise MissingDependency(
             f"format {request.format!r} needs {package}: `pip install '.[{extra}]'` on the server brings it"
         )
+
+
+def _rendered_parts(request: GenerateRequest, chunks: Iterator[Chunk]) -> tuple[list[Chunk], Notes, Notes]:
+    """Return all chunks and their `_parts`. Raises EncodingError if the seed or the piece is too long to render."""
+    _check_length(request, request.seed)  # before the music is generated in vain
+    pieces = list(chunks)
+    seed, continuation = _parts(request, pieces)
+    _check_length(request, np.concatenate([seed, continuation]))
+    return pieces, seed, continuation
 
 
 def _check_length(request: GenerateRequest, notes: Notes) -> None:

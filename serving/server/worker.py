@@ -102,15 +102,9 @@ class Worker(ThreadWorker):
 
     def on_pending_socket_readable(self, conn, client) -> None:
         """Read more of a head, or the connection's end."""
-        try:
-            data = client.recv(_MOST_HEAD)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if data:
+        if data := _received(client):
             self._more(conn, data)
-        else:
+        elif data is not None:
             self._end(conn, self.pending_conns)
 
     def _more(self, conn: Connection, data: bytes) -> None:
@@ -190,12 +184,9 @@ class Worker(ThreadWorker):
         self.nr_conns += 1
 
     def _drain(self, conn: Connection, client) -> None:
-        try:
-            data = client.recv(_MOST_HEAD)
-        except BlockingIOError:
+        data = _received(client)
+        if data is None:
             return
-        except OSError:
-            data = b""
         conn.drained += len(data)
         if not data or conn.drained > _MOST_LINGER:
             self._end(conn, self._lingering)
@@ -231,6 +222,16 @@ class Worker(ThreadWorker):
             return super()._keepalive_after(conn, keepalive)
         except (HTTPException, ParseException):
             return False
+
+
+def _received(client) -> bytes | None:
+    """Read what a connection has sent: nothing at its end or where it is broken; None where nothing is there yet."""
+    try:
+        return client.recv(_MOST_HEAD)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
 
 
 def _with_http_errors(read: Callable[[int], bytes]) -> Callable[[int], bytes]:
