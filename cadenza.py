@@ -179,10 +179,12 @@ def _generate(argv: Sequence[str]) -> int:
     where.add_argument("--run", metavar="DIR", help="a training run's folder")
     where.add_argument("--server", metavar="HOST:PORT", help="a TF Serving's gRPC address")
     parser.add_argument("--model-name", default="performance", help="what that server calls the model")
-    parser.add_argument("--notes", type=int, default=256, help="at most; default: 256")
-    parser.add_argument("--temperature", type=float, default=1.0, help="default: 1; 0: always the likeliest note")
-    parser.add_argument("--top-p", type=float, default=1.0, help="more than 0, at most 1; default: 1")
-    parser.add_argument("--min-p", type=float, default=0.0, help="0 to below 1; default: 0")
+    parser.add_argument("--notes", type=int, default=Settings.notes, help="at most; default: %(default)s")
+    parser.add_argument(
+        "--temperature", type=float, default=Settings.temperature, help="default: %(default)g; 0: the likeliest note"
+    )
+    parser.add_argument("--top-p", type=float, default=Settings.top_p, help="above 0, at most 1; default: %(default)g")
+    parser.add_argument("--min-p", type=float, default=Settings.min_p, help="0 to below 1; default: %(default)g")
     parser.add_argument("--random-seed", type=int, help="the same number gives the same piece")
     args = parser.parse_args(argv)
     if args.server is not None and not _SERVER.fullmatch(args.server):
