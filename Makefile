@@ -31,16 +31,16 @@ check: .venv/ready
 serve: .venv/ready
 	$(BIN)/python -m serving --port $(PORT)
 
-# Made again, not to be edited: docs/examples, which the README links to.
+# Write docs/examples again, which the README links to. Do not edit these files by hand.
 examples: sound
 	$(BIN)/python -m infra.demo.examples --output docs/examples
 
-# An hour of good and bad visitors; a line a minute, and exit code 1 if something grows or is stuck.
+# Send good and bad requests for an hour; print a line a minute, and end with exit code 1 if something grows or is stuck.
 soak: sound
 	nice -n 19 $(BIN)/python -m benchmarks.soak --minutes 60
 
-# All that docs/benchmarks.md and models/MODEL_CARD.md tell of a model, once more: nats on both splits, how like
-# real music it plays (and out/listen/index.html), whether it copies, examples.
+# Measure again what docs/benchmarks.md and models/MODEL_CARD.md say of a model: nats on both splits, similarity to real
+# music (also as out/listen/index.html), copies of the training set, examples.
 MODEL ?= models/performance/1
 DATA ?= data/maestro
 figures: sound
@@ -69,7 +69,7 @@ PIANIST_2 = --from $(FROM) --set core.units=512 --set training.window=256 --set 
 pianist: .venv/ready
 	nice -n 5 $(BIN)/python -m trainer train $(PIANIST_$(PHASE)) --backend $(BACKEND) --data $(DATA) --run $(PIANIST)/$(PHASE)
 
-# A hundred kills of each stage, at random instants; for a quiet machine, and hours.
+# Kill each stage a hundred times at random instants. It takes hours, on a machine that does nothing else.
 kills: .venv/ready
 	KILLS=100 nice -n 19 $(BIN)/python -m pytest -q -s -m slow tests/robustness/test_kills.py
 
@@ -85,11 +85,11 @@ bench: sound
 	$(BIN)/uv pip sync --quiet --require-hashes --python $(BIN)/python requirements/dev.txt
 	touch $@
 
-# FluidSynth: a system library, installed where it is missing and we may; else one line says how.
+# Install FluidSynth, a system library, where it is missing and we have the rights; otherwise one line says how.
 sound: .venv/ready
 	@sh infra/demo/sound.sh $(BIN)/python
 
-# Chromium, likewise, for the tests of the page.
+# The same for Chromium, which the tests of the page need.
 browser:
 	@sh infra/demo/browser.sh
 
@@ -101,17 +101,17 @@ LABEL ?= stable
 GATE ?= http://127.0.0.1:$(PORT)
 COMPOSE = docker compose --file infra/cloud/compose.yaml
 
-# An emulated bucket, gs://cadenza, in memory, to try gs:// without an account; it stays until it is stopped.
+# Run an emulated bucket, gs://cadenza, in memory, to try gs:// without an account. It runs until you stop it.
 bucket: .venv/ready
 	@echo "export STORAGE_EMULATOR_HOST=http://127.0.0.1:$(BUCKET_PORT)"
 	@$(BIN)/gcp-storage-emulator start --host 127.0.0.1 --port $(BUCKET_PORT) --default-bucket cadenza --in-memory --quiet
 
-# All that can be checked without an account: what the files say, against Google's and TF Serving's own messages.
+# Check all that can be checked without an account: the files against Google's and TF Serving's own messages.
 cloud-check: .venv/ready
 	$(BIN)/python -m pytest -q -rs -m "not slow" $(addprefix tests/infra/test_,$(addsuffix .py, \
 	  cloudbuild deploy gate images infra_readme model_server_files submit_training tensorflow_version terraform)) tests/preprocessing/test_dataflow.py
 
-# The front end before the official TF Serving with the shipped model: needs Docker with its compose plugin.
+# Run the front end with the official TF Serving and the shipped model. It needs Docker with its compose plugin.
 stack:
 	$(COMPOSE) up --build --detach --wait
 
@@ -124,7 +124,7 @@ stack-down:
 project-named:
 	@test -n "$(PROJECT)" || { echo "make: name the project, as in: make base PROJECT=my-music-1234" >&2; exit 2; }
 
-# Asks before it changes anything; TF_VAR_billing_account and TF_VAR_alert_email save it two questions.
+# Terraform asks before it changes anything. TF_VAR_billing_account and TF_VAR_alert_email answer two questions in advance.
 base: project-named
 	terraform -chdir=infra/terraform init -backend-config=bucket=$(PROJECT)-cadenza-terraform
 	terraform -chdir=infra/terraform apply -var=project=$(PROJECT) -var=region=$(REGION)
@@ -133,8 +133,8 @@ build: project-named
 	gcloud builds submit --project=$(PROJECT) --region=$(REGION) --config=cloudbuild.yaml \
 	  --gcs-source-staging-dir=gs://$(PROJECT)-cadenza-temp/source --substitutions=_REGION=$(REGION)
 
-# The shipped model into the bucket, and behind it what TF Serving is told. Which versions it keeps, only once: after
-# that it is `python -m infra.cloud.versions` that writes there.
+# Copy the shipped model and TF Serving's configuration into the bucket. models.config is copied only once: after that,
+# `python -m infra.cloud.versions` writes it.
 publish: project-named
 	gcloud storage cp models/performance gs://$(PROJECT)-cadenza-models --recursive
 	gcloud storage cp infra/cloud/batching.config infra/cloud/monitoring.config gs://$(PROJECT)-cadenza-models
@@ -144,7 +144,7 @@ deploy: project-named .venv/ready
 	$(BIN)/python -m infra.cloud.deploy --project $(PROJECT) --region $(REGION) --image $(IMAGES)/cadenza-serve:$(TAG) --label $(LABEL)
 
 # The lock files hold versions and hashes, and no registry's address. Those of the images follow dev.txt's versions.
-# `make lock UPGRADE=` takes in a new dependency and leaves the others as they are.
+# `make lock UPGRADE=` adds a new dependency and leaves the others as they are.
 UPGRADE ?= --upgrade
 COMPILE = $(BIN)/uv pip compile --quiet $(UPGRADE) --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 IMAGE = $(COMPILE) --constraint requirements/dev.txt --python-platform x86_64-manylinux_2_28 setup.py
@@ -164,9 +164,8 @@ lock: .venv/ready
 	$(CPU) --override requirements/embedded.in $(addprefix --extra ,serving audio cloud embedded) -o requirements/embedded.txt
 	$(IMAGE) $(addprefix --extra ,preprocessing dataflow cloud) -o requirements/worker.txt
 
-# Whether a package that we install is known to be vulnerable: asks the registry's own service about every version in
-# every lock file. Fails where one is, and where it could not ask about each of them; it never passes unasked. There is
-# nothing of npm's to audit: the page has no package, and needs no build.
+# Ask the registry's own service whether a version in a lock file is known to be vulnerable. Fail where one is, and where
+# not every version could be asked about. There is nothing of npm's to audit: the page has no package, and needs no build.
 LOCKS = dev uv serve serve-full embedded train train-gpu worker audit fuzz
 AUDIT = .venv/audit
 
@@ -176,17 +175,17 @@ audit: .venv/ready
 	$(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off \
 	  $(foreach lock,$(LOCKS),--requirement requirements/$(lock).txt)
 
-# What is in each image, and in this environment, as CycloneDX; each image holds its own, /opt/venv/sbom.cdx.json.
+# List what is in each image and in this environment, as CycloneDX. Each image contains its own, /opt/venv/sbom.cdx.json.
 sbom: .venv/ready
 	mkdir -p out/sbom
 	for lock in $(LOCKS); do $(BIN)/python -m infra.images.sbom requirements/$$lock.txt > out/sbom/$$lock.cdx.json || exit 1; done
 
-# Builds the images by buildah on a substitute base, starts them, and says how large they are; as root, on Linux.
+# Build the images with buildah on a substitute base, start them, and print their sizes. It needs root, on Linux.
 images: .venv/ready
 	$(BIN)/python -m tests.images
 
-# Any bytes at what reads bytes, guided by what they reach: tests/robustness/fuzz. Two targets at a time, each for MINUTES; out/fuzz
-# keeps what was reached and what broke. `make fuzz TARGET=midi` for one. CI runs what was found, not this.
+# Fuzz the readers of bytes with tests/robustness/fuzz: two targets at a time, each for MINUTES. out/fuzz has the inputs that
+# reached new code, and those that failed. `make fuzz TARGET=midi` runs one. CI does not run this, but the inputs that failed.
 MINUTES ?= 15
 TARGET ?= midi records tensors cards http
 fuzz: .venv/fuzz

