@@ -37,18 +37,18 @@ _UNNAMED = (
 def file(target: Path) -> Iterator[BinaryIO]:
     """Open a file to write to. It becomes `target` when the block ends, and is removed if the block raises."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = _beside(target)
+    temporary = _temporary_path(target)
     try:
-        with _errors_name(target, beside), open(beside, "wb") as unfinished:
+        with _name_errors(target, temporary), open(temporary, "wb") as unfinished:
             _lock(unfinished.fileno())
             yield unfinished
             unfinished.flush()
             os.fsync(unfinished.fileno())
             if fcntl is None:  # Windows renames no open file; elsewhere it stays locked until it is renamed
                 unfinished.close()
-            os.replace(beside, target)
+            os.replace(temporary, target)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -59,15 +59,15 @@ def folder(target: Path) -> Iterator[Path]:
         Conflict: somebody else has written `target` meanwhile.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = _beside(target)
-    beside.mkdir()
-    descriptor = None if fcntl is None else os.open(beside, os.O_RDONLY)  # on Windows no folder can be opened
+    temporary = _temporary_path(target)
+    temporary.mkdir()
+    descriptor = None if fcntl is None else os.open(temporary, os.O_RDONLY)  # on Windows no folder can be opened
     try:
         if descriptor is not None:
             _lock(descriptor)
-        yield beside
+        yield temporary
         try:
-            os.rename(beside, target)
+            os.rename(temporary, target)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise
@@ -75,7 +75,7 @@ def folder(target: Path) -> Iterator[Path]:
     finally:
         if descriptor is not None:
             os.close(descriptor)
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def sweep(folder: Path) -> list[str]:
@@ -105,7 +105,7 @@ def _remove_unlocked(path: Path) -> bool:
         os.close(descriptor)
 
 
-def _beside(target: Path) -> Path:
+def _temporary_path(target: Path) -> Path:
     return target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")  # two containers have the same process id
 
 
@@ -116,11 +116,11 @@ def _lock(descriptor: int) -> None:
 
 
 @contextlib.contextmanager
-def _errors_name(target: Path, beside: Path) -> Iterator[None]:
+def _name_errors(target: Path, temporary: Path) -> Iterator[None]:
     """Let the error of a full or read-only disk name `target`, which the user knows, and not the hidden file."""
     try:
         yield
     except OSError as error:
-        if str(error.filename) == str(beside) or (error.filename is None and error.errno in _UNNAMED):
+        if str(error.filename) == str(temporary) or (error.filename is None and error.errno in _UNNAMED):
             error.filename = str(target)
         raise

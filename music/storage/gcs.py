@@ -93,11 +93,11 @@ def write(url: str, file: BinaryIO, expected: int | None = None) -> int:
         StorageError: it cannot be written.
     """
     size, crc32c = _measure(file)
-    tries = 0
+    attempts = 0
 
     def attempt() -> int:
-        nonlocal tries
-        tries += 1
+        nonlocal attempts
+        attempts += 1
         file.seek(0)
         blob = _blob(url)
         blob.crc32c, blob.chunk_size = crc32c, CHUNK  # the server compares
@@ -109,7 +109,7 @@ def write(url: str, file: BinaryIO, expected: int | None = None) -> int:
             if not gcs_errors.is_conflict(error):
                 raise
             stored = _stored(url)  # it is our own if an earlier try succeeded and only its answer was lost
-            if tries == 1 or stored is None or stored.crc32c != crc32c:
+            if attempts == 1 or stored is None or stored.crc32c != crc32c:
                 raise
             blob = stored
         return int(blob.generation)
@@ -153,7 +153,7 @@ class _Parts(io.RawIOBase):
     """An object as a file to read and seek in; each read requests that part, always of the same generation."""
 
     def __init__(self, url: str, generation: int, size: int):
-        self._url, self._generation, self._size, self._at = url, generation, size, 0
+        self._url, self._generation, self._size, self._position = url, generation, size, 0
 
     def readable(self) -> bool:
         return True
@@ -162,14 +162,14 @@ class _Parts(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence])
-        return self._at
+        self._position = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence])
+        return self._position
 
     def tell(self) -> int:
-        return self._at
+        return self._position
 
     def readinto(self, buffer) -> int:
-        first, last = self._at, min(self._at + len(buffer), self._size) - 1
+        first, last = self._position, min(self._position + len(buffer), self._size) - 1
         if last < first:
             return 0
 
@@ -185,7 +185,7 @@ class _Parts(io.RawIOBase):
         except FileNotFoundError as error:  # no file in the zip is missing: the zip itself was replaced
             raise StorageError(f"{self._url} was replaced or removed while it was read") from error
         buffer[: len(part)] = part
-        self._at += len(part)
+        self._position += len(part)
         return len(part)
 
 

@@ -151,7 +151,7 @@ def entries(folder: str | os.PathLike) -> list[str]:
 
 def walk(folder: str | os.PathLike) -> list[File]:
     """List all files in a folder and below it, sorted by path."""
-    return sorted(_below(str(folder), deep=True))
+    return sorted(_files_below(str(folder), deep=True))
 
 
 def glob(pattern: str) -> list[File]:
@@ -163,7 +163,7 @@ def glob(pattern: str) -> list[File]:
     rest = pattern[len(folder) + 1 :]
     matches = _expression(pattern).fullmatch
     folder = folder or ("/" if pattern.startswith("/") else ".")
-    return sorted(file for file in _below(folder, deep="/" in rest or "**" in rest) if matches(file.path))
+    return sorted(file for file in _files_below(folder, deep="/" in rest or "**" in rest) if matches(file.path))
 
 
 def literally(path: str) -> str:
@@ -176,7 +176,7 @@ def remove(path: str | os.PathLike) -> None:
     if remote(path):
         if not gcs.split(str(path))[1].strip("/"):
             raise StorageError(f"{path}: a whole bucket is not removed here")
-        below = [file.path for file in _below(str(path), deep=True)]
+        below = [file.path for file in _files_below(str(path), deep=True)]
         deque(together(gcs.remove, [*below, str(path).rstrip("/")]), maxlen=0)
         return
     target = Path(path)
@@ -197,9 +197,9 @@ def local(folder: str | os.PathLike) -> Path:
     files = walk(folder)
     if not files:
         raise gcs.gcs_errors.absent(str(folder))
-    beside = tempfile.mkdtemp(prefix="cadenza-")
-    atexit.register(_tidy, beside, os.getpid())
-    home = Path(beside, str(folder).rstrip("/").rpartition("/")[2])  # a version's folder keeps its number
+    temporary = tempfile.mkdtemp(prefix="cadenza-")
+    atexit.register(_remove_copy, temporary, os.getpid())
+    home = Path(temporary, str(folder).rstrip("/").rpartition("/")[2])  # a version's folder keeps its number
 
     def fetch(file: File) -> None:
         name = file.path[len(join(folder, "")) :]
@@ -273,7 +273,7 @@ def _put(path: str | os.PathLike, source: BinaryIO, expected: int | None) -> int
     return version(path)
 
 
-def _below(folder: str, *, deep: bool) -> Iterator[File]:
+def _files_below(folder: str, *, deep: bool) -> Iterator[File]:
     """List the files in a folder, and if `deep` also those in its subfolders, in any order."""
     if remote(folder):
         bucket, _ = gcs.split(folder)
@@ -306,6 +306,6 @@ def _choice(part: str) -> str:
     return f"[{'^/' if without else ''}{escaped}]"
 
 
-def _tidy(folder: str, process: int) -> None:
+def _remove_copy(folder: str, process: int) -> None:
     if os.getpid() == process:  # not when a forked process ends
         shutil.rmtree(folder, ignore_errors=True)

@@ -31,9 +31,9 @@ class _Call:
     name: str
     inputs: Tensors
     rows: int
-    came: float  # on time.monotonic's clock
-    leads: bool = False  # its thread makes the next run
-    over: bool = False  # it has run
+    arrived: float  # on time.monotonic's clock
+    leading: bool = False  # its thread makes the next run
+    done: bool = False  # it has run
     awake: threading.Event = field(default_factory=threading.Event)  # it leads, or is over
     outputs: Tensors | None = None
     error: BaseException | None = None
@@ -49,13 +49,13 @@ class Batcher:
     """
 
     def __init__(self, run: Callable[[str, Tensors], Tensors], *, rows: int = ROWS, waiting: int = WAITING):
-        self._run, self._rows, self._most = run, rows, waiting
+        self._run, self._rows, self._max_waiting = run, rows, waiting
         self._waiting: deque[_Call] = deque()
         self._changed = threading.Condition()  # the leading call waits here for the expected ones
-        self._led = False  # some call leads
+        self._has_leader = False  # some call leads
         self._expected = 1  # calls to wait for
         self._ended = 0.0  # when the last run ended
-        self._took: dict[str, float] = {}  # seconds, of the last run of each function
+        self._seconds: dict[str, float] = {}  # seconds, of the last run of each function
 
     def call(self, name: str, inputs: Tensors, timeout: float | None = None) -> Tensors:
         """Return the named function's answer to these inputs; all arrays have the same number of rows.
@@ -69,13 +69,13 @@ class Batcher:
             BackendError: the arrays differ in their number of rows. Also what the function raises for this call alone.
         """
         call = _Call(name, inputs, _rows(inputs), time.monotonic())
-        until = float("inf") if timeout is None else call.came + timeout
+        until = float("inf") if timeout is None else call.arrived + timeout
         try:
             self._join(call)
-            while not call.over:
-                if not call.leads:
+            while not call.done:
+                if not call.leading:
                     self._wait(call, until)
-                if call.leads:
+                if call.leading:
                     self._lead(call)
         except BaseException:  # out of time, or an exception of a signal's handler
             self._withdraw(call)
@@ -94,19 +94,19 @@ class Batcher:
     def _join(self, call: _Call) -> None:
         """Join the waiting calls, or lead if there are none. Raises Overloaded."""
         with self._changed:
-            if self._led and len(self._waiting) >= self._most:
-                raise Overloaded(f"{self._most} calls of the model wait already; try again in a moment")
+            if self._has_leader and len(self._waiting) >= self._max_waiting:
+                raise Overloaded(f"{self._max_waiting} calls of the model wait already; try again in a moment")
             self._waiting.append(call)
             self._changed.notify()
-            if not self._led:
-                self._led = call.leads = True
+            if not self._has_leader:
+                self._has_leader = call.leading = True
 
     def _wait(self, call: _Call, until: float) -> None:
         """Wait until the call leads or is over. Raises DeadlineExceeded where it does not run in time."""
         if not call.awake.wait(min(max(0.0, until - time.monotonic()), threading.TIMEOUT_MAX)):
             with self._changed:
-                if call in self._waiting and not call.leads:
-                    raise DeadlineExceeded(f"in {until - call.came:g} seconds the model had no turn for this call")
+                if call in self._waiting and not call.leading:
+                    raise DeadlineExceeded(f"in {until - call.arrived:g} seconds the model had no turn for this call")
             call.awake.wait()
 
     def _withdraw(self, call: _Call) -> None:
@@ -114,20 +114,20 @@ class Batcher:
         with self._changed:
             if call in self._waiting:
                 self._waiting.remove(call)
-                if call.leads:
-                    self._pass_on()
+                if call.leading:
+                    self._appoint_leader()
 
-    def _pass_on(self) -> None:
+    def _appoint_leader(self) -> None:
         """Let the first call lead next; under the lock."""
-        self._led = bool(self._waiting)
-        if self._led:
+        self._has_leader = bool(self._waiting)
+        if self._has_leader:
             leader = self._first()
-            leader.leads = True
+            leader.leading = True
             leader.awake.set()
 
     def _first(self) -> _Call:
         """Return the call whose run should end first; under the lock."""
-        return min(self._waiting, key=lambda call: call.came + min(self._took.get(call.name, _LONGEST), _LONGEST))
+        return min(self._waiting, key=lambda call: call.arrived + min(self._seconds.get(call.name, _LONGEST), _LONGEST))
 
     def _lead(self, call: _Call) -> None:
         """Make one run with `call` in it, unless other calls go first; then one of them leads."""
@@ -141,13 +141,13 @@ class Batcher:
             with self._changed:
                 if batch:
                     self._ended = time.monotonic()
-                    self._took[call.name] = self._ended - began
+                    self._seconds[call.name] = self._ended - began
                     self._expected = min(len(batch) + len(self._waiting), self._rows)
                 for answered in batch:
-                    answered.over = True
-                call.leads = False
+                    answered.done = True
+                call.leading = False
                 call.awake.clear()
-                self._pass_on()
+                self._appoint_leader()
             for answered in batch:
                 answered.awake.set()
 
@@ -178,13 +178,13 @@ class Batcher:
         Who was just answered is likely to call again. Without the wait, the first one to come back would run alone and
         the others behind it, at up to nearly twice the cost. A single caller expects no other one and never waits.
         """
-        return self._ended + min(_PATIENCE * self._took.get(self._first().name, 0.0), _LONGEST)
+        return self._ended + min(_PATIENCE * self._seconds.get(self._first().name, 0.0), _LONGEST)
 
     def _answer(self, batch: list[_Call]) -> None:
         """Run the calls together, or one by one where that fails: only the call that causes an error gets it."""
         if len(batch) > 1:
             try:
-                answers = self._together(batch)
+                answers = self._run_batch(batch)
             except Exception as error:  # logged, as no caller may get it: by itself each call may succeed
                 _LOG.warning("a run of %d calls failed, each runs by itself now: %s", len(batch), error)
                 answers = []
@@ -198,7 +198,7 @@ class Batcher:
             except Exception as error:
                 call.error = error
 
-    def _together(self, batch: list[_Call]) -> list[Tensors]:
+    def _run_batch(self, batch: list[_Call]) -> list[Tensors]:
         inputs = {name: np.concatenate([call.inputs[name] for call in batch]) for name in batch[0].inputs}
         outputs = self._run(batch[0].name, inputs)
         ends = np.cumsum([call.rows for call in batch])

@@ -18,14 +18,14 @@ class ConcurrencyLimit:
     """A limit of how many requests do one kind of work at once, with a bounded queue.
 
     Args:
-        what: the work, as error messages name it.
+        work: its name in error messages.
         most: requests that do it at once.
         waiting: requests that may wait; one more is refused. None: without limit.
         seconds: that a request waits at most.
     """
 
-    def __init__(self, what: str, most: int, waiting: int | None = None, seconds: float = 10.0):
-        self._what, self._seconds = what, seconds
+    def __init__(self, work: str, most: int, waiting: int | None = None, seconds: float = 10.0):
+        self._work, self._seconds = work, seconds
         self._most = f"{most} at once" + (f" and {waiting} who wait" if waiting else "")
         self._free = threading.BoundedSemaphore(most)
         self._places = threading.BoundedSemaphore(most + waiting) if waiting is not None else None
@@ -39,7 +39,7 @@ class ConcurrencyLimit:
             ClientDisconnected: the client closed the connection while its request waited.
         """
         if self._places and not self._places.acquire(blocking=False):
-            raise Overloaded(f"{self._what}: {self._most} is the most that this server takes; try again in a moment")
+            raise Overloaded(f"{self._work}: {self._most} is the most that this server takes; try again in a moment")
         try:
             self._wait()
             try:
@@ -56,4 +56,4 @@ class ConcurrencyLimit:
             if context := request_context.current():
                 context.check()
             if time.monotonic() >= until:
-                raise Overloaded(f"in {self._seconds:g} seconds there was no turn for {self._what}; try again later")
+                raise Overloaded(f"in {self._seconds:g} seconds there was no turn for {self._work}; try again later")

@@ -58,7 +58,7 @@ class Worker(ThreadWorker):
         super().__init__(*args, **kwargs)
         self.log.error_log.addFilter(access_log.printable)  # of what it quotes from a broken request
         self._submitted: dict[Connection, float] = {}  # connections that wait for a thread, since when; oldest first
-        self._inside: set[Connection] = set()  # connections that have a thread
+        self._in_threads: set[Connection] = set()  # connections that have a thread
         self._lingering: deque[Connection] = deque()  # connections that we have closed
 
     # These run in the loop's own thread
@@ -86,10 +86,10 @@ class Worker(ThreadWorker):
     def finish_request(self, conn, fs) -> None:
         """End a request. Bytes of the next one that have come already are collected as any head is."""
         conn.idle_since = time.monotonic()
-        stays_open = not fs.cancelled() and not fs.exception() and fs.result()
-        if stays_open and (begun := conn.parser.unreader.take_buffered()):
+        keep_open = not fs.cancelled() and not fs.exception() and fs.result()
+        if keep_open and (begun := conn.parser.unreader.take_buffered()):
             self._collect(conn)
-            self._more(conn, begun)
+            self._add_to_head(conn, begun)
         else:
             super().finish_request(conn, fs)
 
@@ -103,17 +103,17 @@ class Worker(ThreadWorker):
     def on_pending_socket_readable(self, conn, client) -> None:
         """Read more of a head, or the connection's end."""
         if data := _received(client):
-            self._more(conn, data)
+            self._add_to_head(conn, data)
         elif data is not None:
-            self._end(conn, self.pending_conns)
+            self._close_connection(conn, self.pending_conns)
 
-    def _more(self, conn: Connection, data: bytes) -> None:
+    def _add_to_head(self, conn: Connection, data: bytes) -> None:
         """Add bytes to a head; a complete one goes to a thread."""
         conn.head += data
         complete = b"\r\n\r\n" in conn.head[-len(data) - 3 :]
         if not complete and len(conn.head) < _MOST_HEAD:
             return
-        self._take(conn, self.pending_conns)
+        self._unregister(conn, self.pending_conns)
         if not complete:
             self.handle_error(None, conn.sock, conn.client, LimitRequestHeaders(f"more than {_MOST_HEAD:,} bytes"))
             conn.close(graceful=True)
@@ -124,22 +124,22 @@ class Worker(ThreadWorker):
         conn.head, conn.data_ready = b"", True
         self.enqueue_req(conn)
 
-    def _take(self, conn: Connection, queue: deque[Connection]) -> None:
+    def _unregister(self, conn: Connection, queue: deque[Connection]) -> None:
         """Remove a connection from a queue, and from the poller."""
         self.poller.unregister(conn.sock)
         queue.remove(conn)
         self.nr_conns -= 1
 
-    def _end(self, conn: Connection, queue: deque[Connection]) -> None:
-        self._take(conn, queue)
+    def _close_connection(self, conn: Connection, queue: deque[Connection]) -> None:
+        self._unregister(conn, queue)
         conn.close()
 
-    def _end_one(self) -> None:
+    def _close_idlest(self) -> None:
         """Close the connection that has been idle for longest, as no more can be accepted."""
         queues = [queue for queue in (self.pending_conns, self.keepalived_conns, self._lingering) if queue]
         queue = min(queues, key=lambda queue: queue[0].idle_since, default=None)
         if queue and time.monotonic() - queue[0].idle_since >= _OVERDUE:  # else its request may be about to come
-            self._end(queue[0], queue)
+            self._close_connection(queue[0], queue)
 
     def enqueue_req(self, conn) -> None:
         """Put a request into the queue for a thread."""
@@ -148,20 +148,20 @@ class Worker(ThreadWorker):
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """See ThreadWorker. Also close connections that are too slow."""
-        hurry = self._submitted or self._lingering or not self._accepting
-        super().wait_for_and_dispatch_events(min(timeout, _OVERDUE) if hurry else timeout)
+        soon = self._submitted or self._lingering or not self._accepting
+        super().wait_for_and_dispatch_events(min(timeout, _OVERDUE) if soon else timeout)
         self._make_room()
         if self.nr_conns >= self.worker_connections:  # no other one is accepted
-            self._end_one()
+            self._close_idlest()
         while self._lingering and self._lingering[0].timeout <= time.monotonic():
-            self._end(self._lingering[0], self._lingering)
+            self._close_connection(self._lingering[0], self._lingering)
 
     def _make_room(self) -> None:
         """Free threads that wait for their clients, if a request waits for a thread."""
         now = time.monotonic()
         if now - next(iter([*self._submitted.values()]), now) < _OVERDUE:
             return
-        waiting = sorted(((conn.sock.kept_waiting(), id(conn), conn) for conn in [*self._inside]), reverse=True)
+        waiting = sorted(((conn.sock.kept_waiting(), id(conn), conn) for conn in [*self._in_threads]), reverse=True)
         slow = [conn for seconds, _, conn in waiting if seconds >= _SLOW][: len(self._submitted)]
         for conn in slow:
             with suppress(OSError):
@@ -189,7 +189,7 @@ class Worker(ThreadWorker):
             return
         conn.drained += len(data)
         if not data or conn.drained > _MOST_LINGER:
-            self._end(conn, self._lingering)
+            self._close_connection(conn, self._lingering)
 
     def _cap_keepalive(self, deadline: float) -> None:
         """See ThreadWorker. At the stop, connections without a request yet have as long as those kept open."""
@@ -203,11 +203,11 @@ class Worker(ThreadWorker):
         """Handle one request, from its head to the end of its reply."""
         self._submitted.pop(conn, None)
         conn.sock.renew()
-        self._inside.add(conn)
+        self._in_threads.add(conn)
         try:
             return super().handle(conn)
         finally:
-            self._inside.discard(conn)
+            self._in_threads.discard(conn)
 
     def handle_request(self, req, conn):
         """See ThreadWorker. Called when the head has been read."""

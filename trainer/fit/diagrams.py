@@ -41,9 +41,9 @@ def compare(generated: Notes | Sequence[Notes], real: Notes | Sequence[Notes], p
 def summary(model: EventModel) -> str:
     """Write a table of a model's layers: name, kind, output for B pieces of T rows, parameters; and their total."""
     rows = list(_rows(model, 0))
-    wide, kind = (max(len(row[k]) for row in rows) for k in (0, 1))
-    lines = [f"{name:{wide}}  {what:{kind}}  {shape:<13} {count:>12}" for name, what, shape, count in rows]
-    head = f"{'layer':{wide}}  {'kind':{kind}}  {'output':<13} {'parameters':>12}"
+    width, kind = (max(len(row[k]) for row in rows) for k in (0, 1))
+    lines = [f"{name:{width}}  {what:{kind}}  {shape:<13} {count:>12}" for name, what, shape, count in rows]
+    head = f"{'layer':{width}}  {'kind':{kind}}  {'output':<13} {'parameters':>12}"
     total = model.count_params()
     fixed = total - sum(int(np.prod(w.shape)) for w in model.trainable_weights)
     footer = f"{total:,} parameters, {total * 4 / 1e6:.1f} MB as float32" + (f"; {fixed:,} not trained" * (fixed > 0))
@@ -52,7 +52,7 @@ def summary(model: EventModel) -> str:
 
 def _rows(layer, depth: int) -> Iterator[tuple[str, str, str, str]]:
     """Yield a line for each layer inside a layer, deeper ones indented; Keras' own layers are not opened."""
-    inside = list(_inside(layer))
+    inside = list(_sublayers(layer))
     for each in inside:
         own = type(each).__module__.startswith("keras.")
         yield "  " * depth + each.name, _kind(each), _shape(each), f"{each.count_params():,}" if own else ""
@@ -63,7 +63,7 @@ def _rows(layer, depth: int) -> Iterator[tuple[str, str, str, str]]:
         yield "  " * depth + "(its own)", "", "", f"{rest:,}"
 
 
-def _inside(layer) -> Iterator[keras.layers.Layer]:
+def _sublayers(layer) -> Iterator[keras.layers.Layer]:
     """Yield the layers among a layer's attributes, in lists and dicts too, in the order of assignment."""
     for name, value in vars(layer).items():
         values = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
@@ -85,7 +85,7 @@ def _shape(layer) -> str:
 
 # --- the diagram -------------------------------------------------------------------------------------------------
 
-_WIDE, _GAP, _BETWEEN = 1.72, 0.5, 0.24  # inches: a box, and what is beside and below it
+_BOX_WIDTH, _GAP, _BETWEEN = 1.72, 0.5, 0.24  # inches: a box, and what is beside and below it
 _LINE, _PAD, _LOOP = 0.2, 0.12, 0.62  # inches: a line of text, around a box's text, the room for a memory's loop
 _TINTS = {"row": INK, "input": COLOURS[5], "memory": COLOURS[0], "dense": COLOURS[2], "head": COLOURS[1]}
 
@@ -99,7 +99,7 @@ class _Box(NamedTuple):
     memory: str = ""
 
     @property
-    def tall(self) -> float:
+    def height(self) -> float:
         """Compute its height, in inches."""
         return _LINE * (1 + len(self.lines)) + 2 * _PAD
 
@@ -115,21 +115,21 @@ def diagram(model: EventModel, card: dict, path: str | os.PathLike) -> None:
     row = [_Box("row", name, (f"{size - FIRST:,} values",)) for name, size in zip(names, sizes, strict=True)]
     chained = isinstance(model.heads, ChainHeads)
     stages = [row, [_input(model)], *([box] for box in _core(model)), _heads(model)]
-    tall = max(max(_height(stage), stage[0].tall + 2 * _LOOP if stage[0].memory else 0) for stage in stages)
-    wide = len(stages) * (_WIDE + _GAP) + _GAP
+    height = max(max(_height(stage), stage[0].height + 2 * _LOOP if stage[0].memory else 0) for stage in stages)
+    width = len(stages) * (_BOX_WIDTH + _GAP) + _GAP
     low = -max(map(_height, stages)) / 2 - 0.45  # of the line from the drawn row back to the input
-    figure, axes = style.canvas((0, wide), (low - 0.35, tall / 2 + 1.0))
+    figure, axes = style.canvas((0, width), (low - 0.35, height / 2 + 1.0))
     title = f"{card['recipe']}: {model.count_params():,} parameters"
-    axes.text(_GAP, tall / 2 + 0.75, words(title), fontsize=13, color=INK)
-    axes.text(_GAP, tall / 2 + 0.5, words(style.clip(card.get("about", ""), int(wide * 12))), fontsize=9, color=INK)
+    axes.text(_GAP, height / 2 + 0.75, words(title), fontsize=13, color=INK)
+    axes.text(_GAP, height / 2 + 0.5, words(style.clip(card.get("about", ""), int(width * 12))), fontsize=9, color=INK)
     for number, stage in enumerate(stages):
-        left = _GAP + number * (_WIDE + _GAP)
-        _stage(axes, stage, left, chained and number == len(stages) - 1)
+        left = _GAP + number * (_BOX_WIDTH + _GAP)
+        _draw_boxes(axes, stage, left, chained and number == len(stages) - 1)
         if number:
             _arrow(axes, (left - _GAP + 0.1 * (number == 1), 0), (left - 0.1 * (stage is stages[-1]), 0))
-    for caption, left, stage in (("the row heard", _GAP, stages[0]), ("the next row", wide - _GAP - _WIDE, stages[-1])):
-        _frame(axes, caption, left, _height(stage))
-    _again(axes, wide, _height(stages[0]) / 2, _height(stages[-1]) / 2, low)
+    _frame(axes, "the last row", _GAP, _height(stages[0]))
+    _frame(axes, "the next row", width - _GAP - _BOX_WIDTH, _height(stages[-1]))
+    _draw_feedback(axes, width, _height(stages[0]) / 2, _height(stages[-1]) / 2, low)
     style.save(figure, path)
 
 
@@ -137,7 +137,7 @@ def _input(model: EventModel) -> _Box:
     """Describe the core's input."""
     layer = model.inputs_
     if isinstance(layer, Embedded):
-        held = ("what still sounds",) if layer.tables else ()
+        held = ("held notes",) if layer.tables else ()
         each = f"{len(layer.embeddings)} × {layer.embeddings[0].output_dim}"
         return _Box("input", "embedding", (each, *held, f"Dense {layer.width}", _parameters(layer)))
     if isinstance(layer, OneHot):
@@ -182,26 +182,26 @@ def _parameters(layer) -> str:
     return f"{count / 1e6:.1f} M parameters" if count >= 1e6 else f"{count:,} parameters"
 
 
-def _stage(axes: "Axes", boxes: list[_Box], left: float, chained: bool) -> None:
+def _draw_boxes(axes: "Axes", boxes: list[_Box], left: float, chained: bool) -> None:
     """Draw boxes below each other, their middle at 0; in a chain with arrows from each to the next."""
     from matplotlib.patches import FancyBboxPatch
 
     top = _height(boxes) / 2
     for number, box in enumerate(boxes):
-        low, colour = top - box.tall, _TINTS[box.kind]
+        low, colour = top - box.height, _TINTS[box.kind]
         axes.add_patch(
             FancyBboxPatch(
-                (left, low), _WIDE, box.tall, boxstyle="round,pad=0,rounding_size=0.08", edgecolor=colour,
+                (left, low), _BOX_WIDTH, box.height, boxstyle="round,pad=0,rounding_size=0.08", edgecolor=colour,
                 facecolor=[*_rgb(colour), 0.18], linewidth=1.4,
             )
         )  # fmt: skip
-        middle = left + _WIDE / 2
+        middle = left + _BOX_WIDTH / 2
         for line, text in enumerate((box.title, *box.lines)):
             at = top - _PAD - _LINE * (line + 0.5)
             size, weight = (8, "normal") if line else (11, "bold")
             axes.text(middle, at, words(text), ha="center", va="center", color=INK, fontsize=size, weight=weight)
         if box.memory:
-            _arrow(axes, (middle + 0.45, top), (middle - 0.45, top), bend=0.8)
+            _arrow(axes, (middle + 0.45, top), (middle - 0.45, top), curvature=0.8)
             axes.text(middle, top + 0.4, box.memory, ha="center", va="bottom", fontsize=8, color=INK)
         if chained and number:
             _arrow(axes, (middle, top + _BETWEEN), (middle, top))
@@ -209,32 +209,33 @@ def _stage(axes: "Axes", boxes: list[_Box], left: float, chained: bool) -> None:
 
 
 def _height(boxes: list[_Box]) -> float:
-    return sum(box.tall for box in boxes) + _BETWEEN * (len(boxes) - 1)
+    return sum(box.height for box in boxes) + _BETWEEN * (len(boxes) - 1)
 
 
-def _frame(axes: "Axes", caption: str, left: float, tall: float) -> None:
+def _frame(axes: "Axes", caption: str, left: float, height: float) -> None:
     """Draw a frame around the columns of a row."""
     from matplotlib.patches import FancyBboxPatch
 
-    frame = FancyBboxPatch((left - 0.1, -tall / 2 - 0.1), _WIDE + 0.2, tall + 0.2, "round,pad=0,rounding_size=0.12")
+    corner, rounded = (left - 0.1, -height / 2 - 0.1), "round,pad=0,rounding_size=0.12"
+    frame = FancyBboxPatch(corner, _BOX_WIDTH + 0.2, height + 0.2, rounded)
     frame.set(edgecolor=INK, facecolor="none", linewidth=0.8, linestyle=":")
     axes.add_patch(frame)
-    axes.text(left + _WIDE / 2, tall / 2 + 0.14, caption, ha="center", va="bottom", fontsize=9, color=INK)
+    axes.text(left + _BOX_WIDTH / 2, height / 2 + 0.14, caption, ha="center", va="bottom", fontsize=9, color=INK)
 
 
-def _again(axes: "Axes", wide: float, first: float, last: float, low: float) -> None:
+def _draw_feedback(axes: "Axes", width: float, first: float, last: float, low: float) -> None:
     """Draw the arrow from the last frame's lower edge back to the first one's: the drawn row is the next input."""
-    right, left = wide - _GAP - _WIDE / 2, _GAP + _WIDE / 2
+    right, left = width - _GAP - _BOX_WIDTH / 2, _GAP + _BOX_WIDTH / 2
     axes.plot([right, right, left], [-last - 0.1, low, low], color=INK, linewidth=1.2)
     _arrow(axes, (left, low), (left, -first - 0.1))
-    caption = "the row that was drawn is the next one heard"
-    axes.text(wide / 2, low - 0.06, caption, ha="center", va="top", fontsize=9, color=INK)
+    caption = "the drawn row is the next input"
+    axes.text(width / 2, low - 0.06, caption, ha="center", va="top", fontsize=9, color=INK)
 
 
-def _arrow(axes: "Axes", start: tuple[float, float], end: tuple[float, float], bend: float = 0.0) -> None:
+def _arrow(axes: "Axes", start: tuple[float, float], end: tuple[float, float], curvature: float = 0.0) -> None:
     from matplotlib.patches import FancyArrowPatch
 
-    style = f"arc3,rad={bend}"
+    style = f"arc3,rad={curvature}"
     axes.add_patch(
         FancyArrowPatch(
             start, end, arrowstyle="-|>", mutation_scale=11, color=INK, connectionstyle=style, shrinkA=0, shrinkB=1

@@ -37,9 +37,9 @@ class ChainHeads(keras.layers.Layer):
         self.names, self.sizes, self.hidden, self.slots = encoding.names, encoding.sizes, hidden, slots
         self.tables = held_notes.Tables(encoding)
         self.grid = _log_cells(encoding)
-        self.hear = {n: Dense(hidden, name=f"{n}_hear") for n in self.names}
+        self.projection = {n: Dense(hidden, name=f"{n}_hear") for n in self.names}
         self.context = {n: Dense(hidden, use_bias=False, name=f"{n}_context") for n in self.names}
-        self.told = {
+        self.previous = {
             (n, m): keras.layers.Embedding(self.sizes[j], hidden, name=f"{n}_told_{m}")
             for k, n in enumerate(self.names)
             for j, m in enumerate(self.names[:k])
@@ -54,10 +54,10 @@ class ChainHeads(keras.layers.Layer):
         context = 2 * (self.slots + 1)
         sizes = {"pitch": context + 4 * self.tables.pitches, "duration": context + 2}
         for name in self.names:
-            self.hear[name].build((None, shape[-1]))
+            self.projection[name].build((None, shape[-1]))
             self.context[name].build((None, sizes.get(name, context)))
             self.score[name].build((None, self.hidden))
-        for table in self.told.values():
+        for table in self.previous.values():
             table.build()
         self.point.build((None, self.hidden))
         if self.repeat:
@@ -128,9 +128,9 @@ class ChainHeads(keras.layers.Layer):
             same_pitch = columns[self.tables.pitch][..., None] - FIRST == np.arange(self.tables.pitches, dtype="i4")
             remaining = ops.sum(ops.where(same_pitch, features["ringing"], 0.0), axis=-1, keepdims=True)
             context.append(ops.concatenate([ops.log1p(remaining), ops.cast(remaining > 0, "float32")], axis=-1))
-        x = self.hear[name](h) + self.context[name](ops.concatenate(context, axis=-1))
+        x = self.projection[name](h) + self.context[name](ops.concatenate(context, axis=-1))
         for j in range(k):
-            x = x + self.told[name, self.names[j]](columns[j])
+            x = x + self.previous[name, self.names[j]](columns[j])
         x = self.dropout(ops.gelu(x), training=training)
         log_p = ops.log_softmax(self.score[name](x) + self.masks[k], axis=-1)
         if name == "pitch" and self.repeat:
