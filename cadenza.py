@@ -16,13 +16,14 @@ import argparse
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from music import midi, storage
+from music import flags, midi, storage
 from music import notes as nt
 from music.command_line import fail
 from music.errors import MusicError, SettingError
@@ -154,8 +155,18 @@ def load(place: str | os.PathLike | None = None, *, name: str = "performance") -
 
 
 def read(path: str | os.PathLike) -> Notes:
-    """Read the notes of a MIDI file, local or gs://…, with the pedal folded into their durations. Raises MidiError."""
-    return midi.read(storage.read(path))
+    """Read the notes of a MIDI file, local or gs://…, with the pedal folded into their durations.
+
+    Warns:
+        UserWarning: of each kind of damage in the file, and of what is left out.
+
+    Raises:
+        MidiError: it is no MIDI file.
+    """
+    notes, damage = midi.read_with_warnings(midi.unpacked(os.fspath(path), storage.read(path)))
+    for line in damage:
+        warnings.warn(f"{path}: {line}", stacklevel=2)
+    return notes
 
 
 def _ending(path: str, *, picture: bool = False) -> str:
@@ -170,6 +181,7 @@ def _ending(path: str, *, picture: bool = False) -> str:
 def _generate(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("cadenza generate", description="Continue a MIDI file, or begin a new piece.")
     parser.add_argument("seed", nargs="?", metavar="SEED.mid", help="what to continue; absent: a new piece")
+    flags.add_drums(parser)
     parser.add_argument(
         "--output", nargs="+", required=True, metavar="FILE",
         help="one or several; the ending decides: .mid, .mp3 .wav .flac .ogg, .musicxml .pdf .svg, .png a piano roll",
@@ -196,7 +208,8 @@ def _generate(argv: Sequence[str]) -> int:
     model = load(place, name=args.model_name)
     names = ("notes", "temperature", "top_p", "min_p", "random_seed")
     settings = {name: getattr(args, name) for name in names}
-    piece = model.continue_(args.seed, **settings) if args.seed else model.new(**settings)
+    seed = flags.read_part(args.seed, drums=args.drums) if args.seed else nt.empty()
+    piece = model.continue_(seed, **settings)
     for path, ending in endings.items():
         if ending == ".png":
             piece.plot(path)

@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _inspect(args: argparse.Namespace) -> None:
-    summary = midi.inspect(storage.read(args.file))
+    summary = midi.inspect(flags.read_file(args.file), drums=args.drums)
     rows = [row for row in _rows(summary.notes) if args.start <= row["start"] < args.start + args.seconds]
     if args.json:
         json.dump({"file": Path(args.file).name, **_facts(summary), "notes": rows}, sys.stdout, indent=1)
@@ -104,7 +104,7 @@ def _inspect(args: argparse.Namespace) -> None:
 
 def _render(args: argparse.Namespace) -> None:
     format = audio.format_of(args.out)
-    notes = nt.shift(flags.read_part(args.file, args.start, args.seconds), -args.start)
+    notes = nt.shift(flags.read_part(args.file, args.start, args.seconds, drums=args.drums), -args.start)
     if args.program is not None:
         notes = nt.with_program(notes, args.program)
     with storage.writing(args.out) as file:
@@ -114,8 +114,8 @@ def _render(args: argparse.Namespace) -> None:
 
 def _score(args: argparse.Namespace) -> None:
     engraving.format_of(args.out)  # before the work
-    notes = flags.read_part(args.file, args.start, args.seconds, pedal=False)
-    grid = midi.grid(storage.read(args.file))
+    notes = flags.read_part(args.file, args.start, args.seconds, pedal=False, drums=args.drums)
+    grid = midi.grid(flags.read_file(args.file))
     title = Path(args.file).stem if args.title is None else args.title
     for path in engraving.write(musicxml(notes, grid, title), args.out):
         print(path)
@@ -160,6 +160,8 @@ def _print(summary: Summary, rows: list[dict], limit: int, out: TextIO) -> None:
     print(f"length       {_clock(summary.seconds)}, {_count(len(notes))}", file=out)
     print(f"tempo        {', '.join(tempos[:_TEMPOS])}{more} quarters a minute", file=out)
     print(f"pedal        {summary.pedal_presses:,} presses, folded into the ends of the notes", file=out)
+    if drums := dict(instruments).get(midi.instrument_name(nt.DRUMS)):
+        print(f"drums        {_count(drums)} of channel 10; --drums none reads them as pitches", file=out)
     for warning in summary.warnings:
         print(f"damaged      {warning}", file=out)
     if len(rows) < len(notes):

@@ -38,8 +38,8 @@ TABLE = {
     "music/notation/": "numpy (music21) (verovio) (typst) music.errors music.midi music.notation music.notes"
     " music.storage",
     "music/audio/": "numpy (fluidsynth) (soundfile) music.audio music.errors music.notes",
-    "music/plots/": "numpy (matplotlib) music.analysis music.encodings music.errors music.flags music.notes music.plots"
-    " music.storage",
+    "music/plots/": "numpy (matplotlib) music.analysis music.encodings music.errors music.flags music.midi music.notes"
+    " music.plots music.storage",
     "music/analysis/": "numpy google_crc32c music.analysis music.encodings music.errors music.notes music.storage",
     "music/examples/": "numpy music.examples music.notes",
     "preprocessing/": "preprocessing music numpy apache_beam",

@@ -13,6 +13,7 @@ from music.examples.nocturne import nocturne
 from music.generation import Generator, Settings
 from serving.backends.embedded import Embedded
 from tests.conftest import waltz
+from tests.support import hostile
 from trainer import run_folder
 
 
@@ -55,6 +56,13 @@ def test_a_piece_is_saved_as_its_ending_says(model, seed, tmp_path):
     assert (tmp_path / "roll.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(SettingError, match=r"\.mp4"):
         piece.save(tmp_path / "whole.mp4")
+
+
+def test_what_is_left_out_of_a_file_is_a_warning(tmp_path):
+    path = tmp_path / "stopped.mid"
+    path.write_bytes(hostile.song(hostile.note() + b"\0\x90\x3c\x40"))
+    with pytest.warns(UserWarning, match=r"stopped\.mid: 1 note is never released; it is left out"):
+        assert len(cadenza.read(path)) == 1
 
 
 def test_a_new_piece_needs_no_seed(model):

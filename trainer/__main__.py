@@ -128,12 +128,15 @@ def _add_listen(commands) -> None:
 
 
 def _add_sample(commands) -> None:
+    from music import flags
+
     sample = commands.add_parser("sample", parents=[_model_flags(), _backend_flags()], help="write a piece as MIDI")
     seed = sample.add_mutually_exclusive_group()
     seed.add_argument("--seed", metavar="MIDI", help="continue this file; absent: a new piece from its beginning")
     seed.add_argument(
         "--seed-from", choices=_SPLITS, help="continue an excerpt of this split of --data, chosen at random"
     )
+    flags.add_drums(sample)
     sample.add_argument("--data", help="the dataset of --seed-from")
     sample.add_argument(
         "--seed-notes", type=_positive, metavar="N",
@@ -305,7 +308,7 @@ def _listen(args) -> None:
 def _sample(args) -> None:
     import numpy as np
 
-    from music import midi, storage
+    from music import flags, midi, storage
     from music import notes as nt
     from music.errors import SettingError
     from music.generation import Generator, Settings
@@ -319,7 +322,7 @@ def _sample(args) -> None:
     if args.seed_from:
         seed = _excerpt(args, card)
     else:
-        seed = midi.read(storage.read(args.seed)) if args.seed else nt.empty()
+        seed = flags.read_part(args.seed, drums=args.drums) if args.seed else nt.empty()
         seed = nt.pitched(seed)[: args.seed_notes] if args.seed_notes else seed
     chunks = list(Generator(backend).stream(seed, settings))
     new = np.concatenate([chunk.notes for chunk in chunks])

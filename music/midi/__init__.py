@@ -7,19 +7,25 @@ from music.midi.files import (
     grid,
     inspect,
     instrument_name,
+    no_notes,
     read,
     read_with_warnings,
     write,
 )
+from music.midi.names import ENDINGS, is_midi, unpacked
 
 __all__ = [
+    "ENDINGS",
     "Grid",
     "Summary",
     "find_program",
     "grid",
     "inspect",
     "instrument_name",
+    "is_midi",
+    "no_notes",
     "read",
     "read_with_warnings",
+    "unpacked",
     "write",
 ]

@@ -22,7 +22,7 @@ from pathlib import PurePath
 
 import numpy as np
 
-from music import flags, storage
+from music import flags, midi, storage
 from music import notes as nt
 from music.analysis import statistics
 from music.analysis.statistics import Statistics
@@ -39,7 +39,6 @@ KINDS = {
     "losses": "the learning curves of a run",
 }
 _STATISTICS, _HISTORY = "stats.json", "history.csv"
-_MIDI = (".mid", ".midi")
 _SAME = 0.005  # seconds between the onsets of one note in two files; their ticks may differ
 
 
@@ -184,13 +183,13 @@ def _music(path: str, args: argparse.Namespace) -> list[Notes]:
     """Read the wanted part of a MIDI file, or of each one in a folder."""
     files = [path]
     if storage.is_folder(path):
-        files = [file.path for file in storage.walk(path) if file.path.lower().endswith(_MIDI)]
+        files = [file.path for file in storage.walk(path) if midi.is_midi(file.path)]
         if not files:
             raise MusicError(f"{path}: neither {_STATISTICS} nor a MIDI file is in it")
     parts = []
     for file in files:
         with _about(file):
-            parts.append(flags.read_part(file, args.start, args.seconds)[: args.notes])
+            parts.append(flags.read_part(file, args.start, args.seconds, drums=args.drums)[: args.notes])
     return parts
 
 

@@ -1,6 +1,7 @@
 """`python -m music`: what it prints, and its mistakes. The pictures are in test_plots.py."""
 
 import csv
+import gzip
 import io
 import json
 import subprocess
@@ -13,6 +14,8 @@ from music import __main__ as cli
 from music import midi
 from music import notes as nt
 from music.examples.nocturne import nocturne
+from tests.support import hostile
+from tests.support.hostile import note, number
 
 ROOT = Path(__file__).parents[2]
 DUET = nt.from_tuples([(0.0, 0.5, 60, 70), (0.25, 1.5, 64, 80), (1.0, 2.0, 67, 90, 40), (70.0, 71.25, 36, 50)])
@@ -119,6 +122,91 @@ def test_a_file_without_notes_is_told_too(tmp_path, capsys):
     (tmp_path / "silence.mid").write_bytes(midi.write(nt.empty()))
     assert cli.run(["inspect", str(tmp_path / "silence.mid")]) == 0
     assert "length       0.0 s, 0 notes" in capsys.readouterr().out
+
+
+def test_inspect_gives_the_tempo_that_counts_and_the_one_before_a_late_first_tempo(tmp_path, capsys):
+    """Of several at one tick the last one of the last track counts."""
+
+    def tempo(wait, quarters_per_minute):
+        return number(wait) + b"\xff\x51\3" + (60_000_000 // quarters_per_minute).to_bytes(3, "big")
+
+    path = tmp_path / "tempos.mid"
+    path.write_bytes(
+        hostile.song(tempo(0, 35) * 5 + tempo(0, 120), note() + tempo(720, 60), note(62) + tempo(720, 240))
+    )
+    assert cli.run(["inspect", str(path)]) == 0
+    assert "tempo        120, 240 from 1.0 s quarters a minute\n" in capsys.readouterr().out
+    path.write_bytes(hostile.song(note() + tempo(720, 60)))
+    assert cli.run(["inspect", str(path), "--json"]) == 0
+    tempos = json.loads(capsys.readouterr().out)["tempos"]
+    assert tempos == [{"second": 0, "quarters_per_minute": 120}, {"second": 1, "quarters_per_minute": 60}]
+
+
+def test_a_packed_file_is_read(tmp_path, duet, capsys):
+    packed = tmp_path / "duet.mid.gz"
+    packed.write_bytes(gzip.compress(duet.read_bytes()))
+    assert cli.run(["inspect", str(packed)]) == 0
+    assert "length       1 min 11.2 s, 4 notes" in capsys.readouterr().out
+    packed.write_bytes(gzip.compress(bytes(30_000_000)))
+    assert "expected at most 20,000,000 bytes, unpacked, got more" in mistake(capsys, "inspect", packed)
+    packed.write_bytes(gzip.compress(duet.read_bytes())[:-9])
+    assert "a damaged gzip file" in mistake(capsys, "inspect", packed)
+
+
+# --- what is left out, and drums ---------------------------------------------------------------------------------
+
+STOPPED = hostile.song(note() + b"".join(b"\0\x90" + bytes([key, 90]) for key in (48, 64, 67)))  # with three keys down
+NEVER = hostile.song(b"\0\x90\x3c\x40" + b"\x83\x60\x3e\x40" * 7)
+ON_TEN = hostile.song(
+    b"\0\xc9\0" + b"".join(b"\0\x99" + bytes([60 + k, 80]) + b"\x60\x89" + bytes([60 + k, 0]) for k in range(8))
+)
+
+
+@pytest.fixture
+def stopped(tmp_path):
+    path = tmp_path / "stopped.mid"
+    path.write_bytes(STOPPED)
+    return path
+
+
+@pytest.mark.parametrize("command", ["render", "score", "plot"])
+def test_what_is_left_out_is_printed(tmp_path, stopped, capsys, command):
+    out = tmp_path / {"render": "x.wav", "score": "x.musicxml", "plot": "x.png"}[command]
+    assert cli.run([command, str(stopped), str(out)]) == 0
+    assert capsys.readouterr() == (f"{out}\n", f"{stopped}: 3 notes are never released; they are left out\n")
+
+
+def test_inspect_says_what_is_left_out(stopped, capsys):
+    assert cli.run(["inspect", str(stopped), "--notes", "0"]) == 0
+    assert "\ndamaged      3 notes are never released; they are left out\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["render", "score", "plot"])
+def test_why_a_file_has_no_notes_is_said(tmp_path, capsys, command):
+    path = tmp_path / "drum-machine.mid"
+    path.write_bytes(NEVER)
+    says = mistake(capsys, command, path, tmp_path / ("x.wav" if command == "render" else "x.png"))
+    assert says == f"music {command}: {path}: no notes; 8 notes are never released; they are left out\n"
+    assert cli.run(["inspect", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "length       0.0 s, 0 notes\n" in out and "damaged      8 notes are never released;" in out
+
+
+def test_drums_are_what_the_flag_says(tmp_path, capsys):
+    path = tmp_path / "ten.mid"
+    path.write_bytes(ON_TEN)
+    assert cli.run(["inspect", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "1: Drums (8 notes)" in out
+    assert "\ndrums        8 notes of channel 10; --drums none reads them as pitches\n" in out
+    assert cli.run(["inspect", str(path), "--drums", "none"]) == 0
+    out = capsys.readouterr().out
+    assert "1: Acoustic Grand Piano (8 notes)" in out and "\ndrums" not in out
+    assert "expected at least one that is not for drums" in mistake(capsys, "score", path, tmp_path / "x.musicxml")
+    for command, name in (("score", "x.musicxml"), ("plot", "x.png"), ("render", "x.wav")):
+        assert cli.run([command, str(path), str(tmp_path / name), "--drums", "none"]) == 0
+    capsys.readouterr()
+    assert "expected auto or none, got 'some'" in mistake(capsys, "inspect", path, "--drums", "some")
 
 
 # --- mistakes ----------------------------------------------------------------------------------------------------

@@ -486,7 +486,7 @@ def test_mistakes_are_one_line(tmp_path, song, corpus, capsys):
     facts = json.loads(Path(corpus, "stats.json").read_text())
     write(old, {name: part for name, part in facts.items() if name != "chords"})
     write(tmp_path / "odd.json", facts | {"chords": {"H4": 1}})
-    assert f"music plot: {silence}: no note begins in that part" in mistake(capsys, silence, out)
+    assert f"music plot: {silence}: no notes" in mistake(capsys, silence, out)
     assert f"{silence}: no note" in mistake(capsys, "distributions", song, silence, out)
     assert f"{song}: no note" in mistake(capsys, "chords", song, out, "--start", "500")
     assert f"{old}: not a MIDI file" in mistake(capsys, "roll", song, old, out)
