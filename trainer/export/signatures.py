@@ -63,10 +63,10 @@ def generate(model: EventModel, inputs: dict) -> dict:
 
     def one(i, rows, state):
         row, after = model.step(state, ops.take(noise, i, axis=1), *settings)
-        counts = (i < count)[:, None]
-        here = (ops.arange(CHUNK) == i)[None, :, None] & counts[:, :, None]
+        counts = i < count
+        here = (ops.arange(CHUNK) == i)[None, :, None] & counts[:, None, None]
         rows = ops.where(here, row[:, None], rows)
-        return i + 1, rows, {name: ops.where(counts, after[name], state[name]) for name in state}
+        return i + 1, rows, {name: xla.where_rows(counts, after[name], state[name]) for name in state}
 
     rows = ops.zeros_like(ops.cast(noise, "int32"))
     _, rows, state = ops.while_loop(more, one, (ops.cast(0, "int32"), rows, _state(inputs)), maximum_iterations=CHUNK)
