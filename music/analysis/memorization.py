@@ -65,9 +65,9 @@ def build(pieces: Iterable[Notes], **facts: str) -> Index:
     Needs 16 bytes of memory for each note.
     """
     hashes_of: dict[int, list[np.ndarray]] = {length: [] for length in LENGTHS}
-    count = notes_in_all = 0
+    count = note_count = 0
     for notes in pieces:
-        count, notes_in_all = count + 1, notes_in_all + len(notes)
+        count, note_count = count + 1, note_count + len(notes)
         intervals = _intervals(ordered(notes))
         for length in LENGTHS:
             hashes_of[length].append(_hashed(intervals, length))
@@ -78,7 +78,7 @@ def build(pieces: Iterable[Notes], **facts: str) -> Index:
         for positions in _positions(hashes, len(bits)):
             bits[positions] = True
     sizes = {str(length): len(hashes) for length, hashes in runs.items()}
-    return Index({**facts, "pieces": count, "notes": notes_in_all, "runs": sizes}, np.packbits(bits, bitorder="little"))
+    return Index({**facts, "pieces": count, "notes": note_count, "runs": sizes}, np.packbits(bits, bitorder="little"))
 
 
 def read(path: str | os.PathLike) -> Index:
@@ -106,7 +106,7 @@ def longest_run(notes: Notes, index: Index) -> Run:
     best, first, occurs = 0, 0, np.ones(len(music), bool)
     for length, limit in zip(LENGTHS, (*LENGTHS[1:], len(music) + 1), strict=True):
         occurs = index.holds(_hashed(intervals, length)) & _all_parts_occur(occurs, len(music) - length + 1)
-        begins, sizes = _stretches(occurs)
+        begins, sizes = _true_runs(occurs)
         if not len(sizes):
             break
         best = min(int(sizes.max()) + length - 1, limit - 1)  # the next length finds those of `limit` notes and more
@@ -158,7 +158,7 @@ def _all_parts_occur(occurs: np.ndarray, count: int) -> np.ndarray:
     return np.convolve(~occurs, np.ones(width, int), "valid") == 0
 
 
-def _stretches(true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _true_runs(true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Find where the stretches of true values begin, and how long they are."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], true.astype("i1"), [0]])))
     return edges[::2], edges[1::2] - edges[::2]

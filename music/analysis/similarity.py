@@ -56,7 +56,7 @@ class Reference:
         counted = [features(notes) for notes in excerpts]
         self._features = {name: np.stack([each[name] for each in counted]) for name in QUANTITIES}
         others = ~np.eye(len(excerpts), dtype=bool)
-        self._among = {name: distances(shares, shares)[others] for name, shares in self._features.items()}
+        self._inner_distances = {name: distances(shares, shares)[others] for name, shares in self._features.items()}
         values = {name: [number(notes) for notes in excerpts] for name, number in NUMBERS.items()}
         self.limits = {name: tuple(np.percentile(some, [1, 50, 99])) for name, some in values.items()}
 
@@ -73,7 +73,7 @@ class Reference:
             shares = np.stack([each[name] for each in counted])
             pairs = {
                 "together": (_pooled(self._features[name]), _pooled(shares)),
-                "apart": _densities(self._among[name], distances(shares, self._features[name]).ravel()),
+                "apart": _densities(self._inner_distances[name], distances(shares, self._features[name]).ravel()),
             }
             for view, (real, other) in pairs.items():
                 figures[f"{view} overlap {name}"] = overlap(real, other)
@@ -199,7 +199,7 @@ def _density(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """Smooth distances with a Gaussian kernel of Scott's width, mirrored at 0 as no distance is below."""
     width = max(float(values.std()) * len(values) ** -0.2 / (edges[1] - edges[0]), 0.5) if len(values) else 1.0  # bins
     counts = np.histogram(values, edges)[0]
-    reach = min(int(4 * width) + 1, _GRID)
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
-    smooth = np.convolve(np.concatenate([counts[::-1], counts]), kernel, "same")[_GRID:]
-    return (smooth / max(smooth.sum(), 1e-300))[None]
+    radius = min(int(4 * width) + 1, _GRID)
+    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / width) ** 2)
+    smoothed = np.convolve(np.concatenate([counts[::-1], counts]), kernel, "same")[_GRID:]
+    return (smoothed / max(smoothed.sum(), 1e-300))[None]

@@ -27,7 +27,7 @@ _SHORT = 0.016  # seconds; all that is shorter is one bar, as a logarithmic axis
 _NARROW = 4  # velocities in a bar: many instruments do not use all of them
 _PLENTY = 5_000  # notes; with fewer, a bar for each semitone is mostly chance
 _PIANO = (21, 109)  # A0 to C8
-_MARKS = [digit * 10.0**decade for decade in range(-2, 6) for digit in (1, 2, 5)]
+_TICKS = [digit * 10.0**decade for decade in range(-2, 6) for digit in (1, 2, 5)]
 _KINDS = ("single notes", "octaves and intervals", "three pitch classes and more")
 
 
@@ -116,22 +116,22 @@ def _pitch(axes: "Axes", histograms: list[Histogram]) -> list[tuple[float, str]]
 
     Returns, as the functions below: each median's position on the axis, and its text.
     """
-    wide = 1 if len(histograms) == 1 or min(h.counts.sum() for h in histograms) > _PLENTY else 3
+    semitones = 1 if len(histograms) == 1 or min(h.counts.sum() for h in histograms) > _PLENTY else 3
     for number, histogram in enumerate(histograms):
-        edges, counts = _merge(histogram, histogram.edges % wide == 0)
-        _stairs(axes, number, edges - 0.5, counts)  # a bar is centred over its number
+        edges, counts = _merge(histogram, histogram.edges % semitones == 0)
+        _draw_shares(axes, number, edges - 0.5, counts)  # a bar is centred over its number
     low, high = _range(histograms)
     axes.set_xlim(min(low, _PIANO[0]) - 0.5, max(high, _PIANO[1]) - 0.5)
     octaves = [pitch for pitch in range(0, 128, 12) if axes.get_xlim()[0] <= pitch <= axes.get_xlim()[1]]
     axes.set_xticks(octaves, [nt.name(pitch) for pitch in octaves])
-    axes.set_xlabel("pitch" if wide == 1 else f"pitch, a bar for {wide} semitones")
+    axes.set_xlabel("pitch" if semitones == 1 else f"pitch, a bar for {semitones} semitones")
     medians = [histogram.median() // 1 for histogram in histograms]
     return [(pitch, f"{nt.name(int(pitch))} ({pitch:.0f})") for pitch in medians]
 
 
 def _velocity(axes: "Axes", histograms: list[Histogram]) -> list[tuple[float, str]]:
     for number, histogram in enumerate(histograms):
-        _stairs(axes, number, *_merge(histogram, histogram.edges % _NARROW == 0))
+        _draw_shares(axes, number, *_merge(histogram, histogram.edges % _NARROW == 0))
     axes.set_xlim(0, 128)
     axes.set_xticks(range(0, 129, 16))
     axes.set_xlabel(f"velocity, a bar for {_NARROW}")
@@ -153,37 +153,39 @@ def _times(axes: "Axes", histograms: list[Histogram]) -> list[tuple[float, str]]
     bar for all that is shorter. The share of the longest thousandth is only printed.
     """
     short, medians = np.log10(_SHORT) + np.array([-0.27, -0.07]), []
-    end = min((mark for mark in _MARKS if mark >= 2 and _beyond(histograms, mark) < 0.001), default=_MARKS[-1])
+    end = min(
+        (tick for tick in _TICKS if tick >= 2 and _largest_share_from(histograms, tick) < 0.001), default=_TICKS[-1]
+    )
     for number, histogram in enumerate(histograms):
         tenths = np.rint(10 * np.log10(np.maximum(histogram.edges, _SHORT / 2) / 1e-3))  # of a decade above 1 ms
         edges, counts = _merge(histogram, (histogram.edges >= _SHORT) & (tenths % 2 == 0))
         total = max(int(counts.sum()), 1)
-        _stairs(axes, number, short, counts[:1], total)
-        _stairs(axes, number, np.log10(edges[1:]), counts[1:], total)
-        median, longer = histogram.median(), _beyond([histogram], end)
+        _draw_shares(axes, number, short, counts[:1], total)
+        _draw_shares(axes, number, np.log10(edges[1:]), counts[1:], total)
+        median, longer = histogram.median(), _largest_share_from([histogram], end)
         text = "none" if np.isnan(median) else f"{median:.2g} s"
         text += f", {100 * longer:.2g} % over {end:g} s" if longer else ""
         medians.append((short.mean() if median < _SHORT else np.log10(median), text))
     axes.set_xlim(short[0] - 0.08, np.log10(end))
-    marks = [mark for mark in _MARKS if 2 * _SHORT <= mark <= end]
-    axes.set_xticks([short.mean(), *np.log10(marks)], [f"<{_SHORT:g}", *(f"{mark:g}" for mark in marks)])
+    ticks = [tick for tick in _TICKS if 2 * _SHORT <= tick <= end]
+    axes.set_xticks([short.mean(), *np.log10(ticks)], [f"<{_SHORT:g}", *(f"{tick:g}" for tick in ticks)])
     return medians
 
 
 def _notes_per_piece(axes: "Axes", histograms: list[Histogram]) -> list[tuple[float, str]]:
     for number, histogram in enumerate(histograms):
-        _stairs(axes, number, np.log10(histogram.edges), histogram.counts)
+        _draw_shares(axes, number, np.log10(histogram.edges), histogram.counts)
     low, high = _range(histograms)
     axes.set_xlim(np.log10(low) - 0.1, np.log10(high) + 0.1)
-    marks = [mark for mark in _MARKS if low / 1.2 <= mark <= high * 1.2]
-    marks = marks if len(marks) < 9 else [mark for mark in marks if np.log10(mark) % 1 == 0]
-    axes.set_xticks(np.log10(marks), [f"{mark:,.0f}" for mark in marks])
+    ticks = [tick for tick in _TICKS if low / 1.2 <= tick <= high * 1.2]
+    ticks = ticks if len(ticks) < 9 else [tick for tick in ticks if np.log10(tick) % 1 == 0]
+    axes.set_xticks(np.log10(ticks), [f"{tick:,.0f}" for tick in ticks])
     axes.set_xlabel("notes in a piece, two bars an octave")
     medians = [histogram.median() for histogram in histograms]
     return [(np.log10(median), f"{float(f'{median:.2g}'):,.0f}") for median in medians]
 
 
-def _stairs(axes: "Axes", number: int, edges: np.ndarray, counts: np.ndarray, total: int = 0) -> None:
+def _draw_shares(axes: "Axes", number: int, edges: np.ndarray, counts: np.ndarray, total: int = 0) -> None:
     """Draw the shares of one set; each set has its own line, and the first one's shares are filled."""
     shares = 100 * counts / max(total or counts.sum(), 1)
     if number == 0:
@@ -218,7 +220,7 @@ def _range(histograms: list[Histogram]) -> tuple[float, float]:
     return min(low.min() for low, _ in filled), max(high.max() for _, high in filled)
 
 
-def _beyond(histograms: list[Histogram], value: float) -> float:
+def _largest_share_from(histograms: list[Histogram], value: float) -> float:
     """Compute the largest share of a histogram that lies in bins from `value` on."""
     return max(h.counts[h.edges[:-1] >= value].sum() / max(h.counts.sum(), 1) for h in histograms)
 
@@ -233,7 +235,7 @@ def _legend(figure: "Figure", room: "Axes | None", title: str, sets: Mapping[str
         )
         for (name, music), colour, dash in zip(sets.items(), COLOURS, DASHES, strict=False)
     ]
-    look = {
+    options = {
         "handles": keys,
         "frameon": False,
         "handlelength": 3,
@@ -241,10 +243,10 @@ def _legend(figure: "Figure", room: "Axes | None", title: str, sets: Mapping[str
         "title": words(style.clip(title, 110)),
     }
     if room is None:
-        figure.legend(loc="outside upper left", **look)
+        figure.legend(loc="outside upper left", **options)
     else:
         room.set_axis_off()
-        room.legend(loc="center", **look)
+        room.legend(loc="center", **options)
 
 
 def _size(music: Statistics) -> str:
@@ -260,24 +262,24 @@ def _check(top: int) -> None:
         raise MusicError(f"expected 1 to {_MOST} bars, got {top}")
 
 
-def _bars(axes: "Axes", counts: Mapping[str, int], top: int, spell: Callable, tell: Callable) -> None:
+def _bars(axes: "Axes", counts: Mapping[str, int], top: int, format_name: Callable, format_count: Callable) -> None:
     """Draw bars to the right, the longest above, each with its number; a last line sums up those that are not drawn.
 
     Args:
-        spell: writes a name.
-        tell: writes a count.
+        format_name: writes a name.
+        format_count: writes a count.
     """
     from matplotlib.ticker import MaxNLocator
 
     ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     shown, others = ranked[:top], ranked[top:]
-    names = [spell(name) for name, _ in shown]
+    names = [format_name(name) for name, _ in shown]
     bars = axes.barh(range(len(shown)), [count for _, count in shown], color=COLOURS[0], height=0.7)
-    axes.bar_label(bars, [tell(count) for _, count in shown], padding=3, color=INK, fontsize=8.5)
+    axes.bar_label(bars, [format_count(count) for _, count in shown], padding=3, color=INK, fontsize=8.5)
     if others:
         names.append(f"and {len(others):,} other{'s' * (len(others) > 1)}")
-        axes.annotate(tell(sum(count for _, count in others)), (0, len(shown)), (3, 0), textcoords="offset points",
-                      va="center", color=INK, fontsize=8.5)  # fmt: skip
+        rest = format_count(sum(count for _, count in others))
+        axes.annotate(rest, (0, len(shown)), (3, 0), textcoords="offset points", va="center", color=INK, fontsize=8.5)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.margins(x=0.16)
@@ -286,9 +288,9 @@ def _bars(axes: "Axes", counts: Mapping[str, int], top: int, spell: Callable, te
     _finish(axes, "x")
 
 
-def _finish(axes: "Axes", along: Literal["x", "y"]) -> None:
+def _finish(axes: "Axes", axis: Literal["x", "y"]) -> None:
     """Draw faint lines across the values' axis, behind all else."""
-    axes.grid(axis=along, color=INK, alpha=0.12, linewidth=0.6)
+    axes.grid(axis=axis, color=INK, alpha=0.12, linewidth=0.6)
     axes.set_axisbelow(True)
     style.plain(axes)
 

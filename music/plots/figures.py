@@ -102,7 +102,7 @@ def _roll(args: argparse.Namespace) -> None:
     parts: dict[str, Notes] = {}
     everything = nt.empty()
     for name, path in _named(args.inputs):
-        notes = _without(nt.sort(np.concatenate(_music(path, args))), everything)
+        notes = _remove_drawn(nt.sort(np.concatenate(_music(path, args))), everything)
         parts[name] = nt.sort(np.concatenate([parts.get(name, nt.empty()), notes]))
         everything = np.concatenate([everything, notes])
     if len(parts) == 1:
@@ -149,8 +149,8 @@ def _named(inputs: list[str]) -> list[tuple[str, str]]:
         if equals and "/" not in name and not storage.exists(text):
             named.append((name, path))
         else:
-            alike = [other for other in inputs if _name(other) == _name(text)]
-            named.append((_name(text) if len(alike) == 1 else text, text))
+            same_name = [other for other in inputs if _name(other) == _name(text)]
+            named.append((_name(text) if len(same_name) == 1 else text, text))
     return named
 
 
@@ -202,11 +202,11 @@ def _about(path: str) -> Iterator[None]:
         raise type(error)(f"{path}: {error}") from error
 
 
-def _without(notes: Notes, drawn: Notes) -> Notes:
+def _remove_drawn(notes: Notes, drawn: Notes) -> Notes:
     """Remove the notes that are drawn already: of the same pitch, begun at the same time."""
 
-    def cells(some: Notes) -> list[tuple[int, int]]:
-        return list(zip(some["pitch"].tolist(), np.rint(some["start"] / _SAME).astype("i8").tolist(), strict=True))
+    def cells(notes: Notes) -> list[tuple[int, int]]:
+        return list(zip(notes["pitch"].tolist(), np.rint(notes["start"] / _SAME).astype("i8").tolist(), strict=True))
 
     taken = {(pitch, cell + beside) for pitch, cell in cells(drawn) for beside in (-1, 0, 1)}
     return notes[np.array([cell not in taken for cell in cells(notes)], bool)]

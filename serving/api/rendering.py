@@ -35,9 +35,9 @@ class Renderers:
     def draw(self, draw: Callable, *args: Any) -> Any:
         """Call `draw` with `args` in the thread for pictures and scores, and return its result. Raises Overloaded."""
         with self.drawing.take():
-            return self._drawing_thread.submit(_alone, draw, *args).result()
+            return self._drawing_thread.submit(_locked, draw, *args).result()
 
 
-def _alone(draw: Callable, *args: Any) -> Any:
+def _locked(draw: Callable, *args: Any) -> Any:
     with _LIBRARIES:
         return draw(*args)

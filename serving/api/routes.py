@@ -22,20 +22,20 @@ def generate(services: Services) -> flask.Response:
             "originality: this server has no index of the music that its model was trained on; whoever runs it can "
             "name one with --originality"
         )
-    held = ExitStack()  # as long as the piece is being generated
+    limits = ExitStack()  # as long as the piece is being generated
     with ExitStack() as cleanup:
-        cleanup.callback(held.close)
-        held.enter_context(services.pieces.take())
-        held.enter_context(services.metrics.making())
+        cleanup.callback(limits.close)
+        limits.enter_context(services.pieces.take())
+        limits.enter_context(services.metrics.in_flight())
         chunks = services.metrics.count_notes(services.generator.stream(request.seed, request.settings))
         if request.originality and services.index:
             chunks = with_longest_run(chunks, services.index)
         if request.format == "ndjson":  # end the limit before the last line: a client that has read it may ask again
-            chunks = _then(held.close, chunks)
+            chunks = _call_after(limits.close, chunks)
         response = responses.reply(request, chunks, services.renderers)
         if response.is_streamed:  # then end it when all is sent, or the client has closed the connection
             cleanup.pop_all()
-            response.call_on_close(held.close)
+            response.call_on_close(limits.close)
         return response
 
 
@@ -81,7 +81,7 @@ def _label(services: Services) -> dict[str, str]:
     return {"label": services.label} if services.label else {}
 
 
-def _then(done: Callable[[], None], chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-    """Yield the same chunks, and call `done` after the last one."""
+def _call_after(callback: Callable[[], None], chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """Yield the same chunks, and call `callback` after the last one."""
     yield from chunks
-    done()
+    callback()

@@ -55,7 +55,7 @@ class Batcher:
         self._has_leader = False  # some call leads
         self._expected = 1  # calls to wait for
         self._ended = 0.0  # when the last run ended
-        self._seconds: dict[str, float] = {}  # seconds, of the last run of each function
+        self._took: dict[str, float] = {}  # seconds, of the last run of each function
 
     def call(self, name: str, inputs: Tensors, timeout: float | None = None) -> Tensors:
         """Return the named function's answer to these inputs; all arrays have the same number of rows.
@@ -127,7 +127,7 @@ class Batcher:
 
     def _first(self) -> _Call:
         """Return the call whose run should end first; under the lock."""
-        return min(self._waiting, key=lambda call: call.arrived + min(self._seconds.get(call.name, _LONGEST), _LONGEST))
+        return min(self._waiting, key=lambda call: call.arrived + min(self._took.get(call.name, _LONGEST), _LONGEST))
 
     def _lead(self, call: _Call) -> None:
         """Make one run with `call` in it, unless other calls go first; then one of them leads."""
@@ -141,7 +141,7 @@ class Batcher:
             with self._changed:
                 if batch:
                     self._ended = time.monotonic()
-                    self._seconds[call.name] = self._ended - began
+                    self._took[call.name] = self._ended - began
                     self._expected = min(len(batch) + len(self._waiting), self._rows)
                 for answered in batch:
                     answered.done = True
@@ -178,7 +178,7 @@ class Batcher:
         Who was just answered is likely to call again. Without the wait, the first one to come back would run alone and
         the others behind it, at up to nearly twice the cost. A single caller expects no other one and never waits.
         """
-        return self._ended + min(_PATIENCE * self._seconds.get(self._first().name, 0.0), _LONGEST)
+        return self._ended + min(_PATIENCE * self._took.get(self._first().name, 0.0), _LONGEST)
 
     def _answer(self, batch: list[_Call]) -> None:
         """Run the calls together, or one by one where that fails: only the call that causes an error gets it."""

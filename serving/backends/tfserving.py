@@ -115,7 +115,7 @@ class TFServing:
         self._ca = authorities(ca) if ca else None
         self._token = token
         self._lock = threading.Lock()
-        self._owner: int | None = None  # the process that opened the channel
+        self._process: int | None = None  # the process that opened the channel
         self._predict: Callable
 
     def call(
@@ -144,7 +144,7 @@ class TFServing:
             if signature in self._twins:
                 outputs = dict(signature_outputs(signature, outputs))
         except RecordError as error:
-            raise BackendError(f"{self._where}: {signature} answered {error}") from error
+            raise BackendError(f"{self._target}: {signature} answered {error}") from error
         return Reply(outputs, answer.model_spec.version.value)
 
     def _send(self, request, timeout: float | None):
@@ -176,14 +176,14 @@ class TFServing:
     def _connected(self) -> Callable:
         """Return Predict on a channel that this process opened: gRPC does not survive gunicorn's fork (grpc#29586)."""
         with self._lock:
-            if self._owner != os.getpid():
+            if self._process != os.getpid():
                 channel = self._channel()
                 self._predict = channel.unary_unary(
                     wire.PREDICT,
                     request_serializer=wire.PredictRequest.SerializeToString,
                     response_deserializer=wire.PredictResponse.FromString,
                 )
-                self._owner = os.getpid()
+                self._process = os.getpid()
             return self._predict
 
     def _channel(self) -> grpc.Channel:
@@ -201,10 +201,10 @@ class TFServing:
         hints = [f"{hint}: " for words, hint in _HINTS.items() if words in message]
         if "Socket closed" in message and not self._tls:
             hints = ["it went away, or wants TLS, see --tls: "]
-        return kind(f"{self._where}: {''.join(hints[:1])}{message}")
+        return kind(f"{self._target}: {''.join(hints[:1])}{message}")
 
     @property
-    def _where(self) -> str:
+    def _target(self) -> str:
         label = f", label {self._label!r}," if self._label else ""
         return f"model {self._name!r}{label} at {self._address}"
 

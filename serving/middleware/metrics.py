@@ -72,7 +72,7 @@ class Metrics:
             ("kind",),
             registry=registry,
         )
-        self._making = Gauge(
+        self._in_flight = Gauge(
             "cadenza_pieces_in_flight",
             "Pieces that are being generated.",
             multiprocess_mode="livesum",
@@ -99,9 +99,9 @@ class Metrics:
         """Count a call of the model that failed; it may be repeated, and the client never know."""
         self._errors.labels(type(error).__name__ if isinstance(error, BackendError) else "other").inc()
 
-    def making(self) -> AbstractContextManager:
+    def in_flight(self) -> AbstractContextManager:
         """Count a piece as long as the block that generates it runs."""
-        return self._making.track_inprogress()
+        return self._in_flight.track_inprogress()
 
     def count_notes(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         """Yield the same chunks, and count their notes."""

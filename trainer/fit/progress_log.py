@@ -27,7 +27,7 @@ class ProgressLog:
             f"{self._recipe.name}: {parameters:,} parameters; {len(corpus.index)} pieces, "
             f"{corpus.counts.sum():,} notes; "
             f"{keras.backend.backend()} on {len(names)} {names[0].partition(':')[0]}, "
-            f"{recurrence.products(precision)}{_going_on(progress)}\n"
+            f"{recurrence.products(precision)}{_resumed_at(progress)}\n"
         )
 
     def warn(self, precision: str, slow: str, skipped: Sequence[str]) -> None:
@@ -66,7 +66,7 @@ class ProgressLog:
         self._file.flush()
 
 
-def _going_on(progress: Progress) -> str:
+def _resumed_at(progress: Progress) -> str:
     if not (progress.epoch or progress.step):
         return ""
     step = f" and step {progress.step} of the next" if progress.step else ""

@@ -31,10 +31,10 @@ def resume(run: str, model: keras.Model, card: dict) -> Resumed:
     """
     storage.sweep(run)
     version = checkpoints.version(run)
-    return _go_on(run, model, card, version) if version else _begin(run, card)
+    return _continue(run, model, card, version) if version else _start(run, card)
 
 
-def _begin(run: str, card: dict) -> Resumed:
+def _start(run: str, card: dict) -> Resumed:
     if epochs := _epochs_in_history(run):
         path = storage.join(run, CHECKPOINT)
         raise RecordError(f"{path} is missing, though {HISTORY} tells of {epochs} epochs: {_remedy(run)}")
@@ -44,7 +44,7 @@ def _begin(run: str, card: dict) -> Resumed:
     return Resumed(card, Progress(), {}, 0)
 
 
-def _go_on(run: str, model: keras.Model, card: dict, version: int) -> Resumed:
+def _continue(run: str, model: keras.Model, card: dict, version: int) -> Resumed:
     card = check_same(run, card)
     try:
         progress, metrics = checkpoints.load(run, model)
