@@ -63,7 +63,7 @@ class Piece:
         notes, path = self.notes if include_seed else self.new, os.fspath(path)
         ending = _ending(path)
         if ending in _MIDI:
-            storage.write(path, midi.write(notes))
+            storage.write(path, midi.write(self.new, before=self.seed if include_seed else None))
         elif ending in _SCORE:
             from music.notation import engraving
             from music.notation.musicxml import musicxml

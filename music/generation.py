@@ -385,19 +385,20 @@ class Generator:
 def _supported_notes(encoding: Encoding, notes: Notes, began: float, strict: bool) -> tuple[Notes, float]:
     """Choose the notes that the encoding can express, and say from which second the next row counts its time.
 
+    That is never before the last note of all: time goes on during the notes that are left out.
+
     Raises:
         EncodingError: `strict`, and there are notes that it cannot express; or nothing is left.
     """
     try:
         supported = encoding.supported_notes(notes)
-        return supported, encoding.clock(supported, began)
     except EncodingError:
         if strict:
             raise
-    low, high = encoding.pitches
-    supported = encoding.supported_notes(notes[(low <= notes["pitch"]) & (notes["pitch"] <= high)])
-    # Time went on during the notes that are left out.
-    return supported, max(encoding.clock(supported, began), float(notes["start"][-1]))
+        low, high = encoding.pitches
+        supported = encoding.supported_notes(notes[(low <= notes["pitch"]) & (notes["pitch"] <= high)])
+    clock = encoding.clock(supported, began)
+    return supported, max(clock, float(notes["start"][-1])) if len(notes) else clock
 
 
 def _padded(blocks: Sequence[np.ndarray], size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -326,7 +326,7 @@ def _sample(args) -> None:
         seed = nt.pitched(seed)[: args.seed_notes] if args.seed_notes else seed
     chunks = list(Generator(backend).stream(seed, settings))
     new = np.concatenate([chunk.notes for chunk in chunks])
-    storage.write(args.output, midi.write(nt.sort(np.concatenate([seed, new]))))
+    storage.write(args.output, midi.write(new, before=seed))
     print(f"{args.output}: {len(seed)} notes of the seed and {len(new)} new ones, {nt.length(new):.0f} s")
 
 

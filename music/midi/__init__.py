@@ -10,9 +10,9 @@ from music.midi.files import (
     no_notes,
     read,
     read_with_warnings,
-    write,
 )
 from music.midi.names import ENDINGS, is_midi, unpacked
+from music.midi.writing import write
 
 __all__ = [
     "ENDINGS",

@@ -1,8 +1,8 @@
-"""MIDI bytes ⇄ Notes. Knows nothing of encodings, models or where bytes come from.
+"""MIDI bytes → Notes, tempos, bars. Knows nothing of encodings, models or where bytes come from.
 
 We read with our own code (`parser` reads bytes, `note_pairing` pairs keys), some 50 times as fast as pretty_midi, which
-with symusic is the oracle in the tests. A damaged file is read as far as it makes sense. pretty_midi writes. Tempo
-changes count in whichever track of a song they stand, on one float64 tempo map.
+with symusic is the oracle in the tests. A damaged file is read as far as it makes sense. Tempo changes count in
+whichever track of a song they stand, on one float64 tempo map.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import numpy as np
 from music import notes as nt
 from music.errors import MidiError, SettingError
 from music.midi import parser
-from music.midi.note_pairing import PEDAL_DOWN, next_onset, pair_notes
+from music.midi.note_pairing import PEDAL_DOWN, pair_notes
 from music.midi.parser import File
 from music.notes import DRUMS, Notes
 
@@ -23,8 +23,6 @@ with contextlib.redirect_stdout(
 ):  # pyfluidsynth, which it tries to import, prints a line where $CI is set
     import pretty_midi
 
-TICKS_PER_QUARTER, TEMPO = 500, 120.0  # what we write: one tick is exactly a millisecond
-_TICK = 60 / TEMPO / TICKS_PER_QUARTER
 _LONGEST = 24 * 3600.0  # seconds; a file that claims more than a day is damaged
 DEFAULT_TEMPO = 500_000  # microseconds per quarter where a file sets none
 
@@ -78,33 +76,6 @@ def read_with_warnings(data: bytes, *, pedal: bool = True, drums: bool = True) -
 def no_notes(warnings: list[str]) -> MidiError:
     """Make the error of a file without notes; the warnings of its reading say why it has none."""
     return MidiError("; ".join(["no notes", *warnings]))
-
-
-def write(notes: Notes) -> bytes:
-    """Write Notes as a Standard MIDI File of 1 ms ticks; a note lasts at least one tick.
-
-    A note ends at the latest where its pitch is struck again: MIDI cannot say which of two notes a release ends.
-    """
-    start = np.rint(notes["start"] / _TICK)  # rounded here: rounded apart, a note of one tick could have none
-    key = notes["pitch"] + 128 * notes["program"].astype("i4")
-    order = np.lexsort((start, key))
-    again = np.empty(len(notes), "i8")
-    again[order] = next_onset(key[order], start[order].astype("i8"))
-    end = np.minimum(np.rint(notes["end"] / _TICK), np.where(again > start, again, np.inf))
-    end = np.maximum(end, start + 1)
-    rounded = nt.from_columns(start * _TICK, end * _TICK, *(notes[name] for name in nt.FIELDS[2:]))
-    midi = pretty_midi.PrettyMIDI(resolution=TICKS_PER_QUARTER, initial_tempo=TEMPO)
-    for program in np.unique(notes["program"]):
-        drums = program == DRUMS
-        instrument = pretty_midi.Instrument(program=0 if drums else int(program), is_drum=bool(drums))
-        instrument.notes = [
-            pretty_midi.Note(int(note["velocity"]), int(note["pitch"]), float(note["start"]), float(note["end"]))
-            for note in rounded[rounded["program"] == program]
-        ]
-        midi.instruments.append(instrument)
-    out = io.BytesIO()
-    midi.write(out)
-    return out.getvalue()
 
 
 def inspect(data: bytes, *, drums: bool = True) -> Summary:

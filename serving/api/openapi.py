@@ -203,12 +203,13 @@ def _schemas() -> dict:
         "velocity": integer | {"minimum": 1, "maximum": 127},
         "step": seconds | {"description": "since the start of the note before"},
         "duration": seconds,
+        "drum": {"type": "boolean", "description": "true: a stroke of the drum set that `pitch` chooses"},
         "seed": {"type": "boolean", "description": "true: the note is the seed's own"},
     }
     random_seed = number_schema(NUMBERS["random_seed"])
     status = integer | {"minimum": 400, "maximum": 599}
     return {
-        "Note": _object(note, optional={"seed"}),
+        "Note": _object(note, optional={"drum", "seed"}),
         "Piece": _object(
             {
                 "model": text,

@@ -42,7 +42,8 @@ def reply(request: GenerateRequest, chunks: Iterator[Chunk], renderers: Renderer
 
 def _midi(request: GenerateRequest, chunks: Iterator[Chunk], renderers: Renderers) -> flask.Response:
     pieces = list(chunks)
-    return _file(request, pieces, midi.write(np.concatenate(_parts(request, pieces))))
+    seed, continuation = _parts(request, pieces)
+    return _file(request, pieces, midi.write(continuation, before=seed))
 
 
 def _sound(request: GenerateRequest, chunks: Iterator[Chunk], renderers: Renderers) -> flask.Response:
@@ -218,11 +219,15 @@ def _seed_notes(request: GenerateRequest) -> list[dict]:
 
 
 def as_json(notes: Notes, after: float | None = None) -> list[dict]:
-    """Turn notes into JSON objects; `after`: the onset in seconds of the note before, None: there is none."""
+    """Turn notes into JSON objects, drums marked as such.
+
+    Args:
+        after: the onset in seconds of the note before; None: there is none.
+    """
     steps = np.diff(notes["start"], prepend=notes["start"][:1] if after is None else after)
     times = (notes["start"], notes["end"], steps, notes["end"] - notes["start"])
     columns = (notes["pitch"].tolist(), notes["velocity"].tolist(), *map(_seconds, times))  # a record at a time is slow
-    return [
+    objects: list[dict] = [
         {
             "pitch": pitch,
             "name": nt.name(pitch),
@@ -234,6 +239,9 @@ def as_json(notes: Notes, after: float | None = None) -> list[dict]:
         }
         for pitch, velocity, start, end, step, duration in zip(*columns, strict=True)
     ]
+    for k in np.flatnonzero(notes["program"] == nt.DRUMS):
+        objects[k]["drum"] = True
+    return objects
 
 
 def _last_onset(notes: Notes, before: float | None = None) -> float | None:

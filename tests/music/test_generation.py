@@ -157,6 +157,15 @@ def test_the_continuation_begins_at_the_seeds_last_onset():
     assert continuation["start"] == pytest.approx(5.017 + np.cumsum(steps), abs=1e-9)
 
 
+@pytest.mark.parametrize("encoding", [LINEAR, NoteRows(PITCH, Column("step", 0, 2, 201))])
+def test_the_continuation_begins_behind_the_last_note_of_all_drums_included(encoding):
+    seed = nt.from_tuples([(0, 1, 60), (1, 2, 64), (1.5, 1.6, 36, 80, nt.DRUMS), (30, 30.1, 36, 80, nt.DRUMS)])
+    continuation, _ = play(Pianist(encoding), seed, notes=5)
+    alone, _ = play(Pianist(encoding), seed[seed["program"] == 0], notes=5)
+    assert (continuation["start"] >= 30).all()
+    assert continuation["start"] - 30 == pytest.approx(alone["start"] - 1)  # the model reads no drums
+
+
 def test_after_a_silence_that_the_model_cannot_express_it_goes_on_where_the_seed_is():
     continuation, _ = play(Pianist(), nt.from_tuples([(0, 1, 60), (100.0, 101, 62)]), notes=1)
     assert continuation["start"][0] >= 100

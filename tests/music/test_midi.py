@@ -545,6 +545,56 @@ def test_pretty_midi_reads_what_we_write():
     assert_same(ordered(oracle(midi.write(music))[0]), ordered(music))
 
 
+def channels_of(data):
+    """Collect the channels on which each program's notes are written, and the programs of each channel's notes."""
+    by_program, by_channel, current = {}, {}, {}
+    for message in mido.MidiFile(file=io.BytesIO(data)):  # all tracks, in the order of time
+        if message.type == "program_change":
+            current[message.channel] = message.program
+        elif message.type == "note_on":
+            program = nt.DRUMS if message.channel == 9 else current[message.channel]
+            by_program.setdefault(program, set()).add(message.channel)
+            by_channel.setdefault(message.channel, set()).add(program)
+    return by_program, by_channel
+
+
+def one_after_the_other(programs):
+    return nt.from_tuples([(k, k + 0.9, 60, 80, program) for k, program in enumerate(programs)])
+
+
+def test_each_of_15_programs_and_the_drums_has_a_channel():
+    music = nt.from_tuples([(0, 1, 60, 80, program) for program in (*range(15), nt.DRUMS)])
+    by_program, by_channel = channels_of(midi.write(music))
+    assert len(by_program) == len(by_channel) == 16 and by_program[nt.DRUMS] == {9}
+
+
+@pytest.mark.parametrize("program", [0, 90])
+def test_what_continues_20_programs_shares_its_channel_with_no_other_program(program):
+    before = one_after_the_other(range(0, 120, 6))
+    new = nt.from_tuples([(20 + k, 21 + k, 60, 80, program) for k in range(5)])
+    data = midi.write(new, before)
+    by_program, by_channel = channels_of(data)
+    (own,) = by_program[program]
+    assert by_channel[own] == {program} and 9 not in by_channel
+    assert short(midi.read(data)) == short(nt.sort(np.concatenate([before, new])))
+    assert midi.read(data)["program"].tolist() == [*before["program"].tolist(), *new["program"].tolist()]
+
+
+@law
+@given(st.lists(st.integers(0, nt.DRUMS), unique=True, max_size=40), st.integers(0, 127))
+def test_programs_one_after_the_other_are_told_apart_however_many(programs, program):
+    before, at = one_after_the_other(programs), float(len(programs))
+    music = nt.sort(np.concatenate([before, nt.from_tuples([(at, at + 1, 64, 80, program)])]))
+    read_back = midi.read(midi.write(music[-1:], music[:-1]))
+    assert short(read_back) == short(music) and read_back["program"].tolist() == music["program"].tolist()
+
+
+def test_a_key_of_a_shared_channel_ends_where_it_is_struck_again():
+    music = nt.from_tuples([(k / 2, k / 2 + 40, 60, 80, k) for k in range(20)])
+    read_back = midi.read(midi.write(music))
+    assert read_back["program"].tolist() == list(range(20)) and read_back["start"].tolist() == music["start"].tolist()
+
+
 # --- what is in a file -------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
+import mido
 import numpy as np
 import pytest
 import requests
@@ -167,6 +168,28 @@ def test_json_and_ndjson_hold_the_same_notes(client):
         lines = [json.loads(line) for line in post_seed(client, f"{url}&format=ndjson").text.splitlines()]
         piece = post_seed(client, f"{url}&format=json").get_json()
         assert lines == [{k: piece[k] for k in ("model", "random_seed")}, *piece["notes"], {"end": piece["ended"]}]
+
+
+def test_no_note_comes_before_drums_that_outlast_the_piano_and_json_marks_them(client):
+    drums = nt.from_tuples([(k / 2, k / 2 + 0.06, 36 + 6 * (k % 2), 100, nt.DRUMS) for k in range(24)])
+    band = nt.sort(np.concatenate([SEED, nt.with_program(nt.transpose(SEED, -12), 33), drums]))
+    reply = client.post(f"{URL}&notes=4&format=json", data=midi.write(band), headers=MIDI).get_json()["notes"]
+    lines = client.post(f"{URL}&notes=4&format=ndjson", data=midi.write(band), headers=MIDI).text.splitlines()
+    assert [json.loads(line) for line in lines[1:-1]] == reply
+    assert [note["start"] for note in reply if "seed" not in note] == [11.5, 11.75, 12.0, 12.25]
+    assert all(note["step"] >= 0 for note in reply)
+    assert [note["pitch"] for note in reply if note.get("drum")] == drums["pitch"].tolist()
+    assert all("drum" not in note for note in reply if note["pitch"] > 47)
+
+
+def test_new_notes_have_a_channel_that_no_other_program_uses(client):
+    seed = nt.from_tuples([(k, k + 0.9, 60, 80, 6 * k) for k in range(20)])
+    response = client.post(f"{URL}&notes=4", data=midi.write(seed), headers=MIDI)
+    reply = mido.MidiFile(file=io.BytesIO(response.data))
+    new = {message.channel for message in reply if message.type == "note_on" and message.note >= 80}
+    changes = [message.program for message in reply if message.type == "program_change" and {message.channel} == new]
+    assert len(new) == 1 and changes == [0]
+    assert midi.read(response.data)["program"].tolist() == [*range(0, 120, 6), 0, 0, 0, 0]
 
 
 def test_a_piece_may_end_before_its_first_note():
