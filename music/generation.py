@@ -158,6 +158,7 @@ class Chunk(NamedTuple):
     model: str  # "name/version" of the model that drew them
     ended: str | None  # in the last chunk: "final" (the piece ended by itself) or "length"; else None
     longest_run: Run | None = None  # in the last chunk, where `with_longest_run` has looked for it
+    unread: int = 0  # notes before that the model cannot express and has not read: the seed's, or a former version's
 
 
 @dataclass
@@ -169,6 +170,7 @@ class _PieceState:
     state: State
     clock: float  # seconds; the next row counts its time from here
     rows_so_far: Rows  # int32 [n, F], the seed's included
+    unread: int  # notes that the model cannot express
 
     @property
     def model(self) -> str:
@@ -296,16 +298,16 @@ class Generator:
         """Continue `seed` (empty: a new piece from its beginning), chunk by chunk.
 
         Where a call fails because the server or the model's version went away, the model is described again, the
-        notes so far are encoded anew, and the stream goes on: nothing is lost. Notes so far that a new version cannot
-        express are left out of what it reads.
+        notes so far are encoded anew, and the stream goes on: nothing is lost. Notes that a model cannot express are
+        left out of what it reads.
 
         Raises:
-            EncodingError: the model cannot express the seed.
+            EncodingError: the model cannot express any note of the seed.
             BackendError: no model, no time (for a call, or for the piece), or too many at once.
         """
         until = time.monotonic() + self._piece_timeout
         rng = np.random.default_rng(settings.random_seed)
-        began = nt.first_onset(seed)
+        began = None if len(seed) else 0.0
         piece = self._prime(seed, began, until)
         notes_so_far, left, ended = seed, settings.notes, None
         while ended is None:
@@ -319,8 +321,7 @@ class Generator:
                     break
                 except Unavailable as error:
                     budget.spend(piece.version, error)
-                nothing_drawn = len(notes_so_far) == len(seed)
-                piece = self._prime(notes_so_far, began, until, strict=nothing_drawn, before=piece)
+                piece = self._prime(notes_so_far, began, until, before=piece)
                 if len(piece.card.encoding.names) != noise.shape[1]:  # the new version has another encoding
                     noise = rng.random((count, len(piece.card.encoding.names)), "f4")
             piece.rows_so_far = np.concatenate([piece.rows_so_far, rows])
@@ -329,22 +330,21 @@ class Generator:
             notes_so_far = np.concatenate([notes_so_far, notes])
             left -= len(notes)
             ended = "final" if (rows[:, 0] == END).any() else "length" if left <= 0 else None
-            yield Chunk(notes, piece.model, ended)
+            yield Chunk(notes, piece.model, ended, unread=piece.unread)
 
     def _prime(
-        self, notes: Notes, began: float, until: float, *, strict: bool = True, before: _PieceState | None = None
+        self, notes: Notes, began: float | None, until: float, *, before: _PieceState | None = None
     ) -> _PieceState:
         """Describe the model and let it read the notes of a piece so far.
 
         Args:
             notes: the seed and what was drawn.
-            began: when the piece began, seconds.
-            strict: refuse notes that the model cannot express; else they are left out.
+            began: when the piece began, seconds; None: with the first note that the model can express.
             before: the piece as it was, if any. Where the encoding is the same, the very same rows are read again:
                 notes encoded anew may fall into a neighbouring class, and the piece would go on as another one.
 
         Raises:
-            EncodingError: `strict`, and the model cannot express all notes; or it can express none of them.
+            EncodingError: there are notes, and the model can express none of them.
             BackendError: as `stream` does.
         """
         budget = _RetryBudget()
@@ -353,12 +353,15 @@ class Generator:
             try:
                 card, version = self.describe(until)
                 if before and before.card.encoding.config() == card.encoding.config():
-                    rows, clock = before.rows_so_far, before.clock
+                    rows, clock, unread = before.rows_so_far, before.clock, before.unread
                 else:
-                    supported, clock = _supported_notes(card.encoding, nt.sort(notes), began, strict)
+                    supported = card.encoding.supported_notes(nt.sort(notes))
                     rows = card.encoding.encode(supported, begin=True, end=False, after=began)
+                    # time goes on during the notes that are left out
+                    clock = max(card.encoding.clock(supported, 0.0), notes["start"].max(initial=-math.inf))
+                    unread = len(notes) - len(supported)
                 state = prime(partial(self._call, until, version), [rows], card.empty_state())
-                return _PieceState(card, version, state, clock, rows)
+                return _PieceState(card, version, state, clock, rows, unread)
             except Unavailable as error:
                 budget.spend(version, error)
 
@@ -380,25 +383,6 @@ class Generator:
             if left < self._timeout:
                 raise too_late from error
             raise
-
-
-def _supported_notes(encoding: Encoding, notes: Notes, began: float, strict: bool) -> tuple[Notes, float]:
-    """Choose the notes that the encoding can express, and say from which second the next row counts its time.
-
-    That is never before the last note of all: time goes on during the notes that are left out.
-
-    Raises:
-        EncodingError: `strict`, and there are notes that it cannot express; or nothing is left.
-    """
-    try:
-        supported = encoding.supported_notes(notes)
-    except EncodingError:
-        if strict:
-            raise
-        low, high = encoding.pitches
-        supported = encoding.supported_notes(notes[(low <= notes["pitch"]) & (notes["pitch"] <= high)])
-    clock = encoding.clock(supported, began)
-    return supported, max(clock, float(notes["start"][-1])) if len(notes) else clock
 
 
 def _padded(blocks: Sequence[np.ndarray], size: int) -> tuple[np.ndarray, np.ndarray]:

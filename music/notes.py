@@ -21,6 +21,7 @@ NOTE = np.dtype(
 )
 FIELDS: tuple[str, ...] = NOTE.names or ()
 DRUMS = 128
+A0, C8 = 21, 108  # the lowest and the highest key of a piano
 Notes: TypeAlias = np.ndarray  # of NOTE, sorted by (start, pitch)
 
 _NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
@@ -108,6 +109,12 @@ def first_onset(notes: Notes) -> float:
 def length(notes: Notes) -> float:
     """Find the second at which the last note ends; 0 without notes."""
     return float(notes["end"].max()) if len(notes) else 0.0
+
+
+def beyond_piano(notes: Notes) -> int:
+    """Count the notes, drums apart, that no key of a piano plays."""
+    pitch = notes["pitch"][notes["program"] != DRUMS]
+    return int(np.sum((pitch < A0) | (pitch > C8)))
 
 
 def name(pitch: int) -> str:

@@ -18,8 +18,8 @@ Flags that are not ours go to Beam unchanged. The default --runner is FnApiRunne
 `--direct_running_mode multi_processing --direct_num_workers 8` works.
 
 The folder then holds, for each split, up to --shards files (only those with a piece in them), `stats.json`,
-`errors.jsonl` (files that are no music, and why), `warnings.jsonl` (files that are damaged but were read, and what is
-damaged), `duplicates.jsonl` (the same music under another path) and, written last, `dataset.json`.
+`errors.jsonl` (files that are no music, and why), `warnings.jsonl` (files that were read but are damaged, or have notes
+beyond a piano's keys), `duplicates.jsonl` (the same music under another path) and, written last, `dataset.json`.
 Exit code 0: complete. 1: the pipeline failed, and there is no `dataset.json`. 2: a wrong command, nothing done.
 """
 
@@ -177,7 +177,7 @@ def _summary(outcome: Outcome, folder: str, seconds: float) -> str:
     lines = [f"{split:<10} {outcome.dataset['pieces'][split]:>7,} pieces {notes[split]:>12,} notes" for split in SPLITS]
     lines.append(f"{outcome.errors} files without music ({output.ERRORS})")
     if outcome.warnings:
-        lines.append(f"{outcome.warnings} damaged files, read as far as they go ({output.WARNINGS})")
+        lines.append(f"{outcome.warnings} files are damaged, or beyond a piano's keys ({output.WARNINGS})")
     lines.append(f"{outcome.duplicates} duplicates ({output.DUPLICATES})")
     lines.append(f"The dataset is in {folder}, after {seconds:.1f} s")
     return "\n".join(lines)

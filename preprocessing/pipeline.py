@@ -98,6 +98,8 @@ def _piece(id: str, data: bytes, folder: str, facts: Facts, damage: list[str]) -
     if not len(notes):
         raise MidiError("; ".join(["no notes", *warnings]))
     damage += warnings
+    if stray := nt.beyond_piano(notes):
+        damage.append(f"{stray:,} notes are beyond a piano's keys (A0 to C8); models of these keys do not read them")
     return Piece(notes, id, **maestro.complete(facts, id, folder, notes)._asdict())
 
 

@@ -327,7 +327,8 @@ def _sample(args) -> None:
     chunks = list(Generator(backend).stream(seed, settings))
     new = np.concatenate([chunk.notes for chunk in chunks])
     storage.write(args.output, midi.write(new, before=seed))
-    print(f"{args.output}: {len(seed)} notes of the seed and {len(new)} new ones, {nt.length(new):.0f} s")
+    unread = f" ({chunks[0].unread} of them unread: the model cannot express them)" if chunks[0].unread else ""
+    print(f"{args.output}: {len(seed)} notes of the seed{unread} and {len(new)} new ones, {nt.length(new):.0f} s")
 
 
 def _excerpt(args, card):

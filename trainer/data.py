@@ -32,8 +32,8 @@ class Corpus:
     recently used shard is dropped first.
 
     Args:
-        encoding: fitted or not; a piece keeps the notes that this encoding can express. A piece that it cannot
-            express at all is skipped, and its id is listed in `skipped`.
+        encoding: fitted or not; a piece keeps the notes that this encoding can express. The others are counted in
+            `left_out`. A piece that it cannot express at all is skipped, and its id is listed in `skipped`.
         select: "" or "fact=word": only the pieces whose fact (composer, title, year, id) contains the word; case is
             ignored.
 
@@ -44,6 +44,7 @@ class Corpus:
     def __init__(self, dataset: Dataset, split: str, encoding: Encoding, select: str = "", memory: int = MEMORY):
         self.dataset, self._encoding, self.select, self._memory = dataset, encoding, select, memory
         self.skipped: list[str] = []  # ids
+        self.left_out: dict[str, int] = {}  # id of a piece that is not skipped: notes that it lost
         self._shards = dataset.shards(split)
         self._held: OrderedDict[int, list[Notes]] = OrderedDict()
         self._room = memory  # notes that still fit
@@ -87,7 +88,7 @@ class Corpus:
         return [np.concatenate(pool) for pool in pools]
 
     def _load(self, number: int, composers: set | None = None) -> list[Notes]:
-        """Read a shard's pieces. With `composers`, the first time, add to that set, to `ids` and to `skipped`."""
+        """Read a shard's pieces. With `composers`, the first time, add to that set, `ids`, `skipped`, `left_out`."""
         pieces = []
         for piece in self.dataset.read_shard(self._shards[number]):
             if composers is not None:
@@ -95,13 +96,16 @@ class Corpus:
             if not selected(piece, self.select):
                 continue
             try:
-                pieces.append(self._encoding.supported_notes(piece.notes))
+                supported = self._encoding.supported_notes(piece.notes)
             except EncodingError:
                 if composers is not None:
                     self.skipped.append(piece.id)
                 continue
+            pieces.append(supported)
             if composers is not None:
                 self.ids.append(piece.id)
+                if lost := len(piece.notes) - len(supported):
+                    self.left_out[piece.id] = lost
         self._held[number] = pieces
         self._room -= sum(map(len, pieces))
         while len(self._held) > 1 and self._room < 0:

@@ -146,11 +146,15 @@ class Column:
         """Raise EncodingError where a pitch or a program is outside low..high; other columns clip their values."""
         if self.name not in STRICT or not len(values) or (values.min() >= self.low and values.max() <= self.high):
             return
-        outside = (values < self.low) | (values > self.high) | ~np.isfinite(values)
+        outside = ~self.inside(values)
         raise EncodingError(
             f"{int(outside.sum())} of {len(values)} notes have a {self.name} outside "
             f"{self.low:g}-{self.high:g}, the first one {values[outside][0]:g}"
         )
+
+    def inside(self, values: np.ndarray) -> np.ndarray:
+        """Say of each value whether it is from low to high: bool [n]."""
+        return (values >= self.low) & (values <= self.high)
 
     def _search(self, values: np.ndarray) -> np.ndarray:
         return (np.searchsorted(self._borders, values + 1e-9, side="right") + FIRST).astype("i4")

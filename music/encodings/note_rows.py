@@ -50,7 +50,7 @@ class Encoding(Protocol):
         """Reduce a piece to what can be expressed; a second call changes nothing.
 
         Raises:
-            EncodingError: nothing can be expressed, or some notes that must not be left out cannot.
+            EncodingError: there are notes, and none of them can be expressed.
         """
 
     def events(self, notes: Notes) -> np.ndarray:
@@ -124,16 +124,20 @@ class NoteRows:
         return {"kind": "note_rows", "columns": [asdict(column) for column in self.columns], "beat": self.beat}
 
     def supported_notes(self, notes: Notes) -> Notes:
-        """Reduce a piece to what can be expressed: without a program column, drums are left out.
+        """Leave out the notes whose pitch or program is outside the columns; without a program column, drums, too.
 
         Raises:
-            EncodingError: a pitch or a program outside the columns, or nothing but drums.
+            EncodingError: there are notes, and nothing of them is left.
         """
         if "program" not in self.names and (notes["program"] == nt.DRUMS).any():
             notes = nt.pitched(notes)
         for name in STRICT:
             if name in self.names:
-                self.column(name).check(notes[name])
+                column = self.column(name)
+                inside = column.inside(notes[name])
+                if not inside.any():
+                    column.check(notes[name])
+                notes = notes if inside.all() else notes[inside]
         return notes
 
     def events(self, notes: Notes) -> np.ndarray:

@@ -23,6 +23,12 @@ _NOTE_EXAMPLE = {
     **{"pitch": 60, "name": "C4", "start": 0.5, "end": 0.9, "velocity": 70, "step": 0.0, "duration": 0.4},
     "seed": True,
 }
+_UNHEARD = {
+    "type": "integer",
+    "minimum": 1,
+    "description": "How many of the seed's notes the model did not read, as it cannot express their pitch or program, "
+    "drums included. Absent where it read all.",
+}
 _PROBLEMS = {
     400: "The seed is not MIDI.",
     401: "A valid key is missing.",
@@ -30,7 +36,7 @@ _PROBLEMS = {
     408: "The body came too slowly.",
     413: "The body is too large.",
     415: "The content type is not accepted.",
-    422: "A wrong parameter; or a seed without notes, with too many, or with some that the model cannot express.",
+    422: "A wrong parameter; or a seed without notes, with too many, or with none that the model can express.",
     429: "Too many at once, or too often.",
     500: "An error in the server.",
     502: "The model's answer is not valid.",
@@ -75,13 +81,14 @@ def _operations() -> list[tuple[str, str, dict]]:
     healthy = {"type": "object", "required": ["status"], "properties": {"status": {"const": "ok"}}}
     seed_notes = {"type": "object", "required": ["notes", "drums"], "properties": {
         "notes": {"type": "array", "items": _ref("Note")}, "drums": {"type": "integer", "minimum": 0},
+        "unheard_notes": _UNHEARD | {"description": "How many of these notes the model does not read."},
     }}  # fmt: skip
     return [
         ("/generate", "post", {
             "name": "generate", "summary": "Continue a seed, or begin a new piece.", "parameters": _parameters(),
             "description": "Parameters may be fields of the form instead, each given once.",
             "body": False, "content": _pieces(),
-            "headers": ("X-Random-Seed", "X-Model", "X-Notes", "X-Ended", "X-Longest-Run"),
+            "headers": ("X-Random-Seed", "X-Model", "X-Notes", "X-Ended", "X-Longest-Run", "X-Unheard-Notes"),
             "problems": (*_BODY_ERRORS, 406, *_MODEL_ERRORS),
         }),
         ("/notes", "post", {
@@ -215,10 +222,11 @@ def _schemas() -> dict:
                 "model": text,
                 "random_seed": random_seed,
                 "ended": ended,
+                "unheard_notes": _UNHEARD,
                 "longest_run": _ref("Run"),
                 "notes": {"type": "array", "items": _ref("Note")},
             },
-            optional={"longest_run"},
+            optional={"longest_run", "unheard_notes"},
         ),
         "Run": {
             "description": "With `originality`: the longest run of new notes that the training set also has.",
@@ -236,7 +244,9 @@ def _schemas() -> dict:
             "between, where a new version of the model has taken over.",
             "anyOf": [_ref(name) for name in ("Note", "Opening", "Moved", "End", "Broken")],
         },
-        "Opening": _object({"model": text, "random_seed": random_seed}),
+        "Opening": _object(
+            {"model": text, "random_seed": random_seed, "unheard_notes": _UNHEARD}, optional={"unheard_notes"}
+        ),
         "Moved": _object({"model": text}),
         "End": _object({"end": ended, "longest_run": _ref("Run")}, optional={"longest_run"}),
         "Broken": _object({"error": text, "status": status}),
@@ -266,6 +276,7 @@ def _headers() -> dict:
             "notes=12, start=3.5, seconds=1.25; notes=0: none of 8 or more.",
             {"type": "string"},
         ),
+        "X-Unheard-Notes": (_UNHEARD["description"], {"type": "integer", "minimum": 1}),
         "Retry-After": ("Seconds.", {"type": "integer"}),
         "WWW-Authenticate": ("Bearer.", {"type": "string"}),
     }

@@ -75,6 +75,7 @@ def _json(request: GenerateRequest, chunks: Iterator[Chunk], renderers: Renderer
     return _complete(request, pieces, dumps({
         "model": _models(pieces),
         "random_seed": request.settings.random_seed,
+        **_unread(pieces[0]),
         "ended": pieces[-1].ended,
         **_longest_run(pieces[-1]),
         "notes": _seed_notes(request) + as_json(continuation, _last_onset(request.seed)),
@@ -84,16 +85,16 @@ def _json(request: GenerateRequest, chunks: Iterator[Chunk], renderers: Renderer
 def _ndjson(request: GenerateRequest, chunks: Iterator[Chunk], renderers: Renderers) -> flask.Response:
     """Make a stream: a line with model and random seed, then the seed's notes, then a line for each new note."""
     first = next(chunks)
-    headers = _headers(request, first.model)
+    headers = _headers(request, first.model, first)
     headers["X-Accel-Buffering"] = "no"  # a proxy in front should pass each line on as well
     lines = _lines(request, first, chunks)
     return flask.Response(lines, headers=headers, mimetype=FORMATS["ndjson"][0])
 
 
 def _lines(request: GenerateRequest, first: Chunk, rest: Iterator[Chunk]) -> Iterator[str]:
-    opening = [{"model": first.model, "random_seed": request.settings.random_seed}, *_seed_notes(request)]
+    opening = {"model": first.model, "random_seed": request.settings.random_seed, **_unread(first)}
     onset = _last_onset(request.seed)
-    yield _joined([*opening, *as_json(first.notes, onset)])
+    yield _joined([opening, *_seed_notes(request), *as_json(first.notes, onset)])
     last = first
     try:
         onset = _last_onset(first.notes, onset)
@@ -187,7 +188,7 @@ def _read(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _complete(request: GenerateRequest, pieces: list[Chunk], body: str | bytes | Iterator[bytes]) -> flask.Response:
-    headers = _headers(request, _models(pieces))
+    headers = _headers(request, _models(pieces), pieces[0])
     headers["X-Notes"] = str(sum(len(chunk.notes) for chunk in pieces))  # new ones, the seed's not counted
     headers["X-Ended"] = str(pieces[-1].ended)
     for run in _longest_run(pieces[-1]).values():
@@ -195,8 +196,14 @@ def _complete(request: GenerateRequest, pieces: list[Chunk], body: str | bytes |
     return flask.Response(body, headers=headers, content_type=FORMATS[request.format][0])  # XML says its own charset
 
 
-def _headers(request: GenerateRequest, model: str) -> dict[str, str]:
-    return {"X-Random-Seed": str(request.settings.random_seed), "X-Model": model}
+def _headers(request: GenerateRequest, model: str, first: Chunk) -> dict[str, str]:
+    unread = {"X-Unheard-Notes": str(first.unread)} if first.unread else {}
+    return {"X-Random-Seed": str(request.settings.random_seed), "X-Model": model, **unread}
+
+
+def _unread(first: Chunk) -> dict[str, int]:
+    """Count the seed's notes that the model has not read, if there are any."""
+    return {"unheard_notes": first.unread} if first.unread else {}
 
 
 def _longest_run(last: Chunk) -> dict[str, dict]:

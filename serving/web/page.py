@@ -53,9 +53,12 @@ def notes(services: Services) -> dict:
     """Show the notes of a MIDI file as `/generate` reads them; the errors are the same."""
     seed = requests.read_seed(flask.request, services.reading)
     played = pitched(seed)
-    if len(played):
-        _check(services.generator, played)
-    return {"notes": responses.as_json(played), "drums": len(seed) - len(played)}
+    unread = _unread(services.generator, played)
+    return {
+        "notes": responses.as_json(played),
+        "drums": len(seed) - len(played),
+        **({"unheard_notes": unread} if unread else {}),
+    }
 
 
 def piano(services: Services) -> flask.Response:
@@ -89,15 +92,15 @@ def _piano(font: Path) -> browser_samples.Instrument:
     return browser_samples.read(font)
 
 
-def _check(generator: Generator, notes: Notes) -> None:
-    """Raise EncodingError for notes that the model cannot express; pass them if the model cannot be asked."""
+def _unread(generator: Generator, notes: Notes) -> int:
+    """Count the notes that the model cannot express; 0 if it cannot be asked. Raises EncodingError if it can none."""
     try:
         card, _ = generator.describe()
-        card.encoding.supported_notes(notes)
+        return len(notes) - len(card.encoding.supported_notes(notes))
     except EncodingError:
         raise
     except MusicError:
-        return
+        return 0
 
 
 def _cached(body: bytes, kind: str) -> flask.Response:

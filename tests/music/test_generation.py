@@ -171,11 +171,23 @@ def test_after_a_silence_that_the_model_cannot_express_it_goes_on_where_the_seed
     assert continuation["start"][0] >= 100
 
 
-def test_a_seed_that_the_model_cannot_express_is_an_error_before_it_hears_any_of_it():
+def test_a_seed_of_which_the_model_can_express_nothing_is_an_error_before_it_reads_any_of_it():
     pianist = Pianist()
-    with pytest.raises(EncodingError, match="1 of 2 notes have a pitch outside 21-108"):
-        play(pianist, nt.from_tuples([(0, 1, 60), (1, 2, 12)]))
+    with pytest.raises(EncodingError, match="2 of 2 notes have a pitch outside 21-108"):
+        play(pianist, nt.from_tuples([(0, 1, 120), (1, 2, 12)]))
     assert pianist.signatures() == ["describe"]
+
+
+def test_stray_notes_are_not_read_and_counted():
+    keyswitches = nt.from_tuples([(0, 0.1, 0), (2, 2.1, 1), (2.3, 2.4, 127), (2.3, 2.4, 36, 80, nt.DRUMS)])
+    plain, stray = Pianist(), Pianist()
+    alone, _ = play(plain, nt.shift(SEED, 0.5), notes=40)
+    continuation, chunks = play(stray, nt.sort(np.concatenate([keyswitches, nt.shift(SEED, 0.5)])), notes=40)
+    assert {chunk.unread for chunk in chunks} == {4}
+    assert [block["rows"].tolist() for block in stray.inputs("prime")] == [
+        block["rows"].tolist() for block in plain.inputs("prime")
+    ]
+    assert continuation.tolist() == alone.tolist()
 
 
 # --- notes -------------------------------------------------------------------------------------------------------
@@ -339,17 +351,19 @@ def test_a_version_that_cannot_express_the_notes_so_far_goes_on_without_those():
     pianist = Rolling({3: (2, NARROW)})
     continuation, chunks = play(pianist, seed, notes=10, chunk=1)
     assert [chunk.model for chunk in chunks] == ["pianist/1"] + ["pianist/2"] * 9 and len(continuation) == 10
+    assert chunks[0].unread == 0 and chunks[-1].unread in (2, 3)  # of the seed, and perhaps what was drawn
     primed = pianist.inputs("prime")[-1]
     notes_so_far = np.concatenate([seed, continuation[:1]])
     notes_so_far = notes_so_far[(notes_so_far["pitch"] >= 64) & (notes_so_far["pitch"] <= 67)]
-    rows = NARROW.encode(notes_so_far, begin=True, end=False, after=0.0)
+    rows = NARROW.encode(notes_so_far, begin=True, end=False)
     assert primed["rows"][0, : primed["length"][0]].tolist() == rows.tolist()
     assert (np.diff(np.append(0.75, continuation["start"])) >= 0).all()  # the seed's last onset, which was left out
 
 
 def test_a_seed_that_the_new_version_cannot_express_is_refused_while_nothing_is_made():
+    low = nt.from_tuples([(0, 1, 60), (1, 2, 62)])
     with pytest.raises(EncodingError, match="outside 64-67"):
-        play(Rolling({2: (2, NARROW)}))
+        play(Rolling({2: (2, NARROW)}), low)
 
 
 def test_a_version_is_described_once_and_its_card_kept():

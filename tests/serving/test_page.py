@@ -280,6 +280,16 @@ def test_drums_are_left_out_and_counted(visit):
     shows(page, "#status", "song: 3 notes; 2 drum strokes left out")
 
 
+def test_keys_that_the_model_does_not_know_are_counted_and_stay(visit):
+    page = visit()
+    ready(page)
+    both = nt.sort(np.concatenate([SEED, nt.from_tuples([(0, 0.1, 0), (0.6, 0.7, 119)])]))
+    page.set_input_files("#seed", {"name": "song.mid", "mimeType": "audio/midi", "buffer": midi.write(both)})
+    shows(page, "#status", "song: 5 notes; the model does not know the pitch of 2 notes, and continues the others.")
+    generate(page, notes=5)
+    assert page.is_hidden("#message")
+
+
 def test_one_may_play_a_beginning_with_letters_and_with_the_mouse(visit):
     page = visit()
     ready(page)

@@ -485,11 +485,34 @@ def test_a_seed_of_too_many_notes_is_422_and_never_reaches_the_model(backend, cl
     assert client.post("/generate?notes=1", data=midi.write(notes[:count]), headers=MIDI).status_code == 200
 
 
-def test_a_seed_that_the_model_cannot_express_is_422(client):
+def test_a_seed_of_which_the_model_can_express_nothing_is_422(client):
     low = nt.from_tuples([(0, 1, 5)])
     for format in ("mid", "json", "ndjson"):
         detail = problem(client.post(f"/generate?format={format}", data=midi.write(low), headers=MIDI), 422)
         assert "pitch outside 21-108, the first one 5" in detail
+
+
+def test_stray_keys_stay_in_the_reply_and_are_counted(client):
+    """Keyswitches and the low keys of an imperial grand: the model has no such keys."""
+    stray = nt.from_tuples([(0, 0.1, 0), (0.25, 0.3, 12), (0.8, 0.9, 119), (0.8, 0.9, 36, 80, nt.DRUMS)])
+    seed = nt.sort(np.concatenate([SEED, stray]))
+    replies = {
+        format: client.post(f"{URL}&notes=4&format={format}", data=midi.write(seed), headers=MIDI)
+        for format in ("mid", "json", "ndjson", "png")
+    }
+    assert {reply.status_code for reply in replies.values()} == {200}
+    assert {reply.headers["X-Unheard-Notes"] for reply in replies.values()} == {"4"}
+    same(midi.read(replies["mid"].data), np.concatenate([seed, nt.shift(SCRIPT[:4], 1.0)]))
+    piece = replies["json"].get_json()
+    assert piece["unheard_notes"] == json.loads(replies["ndjson"].text.splitlines()[0])["unheard_notes"] == 4
+    assert [note["pitch"] for note in piece["notes"]] == [*seed["pitch"].tolist(), 80, 81, 82, 83]
+    notes = client.post("/notes", data=midi.write(seed), headers=MIDI).get_json()
+    assert (len(notes["notes"]), notes["drums"], notes["unheard_notes"]) == (6, 1, 3)
+
+
+def test_a_seed_that_the_model_reads_whole_has_no_unheard_notes(client):
+    response = post_seed(client, f"{URL}&notes=4&format=json")
+    assert "X-Unheard-Notes" not in response.headers and "unheard_notes" not in response.get_json()
 
 
 def test_a_file_under_another_name_is_422(client):

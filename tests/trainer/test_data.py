@@ -1,5 +1,7 @@
 """Windows: every row of the music stands in one, changed in natural units, and batch g is always batch g."""
 
+import io
+import json
 from dataclasses import replace
 from itertools import pairwise
 from typing import ClassVar
@@ -14,6 +16,7 @@ from music.notes import DRUMS
 from music.pieces import Dataset
 from tests.conftest import waltz
 from trainer import data
+from trainer.fit.progress_log import ProgressLog
 
 
 @pytest.fixture(scope="module")
@@ -82,24 +85,40 @@ def test_a_selection_of_nothing_names_the_composers(tiny_dataset, tiny_recipe):
 
 
 def test_what_the_encoding_cannot_express_is_left_out_and_named(tmp_path, tiny_recipe):
-    """A piece with a note below the piano is skipped; a drum is no piano key and is never transposed into one."""
+    """A piece loses its note below the piano and its drums; one of nothing else is skipped."""
     from preprocessing.__main__ import run
 
     low = waltz(1).copy()
     low["pitch"][3] = 20
     drums = waltz(2).copy()
     drums["program"][::3] = DRUMS
+    deep = waltz(4).copy()
+    deep["pitch"] %= 21
     (tmp_path / "midi").mkdir()
-    for name, notes in {"low": low, "drums": drums, "plain": waltz(3)}.items():
+    for name, notes in {"low": low, "drums": drums, "plain": waltz(3), "deep": deep}.items():
         (tmp_path / "midi" / f"{name}.mid").write_bytes(midi.write(notes))
     (tmp_path / "midi" / "maestro-v3.0.0.csv").write_text(
         "canonical_composer,canonical_title,split,year,midi_filename,audio_filename,duration\n"
-        + "".join(f"A,{name},train,2000,{name}.mid,,1\n" for name in ("low", "drums", "plain"))
+        + "".join(f"A,{name},train,2000,{name}.mid,,1\n" for name in ("low", "drums", "plain", "deep"))
     )
     assert run(["--input", str(tmp_path / "midi"), "--output", str(tmp_path / "out"), "--shards", "1"]) == 0
     corpus = data.Corpus(Dataset.open(str(tmp_path / "out")), "train", tiny_recipe.encoding)
-    assert corpus.skipped == ["low.mid"] and len(corpus.index) == 2
-    assert sorted(corpus.sizes) == sorted([len(waltz(3)), int(np.sum(drums["program"] == 0))])
+    assert corpus.skipped == ["deep.mid"]
+    assert corpus.left_out == {"drums.mid": int(np.sum(drums["program"] == DRUMS)), "low.mid": 1}
+    assert dict(zip(corpus.ids, corpus.sizes.tolist(), strict=True)) == {
+        "low.mid": len(low) - 1,
+        "plain.mid": len(waltz(3)),
+        "drums.mid": int(np.sum(drums["program"] == 0)),
+    }
+    log, count = io.StringIO(), 1 + corpus.left_out["drums.mid"]
+    ProgressLog(log, tiny_recipe).warn("float32", "", corpus)
+    assert log.getvalue().splitlines() == [
+        "1 pieces are beyond the encoding and left out, the first deep.mid",
+        f"{count} notes of 2 pieces are beyond the encoding and left out, the first drums.mid",
+    ]
+    warnings = [json.loads(line) for line in (tmp_path / "out" / "warnings.jsonl").read_text().splitlines()]
+    counts = {warning["path"]: [line.split()[0] for line in warning["damage"]] for warning in warnings}
+    assert counts == {"deep.mid": [str(len(deep))], "low.mid": ["1"]}
 
 
 def test_keras_takes_the_batches_in_order_and_goes_on_after_an_epoch():

@@ -87,7 +87,7 @@ def fit(
     report.of_model(run, model, card)
     progress_log = ProgressLog(log, prepared.recipe)
     progress_log.begin(model.count_params(), prepared.train, hardware.names, hardware.precision, resumed.progress)
-    progress_log.warn(hardware.precision, hardware.slow, prepared.train.skipped)
+    progress_log.warn(hardware.precision, hardware.slow, prepared.train)
     callback = TrainingCallback(
         prepared.recipe, run, resumed, progress_log, stop or Stop(), deadline, 60 * checkpoint_minutes
     )

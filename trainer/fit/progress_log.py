@@ -30,12 +30,17 @@ class ProgressLog:
             f"{recurrence.products(precision)}{_resumed_at(progress)}\n"
         )
 
-    def warn(self, precision: str, slow: str, skipped: Sequence[str]) -> None:
-        """Write why the precision is a slow one, unless `slow` is empty, and which pieces are left out."""
+    def warn(self, precision: str, slow: str, corpus: Corpus) -> None:
+        """Write why the precision is a slow one, unless `slow` is empty, and which pieces and notes are left out."""
         if slow:
             self._file.write(f"--precision {precision}: {slow}\n")
-        if skipped:
+        if skipped := corpus.skipped:
             self._file.write(f"{len(skipped)} pieces are beyond the encoding and left out, the first {skipped[0]}\n")
+        if left_out := corpus.left_out:
+            self._file.write(
+                f"{sum(left_out.values()):,} notes of {len(left_out):,} pieces are beyond the encoding and left out, "
+                f"the first {next(iter(left_out))}\n"
+            )
 
     def begin_epoch(self) -> None:
         """Count the time to the first line within an epoch from here."""

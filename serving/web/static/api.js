@@ -46,7 +46,10 @@ export class Problem extends Error {
   }
 }
 
-/** Read the notes of a MIDI file, as the model reads them. @param {Uint8Array} bytes @returns {Promise<{notes: Note[], drums: number}>} */
+/**
+ * Read the notes of a MIDI file. The model does not read drums, which are left out, nor `unheard_notes` of the notes.
+ * @param {Uint8Array} bytes @returns {Promise<{notes: Note[], drums: number, unheard_notes?: number}>}
+ */
 export async function readNotes(bytes) {
   return (await request("/notes", { method: "POST", body: bytes, headers: { "Content-Type": MIDI } })).json();
 }

@@ -39,15 +39,23 @@ export async function readSeed(file, description, choice) {
   showStatus("Reading …");
   try {
     const bytes = await file;
-    const { notes, drums } = await api.readNotes(bytes);
+    const contents = await api.readNotes(bytes);
     if (thisRead !== latestRead) return false;
-    setSeed({ ...description, bytes, notes }, choice);
-    showStatus(`${description.title}: ${plural(notes.length, "note")}${drums ? `; ${plural(drums, "drum stroke")} left out` : ""}.`);
+    setSeed({ ...description, bytes, notes: contents.notes }, choice);
+    showStatus(`${description.title}: ${contentsLine(contents)}.`);
     return true;
   } catch (error) {
     if (thisRead === latestRead) reportError(error);
     return false;
   }
+}
+
+/** What is in a file: "20 notes; 2 drum strokes left out". */
+function contentsLine({ notes, drums, unheard_notes: unheard }) {
+  const parts = [plural(notes.length, "note")];
+  if (drums) parts.push(`${plural(drums, "drum stroke")} left out`);
+  if (unheard) parts.push(`the model does not know the pitch of ${plural(unheard, "note")}, and continues the others`);
+  return parts.join("; ");
 }
 
 /** @param {string} name @param {string} title */
