@@ -29,6 +29,12 @@ _UNHEARD = {
     "description": "How many of the seed's notes the model did not read, as it cannot express their pitch or program, "
     "drums included. Absent where it read all.",
 }
+_WARNINGS = {
+    "type": "array",
+    "items": {"type": "string"},
+    "minItems": 1,
+    "description": "What was damaged in the seed's file, or left out when it was read. Absent where nothing was.",
+}
 _PROBLEMS = {
     400: "The seed is not MIDI.",
     401: "A valid key is missing.",
@@ -43,6 +49,7 @@ _PROBLEMS = {
     503: "The model is not available.",
     504: "The model, or the whole piece, took too long.",
 }
+_REMARKS = ("X-Unheard-Notes", "X-Warnings")
 _MODEL_ERRORS = (429, 500, 502, 503, 504)  # a model server may be overloaded as well
 _BODY_ERRORS = (400, 408, 413, 415, 422)
 
@@ -82,13 +89,14 @@ def _operations() -> list[tuple[str, str, dict]]:
     seed_notes = {"type": "object", "required": ["notes", "drums"], "properties": {
         "notes": {"type": "array", "items": _ref("Note")}, "drums": {"type": "integer", "minimum": 0},
         "unheard_notes": _UNHEARD | {"description": "How many of these notes the model does not read."},
+        "warnings": _WARNINGS,
     }}  # fmt: skip
     return [
         ("/generate", "post", {
             "name": "generate", "summary": "Continue a seed, or begin a new piece.", "parameters": _parameters(),
             "description": "Parameters may be fields of the form instead, each given once.",
             "body": False, "content": _pieces(),
-            "headers": ("X-Random-Seed", "X-Model", "X-Notes", "X-Ended", "X-Longest-Run", "X-Unheard-Notes"),
+            "headers": ("X-Random-Seed", "X-Model", "X-Notes", "X-Ended", "X-Longest-Run", *_REMARKS),
             "problems": (*_BODY_ERRORS, 406, *_MODEL_ERRORS),
         }),
         ("/notes", "post", {
@@ -223,10 +231,11 @@ def _schemas() -> dict:
                 "random_seed": random_seed,
                 "ended": ended,
                 "unheard_notes": _UNHEARD,
+                "warnings": _WARNINGS,
                 "longest_run": _ref("Run"),
                 "notes": {"type": "array", "items": _ref("Note")},
             },
-            optional={"longest_run", "unheard_notes"},
+            optional={"longest_run", "unheard_notes", "warnings"},
         ),
         "Run": {
             "description": "With `originality`: the longest run of new notes that the training set also has.",
@@ -245,7 +254,8 @@ def _schemas() -> dict:
             "anyOf": [_ref(name) for name in ("Note", "Opening", "Moved", "End", "Broken")],
         },
         "Opening": _object(
-            {"model": text, "random_seed": random_seed, "unheard_notes": _UNHEARD}, optional={"unheard_notes"}
+            {"model": text, "random_seed": random_seed, "unheard_notes": _UNHEARD, "warnings": _WARNINGS},
+            optional={"unheard_notes", "warnings"},
         ),
         "Moved": _object({"model": text}),
         "End": _object({"end": ended, "longest_run": _ref("Run")}, optional={"longest_run"}),
@@ -277,6 +287,7 @@ def _headers() -> dict:
             {"type": "string"},
         ),
         "X-Unheard-Notes": (_UNHEARD["description"], {"type": "integer", "minimum": 1}),
+        "X-Warnings": (f"{_WARNINGS['description']} Separated by semicolons.", {"type": "string"}),
         "Retry-After": ("Seconds.", {"type": "integer"}),
         "WWW-Authenticate": ("Bearer.", {"type": "string"}),
     }

@@ -23,7 +23,7 @@ from music.generation import Settings
 from music.notes import Notes
 from serving.middleware.concurrency import ConcurrencyLimit
 
-MIDI_TYPES = ("audio/midi", "audio/mid", "audio/x-midi")
+MIDI_TYPES = ("audio/midi", "audio/mid", "audio/x-midi", "audio/x-mid", "audio/sp-midi", "application/x-midi")
 FORMATS = {  # name: the media types that ask for it; the first one is the reply's
     "mid": MIDI_TYPES,
     "json": ("application/json",),
@@ -41,10 +41,18 @@ _FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
 @dataclass(frozen=True)
+class Seed:
+    """What is continued."""
+
+    notes: Notes  # empty: a new piece
+    warnings: tuple[str, ...] = ()  # what was damaged in its file, or left out
+
+
+@dataclass(frozen=True)
 class GenerateRequest:
     """What a client asks for."""
 
-    seed: Notes  # empty: a new piece
+    seed: Seed
     settings: Settings  # its random_seed is always set
     include_seed: bool  # the reply begins with the seed's own notes
     format: str  # a key of FORMATS
@@ -109,15 +117,15 @@ def parse(request: flask.Request, reading: ConcurrencyLimit) -> GenerateRequest:
     numbers.setdefault("random_seed", secrets.randbelow(2**32))
     return GenerateRequest(
         program=numbers.pop("program", None),
-        seed=nt.empty() if data is None else _notes(data, reading),
+        seed=Seed(nt.empty()) if data is None else _read(data, reading),
         settings=Settings(**numbers),
         **{name: _bool(name, texts[name]) if name in texts else default for name, default in FLAGS.items()},
         format=_format(texts.get("format"), request),
     )
 
 
-def read_seed(request: flask.Request, reading: ConcurrencyLimit) -> Notes:
-    """Read the notes of a request that must have a seed, and nothing else. Raises what `parse` raises."""
+def read_seed(request: flask.Request, reading: ConcurrencyLimit) -> Seed:
+    """Read the seed of a request that must have one, and nothing else. Raises what `parse` raises."""
     data = _seed(request)
     if unknown := [name or "" for name in (*request.args, *request.form, *request.files) if name != "seed"]:
         raise UnprocessableEntity(
@@ -125,7 +133,7 @@ def read_seed(request: flask.Request, reading: ConcurrencyLimit) -> Notes:
         )
     if data is None:
         raise MidiError("no MIDI file: send one as the body (Content-Type: audio/midi) or as the part 'seed' of a form")
-    return _notes(data, reading)
+    return _read(data, reading)
 
 
 def _seed(request: flask.Request) -> bytes | None:
@@ -207,13 +215,14 @@ def _format(name: str | None, request: flask.Request) -> str:
     return name.lower()
 
 
-def _notes(data: bytes, reading: ConcurrencyLimit) -> Notes:
+def _read(data: bytes, reading: ConcurrencyLimit) -> Seed:
     if not data:
         raise MidiError("the seed is empty, expected a MIDI file")
     with reading.take():
-        notes = midi.read(data)
+        notes, warnings = midi.read_with_warnings(data)
     if not len(notes):
-        raise EncodingError("the seed is a MIDI file without notes, so there is nothing to continue")
+        reasons = "".join(f"; {warning}" for warning in warnings)
+        raise EncodingError(f"the seed is a MIDI file without notes, so there is nothing to continue{reasons}")
     if len(notes) > MOST_NOTES:
         raise EncodingError(f"the seed has {len(notes):,} notes, expected at most {MOST_NOTES:,}")
-    return notes
+    return Seed(notes, tuple(warnings))

@@ -7,12 +7,13 @@ NDJSON is sent while the music is generated; an error in the middle is its last 
 import importlib.util
 import json
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import flask
 import numpy as np
@@ -26,11 +27,12 @@ from music.notes import Notes
 from music.plots.piano_roll import piano_roll
 from serving.api import problems
 from serving.api.rendering import Renderers
-from serving.api.requests import FORMATS, GenerateRequest
+from serving.api.requests import FORMATS, GenerateRequest, Seed
 
 MOST_SECONDS = 1800  # of sound, of a picture or a score; as MP3, the slowest, they take a core for about a minute
 MOST_SCORED = 8000  # notes of a score: 2.3 ms each
 _BLOCK = 2**16  # bytes of a file sent at once
+_MOST_HEADER = 1000  # characters of a header's text
 _COMPACT = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make an encoder for each line
 _log = logging.getLogger(__name__)
 
@@ -75,10 +77,10 @@ def _json(request: GenerateRequest, chunks: Iterator[Chunk], renderers: Renderer
     return _complete(request, pieces, dumps({
         "model": _models(pieces),
         "random_seed": request.settings.random_seed,
-        **_unread(pieces[0]),
+        **_remarks(request, pieces[0]),
         "ended": pieces[-1].ended,
         **_longest_run(pieces[-1]),
-        "notes": _seed_notes(request) + as_json(continuation, _last_onset(request.seed)),
+        "notes": _seed_notes(request) + as_json(continuation, _last_onset(request.seed.notes)),
     }) + "\n")  # fmt: skip
 
 
@@ -92,8 +94,8 @@ def _ndjson(request: GenerateRequest, chunks: Iterator[Chunk], renderers: Render
 
 
 def _lines(request: GenerateRequest, first: Chunk, rest: Iterator[Chunk]) -> Iterator[str]:
-    opening = {"model": first.model, "random_seed": request.settings.random_seed, **_unread(first)}
-    onset = _last_onset(request.seed)
+    opening = {"model": first.model, "random_seed": request.settings.random_seed, **_remarks(request, first)}
+    onset = _last_onset(request.seed.notes)
     yield _joined([opening, *_seed_notes(request), *as_json(first.notes, onset)])
     last = first
     try:
@@ -147,7 +149,7 @@ def _require(package: str, extra: str, request: GenerateRequest) -> None:
 
 def _rendered_parts(request: GenerateRequest, chunks: Iterator[Chunk]) -> tuple[list[Chunk], Notes, Notes]:
     """Return all chunks and their `_parts`. Raises EncodingError if the seed or the piece is too long to render."""
-    _check_length(request, request.seed)  # before the music is generated in vain
+    _check_length(request, request.seed.notes)  # before the music is generated in vain
     pieces = list(chunks)
     seed, continuation = _parts(request, pieces)
     _check_length(request, np.concatenate([seed, continuation]))
@@ -158,13 +160,13 @@ def _check_length(request: GenerateRequest, notes: Notes) -> None:
     if nt.length(notes) > MOST_SECONDS:
         raise EncodingError(
             f"format {request.format!r}: expected at most {MOST_SECONDS:,} seconds of music, "
-            f"got {nt.length(notes):,.0f}; only MIDI and JSON may be longer"
+            f"got {math.ceil(10 * nt.length(notes)) / 10:,.1f}; only MIDI and JSON may be longer"
         )
 
 
 def _parts(request: GenerateRequest, pieces: list[Chunk]) -> tuple[Notes, Notes]:
     """Return the seed, empty if it is not wanted, and the continuation; both on the requested instrument."""
-    seed = request.seed if request.include_seed else nt.empty()
+    seed = request.seed.notes if request.include_seed else nt.empty()
     continuation = np.concatenate([chunk.notes for chunk in pieces])
     if request.program is None:
         return seed, continuation
@@ -197,13 +199,23 @@ def _complete(request: GenerateRequest, pieces: list[Chunk], body: str | bytes |
 
 
 def _headers(request: GenerateRequest, model: str, first: Chunk) -> dict[str, str]:
-    unread = {"X-Unheard-Notes": str(first.unread)} if first.unread else {}
-    return {"X-Random-Seed": str(request.settings.random_seed), "X-Model": model, **unread}
+    headers = {"X-Random-Seed": str(request.settings.random_seed), "X-Model": model}
+    if first.unread:
+        headers["X-Unheard-Notes"] = str(first.unread)
+    if request.seed.warnings:
+        text = "; ".join(request.seed.warnings)[:_MOST_HEADER]
+        headers["X-Warnings"] = "".join(letter if " " <= letter <= "~" else "?" for letter in text)
+    return headers
 
 
-def _unread(first: Chunk) -> dict[str, int]:
-    """Count the seed's notes that the model has not read, if there are any."""
-    return {"unheard_notes": first.unread} if first.unread else {}
+def _remarks(request: GenerateRequest, first: Chunk) -> dict[str, Any]:
+    """Say what of the seed the model has not read, and what was damaged in its file; nothing where all is well."""
+    return ({"unheard_notes": first.unread} if first.unread else {}) | warnings(request.seed)
+
+
+def warnings(seed: Seed) -> dict[str, list[str]]:
+    """List what was damaged in the seed's file, if anything was."""
+    return {"warnings": list(seed.warnings)} if seed.warnings else {}
 
 
 def _longest_run(last: Chunk) -> dict[str, dict]:
@@ -222,7 +234,7 @@ def _models(pieces: list[Chunk]) -> str:
 
 def _seed_notes(request: GenerateRequest) -> list[dict]:
     """Return the seed's notes as JSON objects, marked as such; none if they are not wanted."""
-    return [{**note, "seed": True} for note in as_json(request.seed)] if request.include_seed else []
+    return [{**note, "seed": True} for note in as_json(request.seed.notes)] if request.include_seed else []
 
 
 def as_json(notes: Notes, after: float | None = None) -> list[dict]:

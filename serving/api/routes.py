@@ -27,7 +27,7 @@ def generate(services: Services) -> flask.Response:
         cleanup.callback(limits.close)
         limits.enter_context(services.pieces.take())
         limits.enter_context(services.metrics.in_flight())
-        chunks = services.metrics.count_notes(services.generator.stream(request.seed, request.settings))
+        chunks = services.metrics.count_notes(services.generator.stream(request.seed.notes, request.settings))
         if request.originality and services.index:
             chunks = with_longest_run(chunks, services.index)
         if request.format == "ndjson":  # end the limit before the last line: a client that has read it may ask again

@@ -17,7 +17,7 @@ _ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 _REQUEST_HEADERS = ("Accept", "Authorization", "Content-Type", api_keys.HEADER, request_context.HEADER)
 _REPLY_HEADERS = (
     *("Content-Disposition", "Retry-After", "X-Ended", "X-Longest-Run", "X-Model", "X-Notes", "X-Random-Seed"),
-    *("X-Unheard-Notes", request_context.HEADER),
+    *("X-Unheard-Notes", "X-Warnings", request_context.HEADER),
 )
 _DAY = 24 * 3600  # seconds; so long may a browser remember the answer to a preflight
 

@@ -52,12 +52,13 @@ def example(services: Services, name: str) -> flask.Response:
 def notes(services: Services) -> dict:
     """Show the notes of a MIDI file as `/generate` reads them; the errors are the same."""
     seed = requests.read_seed(flask.request, services.reading)
-    played = pitched(seed)
+    played = pitched(seed.notes)
     unread = _unread(services.generator, played)
     return {
         "notes": responses.as_json(played),
-        "drums": len(seed) - len(played),
+        "drums": len(seed.notes) - len(played),
         **({"unheard_notes": unread} if unread else {}),
+        **responses.warnings(seed),
     }
 
 

@@ -22,6 +22,7 @@ from serving import create_app
 from serving.api import responses
 from serving.backends.embedded import Embedded
 from serving.middleware import api_keys
+from tests.serving.test_serving import recorded
 from tests.support.fakes import ScriptedBackend, melody
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -288,6 +289,18 @@ def test_keys_that_the_model_does_not_know_are_counted_and_stay(visit):
     shows(page, "#status", "song: 5 notes; the model does not know the pitch of 2 notes, and continues the others.")
     generate(page, notes=5)
     assert page.is_hidden("#message")
+
+
+def test_what_is_damaged_in_a_file_is_told_in_a_sentence(visit):
+    page = visit()
+    ready(page)
+    for data, sentence in (
+        (recorded(60, held=2), "2 notes are never released; they are left out."),
+        (midi.write(SEED)[:-9], "a track is said to have 35 bytes, 26 are there; it has no end mark; 1 note is"),
+    ):
+        page.set_input_files("#seed", {"name": "song.mid", "mimeType": "audio/midi", "buffer": data})
+        shows(page, "#status", f"The file is damaged or incomplete: {sentence}")
+    generate(page, notes=5)
 
 
 def test_one_may_play_a_beginning_with_letters_and_with_the_mouse(visit):

@@ -114,7 +114,11 @@ def test_an_absent_random_seed_is_drawn_anew(client):
     assert len({client.post("/generate?notes=1").headers["X-Random-Seed"] for _ in range(5)}) > 1
 
 
-@pytest.mark.parametrize("kind", ["audio/midi", "audio/mid", "audio/x-midi", "application/octet-stream", None])
+@pytest.mark.parametrize(
+    "kind",
+    ["audio/midi", "audio/mid", "audio/x-midi", "audio/x-mid", "audio/sp-midi", "application/x-midi",
+     "application/octet-stream", None],
+)  # fmt: skip
 def test_a_seed_may_be_the_raw_body(client, kind):
     headers = {"Content-Type": kind} if kind else {}
     response = client.post(URL, data=midi.write(SEED), headers=headers)
@@ -337,6 +341,13 @@ def test_what_is_not_midi_is_bounded(backend, client, sound, format):
     assert client.post(URL, data=midi.write(late), headers=MIDI).status_code == 200
 
 
+def test_what_is_too_long_is_told_to_a_tenth_of_a_second(client, sound):
+    for end, shown in ((1800.083, "1,800.1"), (1804.2, "1,804.2"), (1800.001, "1,800.1")):
+        seed = nt.from_tuples([(0, 1, 60), (1799, end, 62)])
+        detail = problem(client.post(f"{URL}&format=wav", data=midi.write(seed), headers=MIDI), 422)
+        assert f"at most 1,800 seconds of music, got {shown};" in detail
+
+
 def test_notes_that_an_instrument_does_not_have_are_422(client, sound):
     url = f"{URL}&notes=4&include_seed=false&format=wav&program=67"  # a saxophone, and notes above its own
     assert "has no sound for any of the notes" in problem(post_seed(client, url), 422)
@@ -513,6 +524,50 @@ def test_stray_keys_stay_in_the_reply_and_are_counted(client):
 def test_a_seed_that_the_model_reads_whole_has_no_unheard_notes(client):
     response = post_seed(client, f"{URL}&notes=4&format=json")
     assert "X-Unheard-Notes" not in response.headers and "unheard_notes" not in response.get_json()
+
+
+def recorded(*released: int, held: int = 0) -> bytes:
+    """Build a file of quarters of half a second; each of the keys behind them is held beyond the recording's end."""
+    track = mido.MidiTrack()
+    for pitch in released:
+        track += [mido.Message("note_on", note=pitch), mido.Message("note_off", note=pitch, time=480)]
+    track += [mido.Message("note_on", note=72 + k) for k in range(held)]
+    file, out = mido.MidiFile(ticks_per_beat=480, tracks=[track]), io.BytesIO()
+    file.save(file=out)
+    return out.getvalue()
+
+
+def test_what_is_damaged_in_a_seed_is_in_every_reply(client):
+    data, warning = recorded(60, 64, held=3), "3 notes are never released; they are left out"
+    for format in ("mid", "json", "ndjson", "png"):
+        response = client.post(f"{URL}&notes=2&format={format}", data=data, headers=MIDI)
+        assert response.status_code == 200 and response.headers["X-Warnings"] == warning
+        if format == "json":
+            assert response.get_json()["warnings"] == [warning]
+        if format == "ndjson":
+            assert json.loads(response.text.splitlines()[0])["warnings"] == [warning]
+    assert client.post("/notes", data=data, headers=MIDI).get_json()["warnings"] == [warning]
+
+
+def test_an_undamaged_seed_has_no_warnings(client):
+    for url in (f"{URL}&format=json", "/notes"):
+        response = post_seed(client, url)
+        assert "warnings" not in response.get_json() and "X-Warnings" not in response.headers
+
+
+def test_a_header_of_warnings_is_short_and_of_plain_letters(backend, monkeypatch):
+    monkeypatch.setattr(midi, "read_with_warnings", lambda data: (SEED, ["part \u201cKlavier\u201d\r\nX: y"] * 99))
+    header = post_seed(create_app({}, backend).test_client()).headers["X-Warnings"]
+    assert header.startswith("part ?Klavier???X: y; part ?Kla") and len(header) == 1000
+
+
+def test_a_file_without_notes_says_why(client):
+    for url in ("/generate", "/notes"):
+        detail = problem(client.post(url, data=recorded(held=8), headers=MIDI), 422)
+        assert detail == (
+            "the seed is a MIDI file without notes, so there is nothing to continue; "
+            "8 notes are never released; they are left out"
+        )
 
 
 def test_a_file_under_another_name_is_422(client):

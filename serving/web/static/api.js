@@ -48,7 +48,8 @@ export class Problem extends Error {
 
 /**
  * Read the notes of a MIDI file. The model does not read drums, which are left out, nor `unheard_notes` of the notes.
- * @param {Uint8Array} bytes @returns {Promise<{notes: Note[], drums: number, unheard_notes?: number}>}
+ * @param {Uint8Array} bytes
+ * @returns {Promise<{notes: Note[], drums: number, unheard_notes?: number, warnings?: string[]}>}
  */
 export async function readNotes(bytes) {
   return (await request("/notes", { method: "POST", body: bytes, headers: { "Content-Type": MIDI } })).json();

@@ -42,7 +42,7 @@ export async function readSeed(file, description, choice) {
     const contents = await api.readNotes(bytes);
     if (thisRead !== latestRead) return false;
     setSeed({ ...description, bytes, notes: contents.notes }, choice);
-    showStatus(`${description.title}: ${contentsLine(contents)}.`);
+    showStatus(`${description.title}: ${contentsLine(contents)}.${damageLine(contents)}`);
     return true;
   } catch (error) {
     if (thisRead === latestRead) reportError(error);
@@ -56,6 +56,14 @@ function contentsLine({ notes, drums, unheard_notes: unheard }) {
   if (drums) parts.push(`${plural(drums, "drum stroke")} left out`);
   if (unheard) parts.push(`the model does not know the pitch of ${plural(unheard, "note")}, and continues the others`);
   return parts.join("; ");
+}
+
+/** What is damaged in a file, in a sentence, without the places in the file. */
+function damageLine({ warnings = [] }) {
+  if (!warnings.length) return "";
+  const shown = warnings.slice(0, 3).map((warning) => warning.replace(/^(track [\d,]+, )?byte [\d,]+: /, ""));
+  const more = warnings.length > shown.length ? `; and ${warnings.length - shown.length} more` : "";
+  return ` The file is damaged or incomplete: ${shown.join("; ")}${more}.`;
 }
 
 /** @param {string} name @param {string} title */
