@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from music.errors import RecordError
+from music.storage import checksums
 from tests.conftest import waltz
 from trainer import model, recipe, run_folder
 from trainer.fit import warm_start
+from trainer.fit.run_identity import check_same
 
 SHIPPED = Path(__file__).parents[2] / "models" / "performance" / "1"
 
@@ -83,6 +85,15 @@ def test_the_notes_seen_are_those_of_all_runs_before_it_too(tiny_model):
         begun = {"from": start.facts}
     assert start.notes == 723
     assert start.facts["from"]["from"]["path"] == "runs/0"
+
+
+def test_a_run_that_goes_on_adds_the_runs_before_its_start_to_its_card(tmp_path):
+    start = {"path": "runs/b", "weights": "best", "notes": 20}
+    card = {"training": {}, "dataset": {"digest": "d"}, "from": start}
+    (tmp_path / "card.json").write_bytes(checksums.with_checksum(card))
+    first = {"path": "runs/a", "notes": 700}
+    again = check_same(str(tmp_path), card | {"from": start | {"notes": 25, "from": first}})
+    assert again["from"] == start | {"from": first}
 
 
 def test_what_is_neither_run_nor_export_is_named(tmp_path):

@@ -18,14 +18,17 @@ _MAY_CHANGE = ("epochs", "patience", "keep")  # of a run that goes on: train it 
 def check_same(run: str, card: dict) -> dict:
     """Compare a card with the one in the run's folder. Return the card to go on with: its `from` as the run began.
 
+    The runs before that start are added where the card lacks them, as cards of before 2026-11-30 do.
+
     Raises RecordError where the folder holds another run, or its card is missing or damaged.
     """
     before, now = read_card(run), json.loads(json.dumps(card))
     for each in (before, now):
         each["training"] = {name: value for name, value in each["training"].items() if name not in _MAY_CHANGE}
     if same_start(before.get("from"), now.get("from")):
+        earlier = {name: facts for name, facts in now["from"].items() if name == "from"}
         now["from"] = before["from"]
-        card = card | {"from": before["from"]}
+        card = card | {"from": earlier | before["from"]}
     for key in ("recipe", "encoding", "core", "heads", "select", "training", "from"):
         if before.get(key) != now.get(key):
             raise RecordError(
