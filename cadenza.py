@@ -180,24 +180,43 @@ def _ending(path: str, *, picture: bool = False) -> str:
 
 def _generate(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("cadenza generate", description="Continue a MIDI file, or begin a new piece.")
-    parser.add_argument("seed", nargs="?", metavar="SEED.mid", help="what to continue; absent: a new piece")
+    parser.add_argument(
+        "seed", nargs="?", metavar="SEED.mid", help="MIDI file to continue (default: begin a new piece)"
+    )
     flags.add_drums(parser)
     parser.add_argument(
         "--output", nargs="+", required=True, metavar="FILE",
-        help="one or several; the ending decides: .mid, .mp3 .wav .flac .ogg, .musicxml .pdf .svg, .png a piano roll",
+        help="one file or several; its ending is the format: .mid; .mp3, .wav, .flac, .ogg; .musicxml, .pdf, .svg; "
+        ".png is a piano roll",
     )  # fmt: skip
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--model", metavar="DIR", help="an exported model; default: the shipped one")
-    where.add_argument("--run", metavar="DIR", help="a training run's folder")
-    where.add_argument("--server", metavar="HOST:PORT", help="a TF Serving's gRPC address")
-    parser.add_argument("--model-name", default="performance", help="what that server calls the model")
-    parser.add_argument("--notes", type=int, default=Settings.notes, help="at most; default: %(default)s")
+    where.add_argument("--model", metavar="DIR", help="folder of an exported model (default: the shipped one)")
+    where.add_argument("--run", metavar="DIR", help="folder of a training run")
+    where.add_argument("--server", metavar="HOST:PORT", help="gRPC address of a TF Serving")
     parser.add_argument(
-        "--temperature", type=float, default=Settings.temperature, help="default: %(default)g; 0: the likeliest note"
-    )
-    parser.add_argument("--top-p", type=float, default=Settings.top_p, help="above 0, at most 1; default: %(default)g")
-    parser.add_argument("--min-p", type=float, default=Settings.min_p, help="0 to below 1; default: %(default)g")
-    parser.add_argument("--random-seed", type=int, help="the same number gives the same piece")
+        "--model-name", default="performance", metavar="NAME",
+        help="the model's name on --server (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--notes", type=int, default=Settings.notes, metavar="N",
+        help="number of new notes at most (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--temperature", type=float, default=Settings.temperature, metavar="X",
+        help="0 or more; 0: the likeliest note each time; below 1: likelier notes more often (default: %(default)g)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--top-p", type=float, default=Settings.top_p, metavar="X",
+        help="above 0, to 1: draw from the likeliest values that together have this probability (default: %(default)g)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--min-p", type=float, default=Settings.min_p, metavar="X",
+        help="0 to below 1: drop values below this share of the likeliest one's probability (default: %(default)g)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--random-seed", type=int, metavar="N",
+        help="whole number; the same one gives the same piece (default: another one each time)",
+    )  # fmt: skip
     args = parser.parse_args(argv)
     if args.server is not None and not _SERVER.fullmatch(args.server):
         parser.error(f"--server: expected HOST:PORT, got {args.server!r}")

@@ -25,12 +25,13 @@ from music.notes import Notes
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
-    parser.add_argument("file", nargs="?", help="a MIDI file; default: a made piece")
+    parser.add_argument("file", nargs="?", help="a MIDI file; default: a generated piece")
     parser.add_argument("--repeat", type=int, default=3)
     args = parser.parse_args()
     notes = midi.read(Path(args.file).read_bytes()) if args.file else dense()
     seconds = nt.length(notes)
-    print(f"{args.file or 'a made piece'}: {seconds:.0f} s, {len(notes):,} notes, {len(notes) / seconds:.1f} a second")
+    name = args.file or "a generated piece"
+    print(f"{name}: {seconds:.0f} s, {len(notes):,} notes, {len(notes) / seconds:.1f} a second")
     baseline = pretty_midi.PrettyMIDI(io.BytesIO(midi.write(notes)))
 
     print(f"{'times as fast as real time, by':34} {'CPU':>5} {'clock':>6}")

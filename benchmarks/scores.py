@@ -117,7 +117,7 @@ def main() -> None:
 
 def compare(works: dict[str, tuple[Any, float]], seed: int, most: int | None) -> None:
     """Play all works, write them again and print a line of figures for each."""
-    print(f"{'':34} notes  beat octave spelled key    music21: beat  octave  told   spelled key   seconds")
+    print(f"{'':34} notes  beat octave spelled key    music21: beat  octave  given  spelled key   seconds")
     rows = []
     for number, (name, (parts, tempo)) in enumerate(works.items()):
         written = corpus_score(name, parts, most)

@@ -59,29 +59,32 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True)
 
     inspect = verbs.add_parser("inspect", help="say what is in a MIDI file")
-    inspect.add_argument("file", metavar="FILE")
+    inspect.add_argument("file", metavar="IN.mid", help="MIDI file to read")
     form = inspect.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="everything, as one JSON object")
-    form.add_argument("--csv", action="store_true", help="all the notes, as CSV")
-    inspect.add_argument("--notes", type=flags.count, default=_ROWS, metavar="N", help=f"table rows (default {_ROWS})")
+    form.add_argument("--json", action="store_true", help="print everything as one JSON object (default: text)")
+    form.add_argument("--csv", action="store_true", help="print all notes as CSV (default: text)")
+    inspect.add_argument(
+        "--notes", type=flags.count, default=_ROWS, metavar="N", help=f"rows of the table (default: {_ROWS})"
+    )
     flags.add_part(inspect)
     inspect.set_defaults(command=_inspect)
 
     figures.add_to(verbs)
 
-    render = verbs.add_parser("render", help="play a MIDI file into a sound file")
-    render.add_argument("file", metavar="IN.mid")
-    render.add_argument("out", metavar="OUT", help=f"its ending is the format: {', '.join(audio.FORMATS)}")
+    render = verbs.add_parser("render", help="turn a MIDI file into a sound file")
+    render.add_argument("file", metavar="IN.mid", help="MIDI file to read")
+    render.add_argument("out", metavar="OUT", help=f"sound file to write; its ending: {', '.join(audio.FORMATS)}")
     flags.add_part(render)
     render.add_argument(
-        "--program", type=flags.program, metavar="N", help="instrument of all but drums: 0 to 127, or a name"
-    )
-    render.add_argument("--sound-font", metavar="FILE", help="a .sf2 or .sf3 file (default TimGM6mb)")
+        "--program", type=flags.program, metavar="N",
+        help="General MIDI instrument of all notes but drums: 0 to 127, or a name (default: as in the file)",
+    )  # fmt: skip
+    render.add_argument("--sound-font", metavar="FILE", help="a .sf2 or .sf3 file (default: TimGM6mb)")
     render.set_defaults(command=_render)
 
     sheet = verbs.add_parser("score", help="write a MIDI file as a piano score")
-    sheet.add_argument("file", metavar="IN.mid")
-    sheet.add_argument("out", metavar="OUT", help=f"its ending is the format: {', '.join(engraving.FORMATS)}")
+    sheet.add_argument("file", metavar="IN.mid", help="MIDI file to read")
+    sheet.add_argument("out", metavar="OUT", help=f"file to write; its ending: {', '.join(engraving.FORMATS)}")
     flags.add_part(sheet)
     sheet.add_argument("--title", metavar="TEXT", help="printed above the first line (default: the file's name)")
     sheet.set_defaults(command=_score)

@@ -56,9 +56,15 @@ def add_drums(parser: argparse.ArgumentParser) -> None:
 
 def add_part(parser: argparse.ArgumentParser) -> None:
     """Add the flags of what is read of a file: --start, --seconds and --drums, as `args.start` and so on."""
-    parser.add_argument("--start", type=seconds, default=0.0, metavar="S", help="first second of the part (default: 0)")
     parser.add_argument(
-        "--seconds", type=seconds, default=math.inf, metavar="S", help="length of the part (default: to the end)"
+        "--start", type=seconds, default=0.0, metavar="S", help="seconds at which the part begins (default: 0)"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=seconds,
+        default=math.inf,
+        metavar="S",
+        help="seconds that the part lasts (default: to the end)",
     )
     add_drums(parser)
 

@@ -122,16 +122,28 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,  # Beam's --run must not be read as one of our flags
     )
     parser.add_argument(
-        "--input", required=True, help="a folder, a glob (quoted), a .zip or a MIDI file, local or gs://"
+        "--input",
+        required=True,
+        metavar="PATH",
+        help="a folder, a glob (quoted), a .zip or a MIDI file, local or gs://",
     )
-    parser.add_argument("--output", required=True, help="a folder, empty or not there yet, local or gs://")
-    parser.add_argument("--shards", type=_positive, default=16, help="files a split, 1 to 99999 (default %(default)s)")
-    parser.add_argument("--split", choices=SPLITS, help="put all pieces into this split (default: each into its own)")
-    parser.add_argument("--overwrite", action="store_true", help="replace the dataset in --output")
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="an empty or a new folder for the dataset, local or gs://"
+    )
+    parser.add_argument(
+        "--shards", type=_positive, default=16, metavar="N",
+        help="number of files of each split, 1 to 99999 (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--split", choices=SPLITS,
+        help="put all pieces into this split (default: as MAESTRO's csv says, else by a hash of the music)",
+    )  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace the dataset in --output (default: refuse)")
     parser.add_argument(
         "--complete",
         action="store_true",
-        help="only count what a job has written and write dataset.json: after a stopped launcher, or for a template",
+        help="start no job, but count what one has written and write dataset.json: after the command that started the "
+        "job was stopped, or for a job started from a template",
     )
     return parser
 

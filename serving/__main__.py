@@ -79,60 +79,70 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the model, in this process or behind a TF Serving")
     where = group.add_mutually_exclusive_group()
     where.add_argument("--model", metavar="DIR", help="a SavedModel: version, model or base folder; default: models/")
-    where.add_argument("--server", metavar="HOST:PORT", help="a TF Serving's gRPC address")
+    where.add_argument("--server", metavar="HOST:PORT", help="gRPC address of a TF Serving; default: none")
     group.add_argument(
-        "--warm", action="store_true", help="compile --model for 32 clients at start, not when they come; default: off"
-    )
+        "--warm", action="store_true",
+        help="compile --model for 32 clients at the start; default: when so many clients come",
+    )  # fmt: skip
 
 
 def _add_model_server(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("with --server")
-    group.add_argument("--model-name", metavar="NAME", help="what that server calls the model")
+    group.add_argument("--model-name", metavar="NAME", help="the model's name on that server; required")
     group.add_argument(
-        "--label", metavar="LABEL", help="the version that new pieces begin with, such as stable; default: the latest"
+        "--label",
+        metavar="NAME",
+        help="label of the version that new pieces begin with, such as stable; default: the latest",
     )
     group.add_argument(
         "--xla", action="store_true",
-        help="ask for compiled signatures: a server started with --xla_cpu_compilation_enabled and an export --xla",
+        help="call compiled signatures: of a server started with --xla_cpu_compilation_enabled and a model of "
+        "`trainer export --xla`; default: plain signatures",
     )  # fmt: skip
-    group.add_argument("--tls", action="store_true", help="speak TLS with that server; default: plain text")
+    group.add_argument("--tls", action="store_true", help="encrypt the connection by TLS; default: plain text")
     group.add_argument(
-        "--ca", metavar="FILE", help="PEM file of the authorities that certify it; default: the public authorities"
+        "--ca", metavar="FILE", help="PEM file of the authorities that sign its certificate; default: the public ones"
     )
     token = group.add_mutually_exclusive_group()
     token.add_argument(
         "--identity-token", nargs="?", const=True, metavar="AUDIENCE",
-        help="send Google's ID tokens, as Cloud Run wants them; default audience: https:// and the server's host",
+        help="send Google's ID tokens, as Cloud Run requires; default audience: https:// and the server's host",
     )  # fmt: skip
-    token.add_argument("--token-file", metavar="FILE", help="send the token in this file, read anew for each call")
-    token.add_argument("--token-env", metavar="NAME", help="send the token in this environment variable")
+    token.add_argument("--token-file", metavar="FILE", help="send the token in this file, read again for each call")
+    token.add_argument(
+        "--token-env", metavar="NAME", help="send the token in this environment variable; default: send no token"
+    )
 
 
 def _add_address(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where it listens")
-    group.add_argument("--host", default="127.0.0.1", help="name or IP address; default: %(default)s")
-    group.add_argument("--port", type=int, default=os.environ.get("PORT", 8080), help="default: $PORT, or 8080")
+    group.add_argument("--host", default="127.0.0.1", help="name or IP address to listen at; default: %(default)s")
+    group.add_argument(
+        "--port", type=int, default=os.environ.get("PORT", 8080), metavar="N",
+        help="TCP port to listen at, 0 to 65535; 0: a free one; default: $PORT, or 8080",
+    )  # fmt: skip
 
 
 def _add_pieces(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("pieces")
     group.add_argument(
         "--originality", metavar="FILE",
-        help="an index of the training set, for /generate?originality=true; default: the one inside the model's folder",
+        help="index of the training set, for /generate?originality=true; default: the one in the model's folder",
     )  # fmt: skip
     group.add_argument(
-        "--chunk", type=int, default=CHUNK,
-        help=f"notes that one call of the model draws, 1 to {CHUNK}; 1: one `step` a note; default: %(default)s",
+        "--chunk", type=int, default=CHUNK, metavar="N",
+        help=f"largest number of notes that one call of the model draws, 1 to {CHUNK}; default: %(default)s",
     )  # fmt: skip
     group.add_argument(
         "--timeout",
         type=float,
         default=DEFAULTS["TIMEOUT"],
-        help="seconds for one model call; default: %(default)g",
+        metavar="SECONDS",
+        help="seconds that one call of the model may take; default: %(default)g",
     )
     group.add_argument(
         "--piece-timeout", type=float, default=DEFAULTS["PIECE_TIMEOUT"], metavar="SECONDS",
-        help="seconds for a whole piece, its client's pauses included; default: %(default)g; inf: no limit",
+        help="seconds that a whole piece may take, its client's pauses included; inf: no limit; default: %(default)g",
     )  # fmt: skip
 
 
@@ -144,14 +154,17 @@ def _add_clients(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--proxies", type=int, default=DEFAULTS["PROXIES"], metavar="N",
-        help="number of your proxies in front, which add to X-Forwarded-For: so --rate finds the client's address; "
-        "default: %(default)s, the header is ignored",
+        help="number of proxies before this server that add the client's address to X-Forwarded-For, for --rate; "
+        "default: %(default)s, which ignores the header",
     )  # fmt: skip
     group.add_argument(
         "--api-keys-file", metavar="FILE",
-        help="answer only requests with one of the keys in this file, one a line; default: all requests",
+        help="accept only requests with one of the keys in this file, one a line; default: all requests",
     )  # fmt: skip
-    group.add_argument("--api-keys-env", metavar="NAME", help="or with one of the keys in this environment variable")
+    group.add_argument(
+        "--api-keys-env", metavar="NAME",
+        help="accept only requests with one of the keys in this environment variable; default: all requests",
+    )  # fmt: skip
     group.add_argument(
         "--cors-origin", action="append", default=[], metavar="ORIGIN",
         help="an origin whose scripts may call the API from a browser, as https://music.example, or '*' for all; "

@@ -1,4 +1,4 @@
-"""Train, evaluate, listen, sample and export; and index the training set, to find copied passages by.
+"""Train, evaluate, listen, sample and export; and index the training set, to find copied passages.
 
     python -m trainer train    --recipe performance --data data/maestro --run runs/performance
     python -m trainer train    --from models/performance/1 --data data/mine --run runs/mine
@@ -10,8 +10,8 @@
     python -m trainer originality --data data/maestro --output models/performance/1/assets.extra/originality.index
 
 Every folder and file may be in a bucket: gs://BUCKET/….
-`train` goes on from its last checkpoint when it is started again. SIGTERM and Ctrl-C write a checkpoint before the end;
-the exit code is then 143 or 130.
+Started again, `train` continues from its last checkpoint. At SIGTERM and Ctrl-C it first writes a checkpoint; the exit
+code is then 143 or 130.
 """
 
 import argparse
@@ -34,7 +34,7 @@ _GRID = {"note": "; grid of 10 ms and 32 velocities", "symbol": "; symbols of th
 def parser() -> argparse.ArgumentParser:
     """Build the parser of all commands."""
     flags = argparse.ArgumentParser(
-        "trainer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "python -m trainer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = flags.add_subparsers(dest="command", required=True)
     for add in (_add_train, _add_evaluate, _add_listen, _add_sample, _add_export, _add_originality):
@@ -44,31 +44,45 @@ def parser() -> argparse.ArgumentParser:
 
 def _backend_flags() -> argparse.ArgumentParser:
     flags = argparse.ArgumentParser(add_help=False)
-    flags.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0], help="(default: %(default)s)")
+    flags.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default=BACKENDS[0],
+        help="library that Keras computes with (default: %(default)s)",
+    )
     return flags
 
 
 def _model_flags() -> argparse.ArgumentParser:
     flags = argparse.ArgumentParser(add_help=False)
     which = flags.add_mutually_exclusive_group(required=True)
-    which.add_argument("--run", help="a run's folder")
-    which.add_argument("--model", help="an exported version's folder, such as models/performance/1")
-    flags.add_argument("--weights", default="best", metavar="best|last|EPOCH", help="of --run (default: best)")
+    which.add_argument("--run", metavar="DIR", help="a run's folder")
+    which.add_argument("--model", metavar="DIR", help="an exported version's folder, such as models/performance/1")
+    flags.add_argument(
+        "--weights", default="best", metavar="best|last|EPOCH",
+        help="which weights of --run: of the best epoch, the last one, or epoch number EPOCH (default: best)",
+    )  # fmt: skip
     return flags
 
 
 def _add_train(commands) -> None:
-    train = commands.add_parser("train", parents=[_backend_flags()], help="train a recipe, or go on with a run")
+    train = commands.add_parser("train", parents=[_backend_flags()], help="train a recipe, or continue a run")
     which = train.add_mutually_exclusive_group(required=True)
-    which.add_argument("--recipe", help="a recipe's name, such as performance")
+    which.add_argument("--recipe", metavar="NAME", help="name of a recipe, such as performance")
     which.add_argument(
         "--from", dest="start", metavar="RUN|MODEL",
         help="begin with the weights of another run or of an exported version, at a low learning rate",
     )  # fmt: skip
-    train.add_argument("--weights", default="best", metavar="best|last|EPOCH", help="of the run of --from")
-    train.add_argument("--data", required=True, help="a folder that `python -m preprocessing` wrote")
-    train.add_argument("--run", required=True, help="the run's folder; a run that is there goes on")
-    train.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="e.g. training.batch=32")
+    train.add_argument(
+        "--weights", default="best", metavar="best|last|EPOCH",
+        help="which weights of the run of --from: of the best epoch, the last one, or number EPOCH (default: best)",
+    )  # fmt: skip
+    train.add_argument("--data", required=True, metavar="DIR", help="folder that `python -m preprocessing` wrote")
+    train.add_argument("--run", required=True, metavar="DIR", help="folder of the run; an existing run continues")
+    train.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE",
+        help="change a number of the recipe, such as training.batch=32; may be given several times",
+    )  # fmt: skip
     train.add_argument(
         "--minutes", type=float, metavar="M", help="stop after the epoch in which M minutes are over (default: never)"
     )
@@ -76,10 +90,12 @@ def _add_train(commands) -> None:
         "--checkpoint-minutes", type=_minutes, default=10.0, metavar="M",
         help="minutes between two checkpoints within an epoch (default: %(default)g)",
     )  # fmt: skip
-    train.add_argument("--devices", type=_devices, metavar="N|all", help="default: all GPUs, or one CPU")
+    train.add_argument(
+        "--devices", type=_devices, metavar="N|all", help="number of GPUs to use (default: all, or one CPU)"
+    )
     train.add_argument(
         "--precision", choices=["auto", "float32", "bfloat16"], default="auto",
-        help="of matrix products; auto: bfloat16 where this CPU or GPU is faster with it (default: auto)",
+        help="type of matrix products; auto: bfloat16 where this CPU or GPU is faster with it (default: auto)",
     )  # fmt: skip
 
 
@@ -87,43 +103,53 @@ def _add_evaluate(commands) -> None:
     evaluate = commands.add_parser(
         "evaluate", parents=[_model_flags(), _backend_flags()], help="measure nats per note on a split"
     )
-    evaluate.add_argument("--data", required=True, help="the dataset's folder")
-    evaluate.add_argument("--split", choices=_SPLITS, required=True)
+    evaluate.add_argument("--data", required=True, metavar="DIR", help="the dataset's folder")
+    evaluate.add_argument("--split", choices=_SPLITS, required=True, help="the split to measure on")
     evaluate.add_argument(
         "--pieces", type=_positive, metavar="N", help="only the first N pieces, for a quick look (default: all)"
     )
-    evaluate.add_argument("--bigram", action="store_true", help="beside it a bigram of the train split, as a floor")
-    evaluate.add_argument("--json", action="store_true", help="print one line of JSON")
+    evaluate.add_argument("--bigram", action="store_true", help="also measure a bigram of the train split")
+    evaluate.add_argument("--json", action="store_true", help="print one line of JSON (default: text)")
 
 
 def _add_listen(commands) -> None:
     listen = commands.add_parser(
         "listen",
         parents=[_model_flags(), _backend_flags()],
-        help="compare its music with real music: a page with figures, piano rolls and MP3s",
+        help="compare a model's music with real music: a page with figures, piano rolls and MP3s",
     )
-    listen.add_argument("--data", required=True, help="the dataset's folder")
-    listen.add_argument("--split", choices=_SPLITS, default="validation", help="of real music (default: validation)")
-    listen.add_argument("--output", help="the page's folder (default: RUN/listen, or out/listen with --model)")
-    listen.add_argument("--seeds", type=_positive, default=16, metavar="N", help="pieces to continue (default: 16)")
+    listen.add_argument("--data", required=True, metavar="DIR", help="the dataset's folder")
+    listen.add_argument(
+        "--split", choices=_SPLITS, default="validation", help="split of the real music (default: validation)"
+    )
+    listen.add_argument(
+        "--output", metavar="DIR", help="the page's folder (default: RUN/listen, or out/listen with --model)"
+    )
+    listen.add_argument(
+        "--seeds", type=_positive, default=16, metavar="N", help="number of pieces to continue (default: 16)"
+    )
     listen.add_argument(
         "--random-seeds", type=_positive, default=3, metavar="N",
-        help="rounds; in each, all pieces with another random seed (default: 3)",
+        help="number of random seeds; every piece is generated once with each (default: 3)",
     )  # fmt: skip
     listen.add_argument(
-        "--first-random-seed", type=_count, default=0, metavar="N", help="number of the first round (default: 0)"
+        "--first-random-seed", type=_count, default=0, metavar="N", help="the first random seed (default: 0)"
     )
     listen.add_argument(
-        "--seconds", type=_positive, default=120, metavar="S", help="seconds of music to compare (default: 120)"
-    )
+        "--seconds", type=_positive, default=120, metavar="S",
+        help="seconds of each continuation that are compared (default: 120)",
+    )  # fmt: skip
     listen.add_argument(
-        "--minutes", type=_minutes, default=5.0, metavar="M", help="minutes of music to wait for an end (default: 5)"
+        "--minutes", type=_minutes, default=5.0, metavar="M",
+        help="minutes of music after which a piece that has not ended is stopped (default: 5)",
+    )  # fmt: skip
+    listen.add_argument(
+        "--pieces", type=_positive, default=3, metavar="N", help="number of pieces on the page (default: 3)"
     )
-    listen.add_argument("--pieces", type=_positive, default=3, metavar="N", help="pieces on the page (default: 3)")
     for name, value in (("temperature", 1.0), ("top-p", 1.0), ("min-p", 0.0)):
         listen.add_argument(
             f"--{name}", type=float, nargs="+", default=[value], metavar="X",
-            help=f"several: every combination (default: {value:g})",
+            help=f"one value or several, which are compared in every combination (default: {value:g})",
         )  # fmt: skip
 
 
@@ -137,38 +163,63 @@ def _add_sample(commands) -> None:
         "--seed-from", choices=_SPLITS, help="continue an excerpt of this split of --data, chosen at random"
     )
     flags.add_drums(sample)
-    sample.add_argument("--data", help="the dataset of --seed-from")
+    sample.add_argument("--data", metavar="DIR", help="the dataset of --seed-from")
     sample.add_argument(
         "--seed-notes", type=_positive, metavar="N",
         help=f"use N notes of the seed (default: all of --seed; {_SEED_NOTES} with --seed-from)",
     )  # fmt: skip
-    sample.add_argument("--notes", type=int, default=256, metavar="N", help="new notes at most (default: 256)")
-    sample.add_argument("--temperature", type=float, default=1.0, metavar="X", help="0: the likeliest (default: 1)")
-    sample.add_argument("--top-p", type=float, default=1.0, metavar="X", help="1 draws from all values (default: 1)")
-    sample.add_argument("--min-p", type=float, default=0.0, metavar="X", help="0 draws from all values (default: 0)")
-    sample.add_argument("--random-seed", type=int, metavar="N", help="the same one gives the same piece")
-    sample.add_argument("--output", required=True, metavar="MIDI", help="the file to write")
+    sample.add_argument(
+        "--notes", type=int, default=256, metavar="N", help="number of new notes at most (default: 256)"
+    )
+    sample.add_argument(
+        "--temperature", type=float, default=1.0, metavar="X",
+        help="0 or more; 0: the likeliest note each time; below 1: likelier notes more often (default: 1)",
+    )  # fmt: skip
+    sample.add_argument(
+        "--top-p", type=float, default=1.0, metavar="X",
+        help="above 0, to 1: draw from the likeliest values that together have this probability (default: 1)",
+    )  # fmt: skip
+    sample.add_argument(
+        "--min-p", type=float, default=0.0, metavar="X",
+        help="0 to below 1: draw from values with at least this share of the likeliest one's probability (default: 0)",
+    )  # fmt: skip
+    sample.add_argument(
+        "--random-seed", type=int, metavar="N",
+        help="whole number; the same one gives the same piece (default: another one each time)",
+    )  # fmt: skip
+    sample.add_argument("--output", required=True, metavar="MIDI", help="the MIDI file to write")
 
 
 def _add_export(commands) -> None:
     export = commands.add_parser(
         "export",
         parents=[_model_flags()],
-        help="write a SavedModel for TF Serving, of a run, or once more of an exported model",
+        help="write a SavedModel for TF Serving, from a run or again from an exported model",
     )
-    export.add_argument("--output", required=True, help="the base folder; <recipe>/<version> is made in it")
-    export.add_argument("--version", type=_positive, metavar="N", help="1 or more (default: the next one)")
+    export.add_argument(
+        "--output", required=True, metavar="DIR", help="base folder; the export is RECIPE/VERSION in it"
+    )
+    export.add_argument(
+        "--version", type=_positive, metavar="N", help="number of the version, 1 or more (default: the next one)"
+    )
     export.add_argument(
         "--xla", action="store_true",
-        help="for a TF Serving with --xla_cpu_compilation_enabled: compile when it loads the version; another cannot",
+        help="only for a TF Serving with --xla_cpu_compilation_enabled: it compiles the version when it loads it",
     )  # fmt: skip
-    export.add_argument("--originality", metavar="FILE", help="ship this index of the training set with the model")
+    export.add_argument(
+        "--originality", metavar="FILE", help="put this index of the training set beside the model (default: none)"
+    )
 
 
 def _add_originality(commands) -> None:
-    index = commands.add_parser("originality", help="write an index of the training set, to find copied passages by")
-    index.add_argument("--data", required=True, help="the dataset's folder")
-    index.add_argument("--output", required=True, help="the index; assets.extra/originality.index of a version")
+    index = commands.add_parser("originality", help="write an index of the training set, to find copied passages")
+    index.add_argument("--data", required=True, metavar="DIR", help="the dataset's folder")
+    index.add_argument(
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="the index to write; inside a model: assets.extra/originality.index",
+    )
 
 
 def _positive(text: str) -> int:

@@ -92,13 +92,17 @@ def run(argv: Sequence[str] | None = None, client: run_v2.ServicesClient | None 
     usage, _, _ = __doc__.partition("\n\n")
     parser = argparse.ArgumentParser("python -m infra.cloud.deploy", description=usage)
     parser.add_argument("--project", required=True, help="id of the Google Cloud project")
-    parser.add_argument("--region", default=REGION, help="of Cloud Run; default: %(default)s")
+    parser.add_argument("--region", default=REGION, help="region of the service; default: %(default)s")
     parser.add_argument("--image", required=True, help="the front end's image, with its tag or digest")
-    parser.add_argument("--bucket", help="of models; default: PROJECT-cadenza-models")
-    parser.add_argument("--service-account", help="that it runs as; default: cadenza-server of the project")
+    parser.add_argument("--bucket", help="name of the bucket of models; default: PROJECT-cadenza-models")
     parser.add_argument(
-        "--label", default="stable", help="of the version that it asks for; stable gets the traffic; default: stable"
-    )
+        "--service-account", metavar="EMAIL",
+        help="account that the service runs as; default: cadenza-server of the project",
+    )  # fmt: skip
+    parser.add_argument(
+        "--label", default="stable", metavar="NAME",
+        help="label of the model's version; only a revision with stable gets traffic; default: %(default)s",
+    )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="print the service as JSON, and send nothing")
     args = parser.parse_args(argv)
     if not re.fullmatch(r"[a-z]([a-z0-9-]{0,18}[a-z0-9])?", args.label):

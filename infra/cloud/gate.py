@@ -115,14 +115,16 @@ def run(argv: Sequence[str] | None = None) -> int:
     """Check the stack; return 0 where it plays, else 1 after one line that says why not."""
     usage, _, _ = __doc__.partition("\n\n")
     parser = argparse.ArgumentParser("python -m infra.cloud.gate", description=usage)
-    parser.add_argument("address", help="of the front end, such as http://127.0.0.1:8080")
+    parser.add_argument("address", help="address of the front end, such as http://127.0.0.1:8080")
     parser.add_argument("--model", metavar="NAME/VERSION", help="the model that must answer; default: any")
     parser.add_argument(
-        "--token-env", metavar="NAME", help="variable with an identity token, for a service that not all may call"
-    )
+        "--token-env", metavar="NAME",
+        help="environment variable with an identity token, for a service that not everybody may call; default: none",
+    )  # fmt: skip
     parser.add_argument(
-        "--wait", type=float, default=120, metavar="SECONDS", help="until the model answers; default: 120"
-    )
+        "--wait", type=float, default=120, metavar="SECONDS",
+        help="seconds to wait until the model answers; default: %(default)s",
+    )  # fmt: skip
     args = parser.parse_args(argv)
     address = args.address.rstrip("/")
     try:

@@ -236,30 +236,57 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--recipe", required=True, help="name of the trainer's recipe, such as performance")
     parser.add_argument("--data", required=True, help="gs:// address of a folder that `python -m preprocessing` wrote")
-    parser.add_argument("--run", required=True, help="gs:// address of the run's folder; a run that is there goes on")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="e.g. training.epochs=50")
-    parser.add_argument("--dry-run", action="store_true", help="print the job, submit nothing")
-    parser.add_argument("--wait", action="store_true", help="follow the job to its end")
+    parser.add_argument("--run", required=True, help="gs:// address of the run's folder; an existing run continues")
     parser.add_argument(
-        "--every", type=float, default=15.0, help="seconds between two requests of --wait (default: 15)"
-    )
-    parser.add_argument("--project", help="default: GOOGLE_CLOUD_PROJECT, then gcloud's own")
-    parser.add_argument("--region", default=os.environ.get("GOOGLE_CLOUD_REGION", REGION), help=f"default: {REGION}")
-    parser.add_argument("--image", help="default: REGION-docker.pkg.dev/PROJECT/cadenza/cadenza-train:latest")
-    parser.add_argument("--gpu", default="nvidia-l4", help=f"{' | '.join(batch.MACHINES)} (default: nvidia-l4)")
-    parser.add_argument("--gpus", type=int, default=1, help="number of GPUs of the VM (default: 1)")
-    parser.add_argument("--machine-type", default="", help="default: the one that fits the GPUs")
-    parser.add_argument("--on-demand", action="store_true", help="no spot VM: dearer, and not taken away")
+        "--set", action="append", default=[], metavar="NAME=VALUE",
+        help="change a number of the recipe, such as training.epochs=50; may be given several times",
+    )  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true", help="print the job as JSON, and submit nothing")
+    parser.add_argument("--wait", action="store_true", help="follow the job to its end (default: only submit it)")
     parser.add_argument(
-        "--retries", type=int, default=10, help="attempts after a VM is gone (default: 10, the largest)"
-    )
-    parser.add_argument("--hours", type=float, default=24.0, help="that one attempt may run (default: 24)")
-    parser.add_argument("--disk-gb", type=int, default=50, help="size of the VM's disk in GB (default: 50)")
-    parser.add_argument("--service-account", help="default: cadenza-trainer of the project")
+        "--every", type=float, default=15.0, metavar="SECONDS",
+        help="seconds between two requests of --wait (default: 15)",
+    )  # fmt: skip
+    parser.add_argument("--project", help="id of the project (default: GOOGLE_CLOUD_PROJECT, else gcloud's own)")
     parser.add_argument(
-        "--label", type=_label, action="append", default=[], metavar="NAME=VALUE", help="a label of the job and its VM"
+        "--region", default=os.environ.get("GOOGLE_CLOUD_REGION", REGION),
+        help=f"region of the job (default: GOOGLE_CLOUD_REGION, else {REGION})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--image",
+        help="the trainer's image (default: REGION-docker.pkg.dev/PROJECT/cadenza/cadenza-train:latest)",
     )
-    parser.add_argument("trainer", nargs="*", metavar="-- TRAINER'S FLAGS", help="e.g. -- --backend jax --minutes 600")
+    parser.add_argument(
+        "--gpu", default="nvidia-l4", help=f"type of GPU: {' | '.join(batch.MACHINES)} (default: nvidia-l4)"
+    )
+    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="number of GPUs of the VM (default: 1)")
+    parser.add_argument(
+        "--machine-type", default="", metavar="TYPE", help="type of the VM (default: the one that fits the GPUs)"
+    )
+    parser.add_argument(
+        "--on-demand", action="store_true",
+        help="use a VM that costs more and is not taken away (default: a spot VM)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--retries", type=int, default=10, metavar="N",
+        help="number of further attempts after a VM was taken away, 0 to 10 (default: 10)",
+    )  # fmt: skip
+    parser.add_argument("--hours", type=float, default=24.0, help="hours that one attempt may run (default: 24)")
+    parser.add_argument(
+        "--disk-gb", type=int, default=50, metavar="GB", help="size of the VM's disk in GB (default: 50)"
+    )
+    parser.add_argument(
+        "--service-account", metavar="EMAIL",
+        help="account that the VM runs as (default: cadenza-trainer of the project)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--label", type=_label, action="append", default=[], metavar="NAME=VALUE",
+        help="label of the job and its VM; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "trainer", nargs="*", metavar="-- TRAINER'S FLAGS",
+        help="flags for `python -m trainer train`, such as -- --backend jax --minutes 600",
+    )  # fmt: skip
     return parser
 
 

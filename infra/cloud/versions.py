@@ -120,9 +120,11 @@ def run(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("config", help="path of models.config, in a folder or gs://BUCKET")
     parser.add_argument("--models", metavar="DIR", help="folder of the models; default: the file's own folder")
     step = parser.add_mutually_exclusive_group()
-    step.add_argument("--load", type=int, nargs="+", default=[], metavar="N", help="versions to load")
-    step.add_argument("--unload", type=int, nargs="+", default=[], metavar="N", help="versions to unload")
-    step.add_argument("--label", type=_label, nargs="+", default=[], metavar="NAME=N", help="give a version a label")
+    step.add_argument("--load", type=int, nargs="+", default=[], metavar="N", help="numbers of versions to load")
+    step.add_argument("--unload", type=int, nargs="+", default=[], metavar="N", help="numbers of versions to unload")
+    step.add_argument(
+        "--label", type=_label, nargs="+", default=[], metavar="NAME=N", help="labels to set, such as stable=2"
+    )
     args = parser.parse_args(argv)
     try:
         seen = storage.version(args.config)  # two people may change it at the same time

@@ -98,9 +98,13 @@ def training_summary(card: dict) -> str:
 def run(argv: list[str] | None = None) -> int:
     """Run the demo, and print what it wrote; return 0."""
     parser = argparse.ArgumentParser("python -m infra.demo", description=__doc__.partition("\n\n")[0])
-    parser.add_argument("--output", default="out/demo", type=Path, help="folder of the files; default: %(default)s")
-    parser.add_argument("--notes", type=int, default=200, help="number of new notes; default: %(default)s")
-    parser.add_argument("--random-seed", type=int, default=2, help="of the continuation; default: %(default)s")
+    parser.add_argument(
+        "--output", default="out/demo", type=Path, metavar="DIR", help="folder of the files; default: %(default)s"
+    )
+    parser.add_argument("--notes", type=int, default=200, metavar="N", help="number of new notes; default: %(default)s")
+    parser.add_argument(
+        "--random-seed", type=int, default=2, metavar="N", help="of the new notes; default: %(default)s"
+    )
     args = parser.parse_args(argv)
     args.output.mkdir(parents=True, exist_ok=True)
     seed_path, piece_path = args.output / "seed.mid", args.output / "continued.mid"

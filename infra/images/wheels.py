@@ -6,9 +6,9 @@ uv finds each wheel's address. Its size comes from the registry's header, its un
 end of the archive. For the image that needs a GPU, whose gigabytes nobody wants to download only to measure them.
 """
 
+import argparse
 import io
 import subprocess
-import sys
 import sysconfig
 import tomllib
 import urllib.request
@@ -99,4 +99,6 @@ def run(lock: str) -> None:
 
 
 if __name__ == "__main__":
-    run(sys.argv[1])
+    parser = argparse.ArgumentParser("python -m infra.images.wheels", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("lock", help="lock file, such as requirements/serve.txt")
+    run(parser.parse_args().lock)

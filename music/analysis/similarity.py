@@ -149,7 +149,7 @@ NUMBERS = {
 
 
 def _polyphony(notes: Notes) -> np.ndarray:
-    """Seconds during which so many notes sound, from the first onset to the last: float64 [_DENSEST + 1]."""
+    """Compute for how many seconds so many notes sound, from the first onset to the last: float64 [_DENSEST + 1]."""
     times = np.concatenate([notes["start"], notes["end"]])
     order = np.argsort(times, kind="stable")
     sounding = np.cumsum(np.repeat([1, -1], len(notes))[order])

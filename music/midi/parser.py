@@ -131,8 +131,8 @@ def _find_midi(data: bytes) -> tuple[int, int]:
         return start, stop if is_data and (not behind or (_is_chunk(behind) and behind != b"MTrk")) else len(data)
     if data[:4] != b"MThd":
         kind = file_kinds.kind_of(data)
-        found = f"this is {kind}" if kind else f"expected it to begin with b'MThd', got {bytes(data[:4])!r}"
-        raise MidiError(f"not a MIDI file: {found}")
+        reason = f"this is {kind}" if kind else f"expected it to begin with b'MThd', got {bytes(data[:4])!r}"
+        raise MidiError(f"not a MIDI file: {reason}")
     return 0, len(data)
 
 

@@ -38,6 +38,14 @@ KINDS = {
     "chords": "how often which notes and chords are played",
     "losses": "the learning curves of a run",
 }
+_SETS = "MIDI file, folder of MIDI files, dataset folder or stats.json, as IN or NAME=IN"
+_INPUTS = {
+    "roll": "MIDI file or folder of MIDI files, as IN or NAME=IN",
+    "distributions": _SETS,
+    "composers": "dataset folder or its stats.json",
+    "chords": _SETS,
+    "losses": "a run's folder or its history.csv",
+}
 _STATISTICS, _HISTORY = "stats.json", "history.csv"
 _SAME = 0.005  # seconds between the onsets of one note in two files; their ticks may differ
 
@@ -51,19 +59,30 @@ def add_to(verbs) -> None:
     for kind, text in KINDS.items():
         each = kinds.add_parser(kind, help=text, description=text)
         several = kind in ("roll", "distributions", "chords")
-        each.add_argument("inputs", metavar="IN", nargs="+" if several else 1)
-        each.add_argument("out", metavar="OUT", help=f"the picture: {', '.join(style.FORMATS)}")
-        each.add_argument("--title", default="", metavar="TEXT", help="printed above the picture")
+        each.add_argument("inputs", metavar="IN", nargs="+" if several else 1, help=_INPUTS[kind])
+        each.add_argument("out", metavar="OUT", help=f"picture to write; its ending: {', '.join(style.FORMATS)}")
+        each.add_argument("--title", default="", metavar="TEXT", help="title of the picture (default: generated)")
         if several:
             flags.add_part(each)
-            each.add_argument("--notes", type=flags.count, metavar="N", help="only the first N of these (all)")
-        if kind in ("composers", "chords"):
-            each.add_argument("--top", type=flags.count, default=charts.TOP, metavar="N", help=f"bars ({charts.TOP})")
-        if kind == "losses":
-            each.add_argument("--unit", default="nats a note", metavar="TEXT", help="of the losses (nats a note)")
             each.add_argument(
-                "--baseline", type=_baseline, action="append", default=[], metavar="NAME=X", help="a loss to compare"
+                "--notes", type=flags.count, metavar="N", help="only the first N notes of that part (default: all)"
             )
+        if kind in ("composers", "chords"):
+            each.add_argument(
+                "--top",
+                type=flags.count,
+                default=charts.TOP,
+                metavar="N",
+                help=f"number of bars (default: {charts.TOP})",
+            )
+        if kind == "losses":
+            each.add_argument(
+                "--unit", default="nats a note", metavar="TEXT", help="unit of the losses (default: nats a note)"
+            )
+            each.add_argument(
+                "--baseline", type=_baseline, action="append", default=[], metavar="NAME=X",
+                help="also draw a line at loss X; may be given several times",
+            )  # fmt: skip
         each.set_defaults(command=_check_and_print(commands.get(kind, _losses)))
 
 

@@ -88,7 +88,7 @@ class EventModel(keras.Model):
         return self._consume(rows, state, length)[2]
 
     def _consume(self, rows, state: dict, length=None, training=False):
-        """`advance` by the pending row and all rows but the last, which becomes the pending row."""
+        """Call `advance` with the pending row and all rows but the last one, which becomes the pending row."""
         consumed = ops.concatenate([state["row"][:, None], rows[:, :-1]], axis=1)
         hidden, held, after = self.advance(consumed, state, length, training)
         return hidden, held, after | {"row": _last(rows, length, state["row"])}
