@@ -91,7 +91,7 @@ def complete(folder: str, source: str, files: int) -> Outcome:
             f"{duplicates} duplicates; the input changed meanwhile, the job is not done, or the runner lost some"
         )
     if not pieces:
-        raise RecordError(f"none of the {files} files holds music; {storage.join(folder, ERRORS)} tells why")
+        raise RecordError(f"none of the {files} files holds music; {storage.join(folder, ERRORS)} says why")
     dataset = {
         "schema": SCHEMA,
         "source": source,

@@ -24,7 +24,7 @@ from pathlib import Path
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # as servers are: on the CPU; before TensorFlow is imported
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from benchmarks.serving import crowd, front, listener, models
+from benchmarks.serving import front, many_clients, models, one_client
 from benchmarks.serving.measure import Row, report
 from serving.backends.embedded import MODELS, Embedded
 
@@ -54,25 +54,25 @@ def rows(only: tuple[str, ...], folder: Path, model: str, quick: bool) -> Iterat
     if set(only) - {"front"}:
         network, bases[width] = models.fresh(folder, width)
     if "one" in only:
-        yield from listener.embedded(shipped, Embedded(model), seconds)
-        yield from listener.embedded(name, Embedded(bases[width]), seconds, network)
+        yield from one_client.embedded(shipped, Embedded(model), seconds)
+        yield from one_client.embedded(name, Embedded(bases[width]), seconds, network)
     if "first" in only:
         for who, where in ((shipped, model), (name, bases[width])):
-            yield from listener.first_note(who, Embedded(where), 1 if quick else 5)
+            yield from one_client.first_note(who, Embedded(where), 1 if quick else 5)
     if "wire" in only:
-        yield from listener.wire(name, bases[width], seconds)
+        yield from one_client.wire(name, bases[width], seconds)
     if "crowd" in only:
-        notes, listeners = (16, (1, 4)) if quick else (256, crowd.LISTENERS)
-        yield from crowd.embedded(name, bases[width], notes, listeners)
-        yield from crowd.remote(name, bases[width], notes, listeners)
+        notes, clients = (16, (1, 4)) if quick else (256, many_clients.CLIENTS)
+        yield from many_clients.embedded(name, bases[width], notes, clients)
+        yield from many_clients.remote(name, bases[width], notes, clients)
     if "front" in only:
         yield from front.alone(seconds, 1 if quick else 5)
         yield from front.start(1 if quick else 2)
     if "growth" in only:
         for other in set(widths) - set(bases):
             bases[other] = models.fresh(folder, other)[1]
-        yield from listener.growth(dict(sorted(bases.items())), seconds / 2)
-        yield from listener.late(name, Embedded(bases[width]), 256 if quick else 4096)
+        yield from one_client.growth(dict(sorted(bases.items())), seconds / 2)
+        yield from one_client.late(name, Embedded(bases[width]), 256 if quick else 4096)
 
 
 if __name__ == "__main__":

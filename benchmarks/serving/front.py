@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent import futures
 
-from benchmarks.serving.crowd import listen
+from benchmarks.serving.many_clients import read_stream
 from benchmarks.serving.measure import Row, Timed, milliseconds
 from benchmarks.serving.processes import FrontEnd, front_end
 from music import notes as nt
@@ -40,7 +40,7 @@ def alone(seconds: float, tries: int) -> Iterator[Row]:
         rates = {path: _requests(front, method, path, seconds) for method, path in _REQUESTS}
         what = f"the front end alone, one worker, {_CLIENTS} clients: {' · '.join(rates)}"
         yield Row(what, f"{' · '.join(f'{rate:.0f}' for rate in rates.values())} requests/s", rates)
-        streams = [listen(front, NOTES, 1).seconds for _ in range(tries)]
+        streams = [read_stream(front, NOTES, 1).seconds for _ in range(tries)]
     runs = []
     for _ in range(tries):
         timed = Timed(ScriptedBackend(melody(NOTES)))

@@ -49,9 +49,9 @@ class Window(keras.Model):
         """Draw the next row, int32 (B, F), from rows int32 (B, T, F) and noise float32 (B, F)."""
         rows, noise = inputs["rows"], inputs["noise"]
         one = ops.ones_like(noise[:, 0])
-        hidden, sounding, _ = self.network.advance(rows, self.network.initial_state(ops.shape(rows)[0]))
-        now = {name: value[:, -1] for name, value in sounding.items()}
-        return self.network.heads.draw(hidden[:, -1], noise, now, one, one, ops.zeros_like(one))
+        hidden, held, _ = self.network.advance(rows, self.network.initial_state(ops.shape(rows)[0]))
+        features = {name: value[:, -1] for name, value in held.items()}
+        return self.network.heads.draw(hidden[:, -1], noise, features, one, one, ops.zeros_like(one))
 
 
 def tutorial(network: EventModel) -> Iterator[int]:

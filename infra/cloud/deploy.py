@@ -62,7 +62,7 @@ def traffic(current: Sequence[run_v2.TrafficTarget], revision: str, label: str) 
     if label == "stable":
         return [run_v2.TrafficTarget(type_=kind, revision=revision, percent=100)]
     if not current:
-        raise DeployError(f"--label {label}: there is no {SERVICE!r} to stand beside; deploy stable first")
+        raise DeployError(f"--label {label}: there is no service {SERVICE!r} yet; deploy stable first")
     before = [target for target in current if target.tag == label and target.percent]
     targets = [target for target in current if target.tag != label]
     # An earlier canary keeps its part of the requests, without the address: the parts must add up to a hundred.

@@ -153,7 +153,7 @@ def _events(notes: Notes, channels: dict[int, int]) -> Iterator[tuple[int, int, 
     on = np.rint(notes["start"] * (RATE / _BLOCK)).astype("i8")
     off = np.maximum(np.rint(notes["end"] * (RATE / _BLOCK)).astype("i8"), on + 1)
     blocks = np.concatenate([off, on])
-    order = np.lexsort((np.arange(len(blocks)) >= len(notes), blocks))  # a release comes before a stroke of its block
+    order = np.lexsort((np.arange(len(blocks)) >= len(notes), blocks))  # a release comes before a note-on in its block
     keys = [(channels[program], pitch) for program, pitch in notes[["program", "pitch"]].tolist()]
     velocities = notes["velocity"].tolist()
     held: dict[tuple[int, int], int] = {}  # the note that each key plays

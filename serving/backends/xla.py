@@ -105,7 +105,7 @@ class Compiled:
                     self._compile(size)
         except Exception as error:
             self._failure = error
-            _LOG.warning("compiling for many rows failed, they go through in groups of %d: %s", self._ready[-1], error)
+            _LOG.warning("compiling for many rows failed, so they run in groups of %d: %s", self._ready[-1], error)
 
     def _compile(self, size: int) -> None:
         inputs, least = _part(self._sample, 0, size), self._sizes[0]
@@ -114,7 +114,8 @@ class Compiled:
         # one group after the other, so that the other cores stay free for clients
         expected = _joined([self._group(*group) for group in _groups(inputs, (least,))])
         if other := sorted(name for name in outputs if not np.array_equal(expected[name], outputs[name])):
-            _LOG.warning("%d rows at once would have other bits of %s than %d, so they are not", size, other, least)
+            message = "%d rows at once would have other bits of %s than %d, so they run in smaller groups"
+            _LOG.warning(message, size, other, least)
         else:
             self._ready = (*self._ready, size)
 

@@ -37,7 +37,7 @@ def resume(run: str, model: keras.Model, card: dict) -> Resumed:
 def _start(run: str, card: dict) -> Resumed:
     if epochs := _epochs_in_history(run):
         path = storage.join(run, CHECKPOINT)
-        raise RecordError(f"{path} is missing, though {HISTORY} tells of {epochs} epochs: {_remedy(run)}")
+        raise RecordError(f"{path} is missing, though {HISTORY} has {epochs} epochs: {_remedy(run)}")
     if storage.exists(storage.join(run, CARD)):
         card = check_same(run, card)
     storage.write(storage.join(run, CARD), checksums.with_checksum(card))

@@ -1,5 +1,5 @@
 /**
- * Records what is played on the page's keyboard, as a seed. Does not know how keys are drawn or sounds are made.
+ * Records what is played on the page's keyboard, as a seed. Does not know how keys are drawn or how sound is synthesised.
  * @module
  */
 
@@ -29,7 +29,7 @@ export function chooseOwn() {
 function keyDown(pitch, velocity) {
   recording.releases.get(pitch)?.();
   recording.releases.set(pitch, player.playKey(pitch, velocity));
-  if (state.seed.kind !== "own" || state.take) return; // heard, but not recorded
+  if (state.seed.kind !== "own" || state.take) return; // played, but not recorded
   const now = performance.now() / 1000;
   if (!state.seed.notes.length) recording.startedAt = recording.lastEvent = now;
   recording.startedAt += Math.max(0, now - recording.lastEvent - MAX_PAUSE);

@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.serving.measure import Row
 from benchmarks.serving.processes import FrontEnd, ModelProcess, front_end, model_server
 
-LISTENERS = (1, 2, 4, 8, 16, 32)
+CLIENTS = (1, 2, 4, 8, 16, 32)
 _ALONE = 3  # how many of them are also measured alone
 
 
@@ -25,31 +25,31 @@ class Stream(NamedTuple):
     seconds: float  # to the end
 
 
-def embedded(name: str, base: str, notes: int, listeners: tuple[int, ...]) -> Iterator[Row]:
+def embedded(name: str, base: str, notes: int, clients: tuple[int, ...]) -> Iterator[Row]:
     """Measure with the model in the front end's process."""
     with front_end("--model", base, "--warm") as front:
-        yield from _crowds(f"{name}, in process", front, notes, listeners)
+        yield from _measure(f"{name}, in process", front, notes, clients)
 
 
-def remote(name: str, base: str, notes: int, listeners: tuple[int, ...]) -> Iterator[Row]:
+def remote(name: str, base: str, notes: int, clients: tuple[int, ...]) -> Iterator[Row]:
     """Measure with the tests' model server, which batches as infra/cloud/batching.config says."""
     with (
         model_server(base, batching=True) as server,
         front_end("--server", server.lists, "--model-name", "performance", "--xla") as front,
     ):
-        yield from _crowds(f"{name}, over gRPC", front, notes, listeners, server)
+        yield from _measure(f"{name}, over gRPC", front, notes, clients, server)
 
 
-def _crowds(
-    name: str, front: FrontEnd, notes: int, listeners: tuple[int, ...], server: ModelProcess | None = None
+def _measure(
+    name: str, front: FrontEnd, notes: int, clients: tuple[int, ...], server: ModelProcess | None = None
 ) -> Iterator[Row]:
-    listen(front, notes, 0)
-    alone = [listen(front, notes, number).body for number in range(_ALONE)]
+    read_stream(front, notes, 0)
+    alone = [read_stream(front, notes, number).body for number in range(_ALONE)]
     single = None
-    for count in listeners:
+    for count in clients:
         if server:
             server.times()  # begins anew
-        streams, seconds = crowd(front, notes, count)
+        streams, seconds = stream_at_once(front, notes, count)
         complete = [one for one in streams if one.status == 200 and b'"error"' not in one.body]
         total = sum(one.body.count(b'"pitch"') for one in complete) / seconds
         single = single or total
@@ -65,7 +65,7 @@ def _crowds(
             numbers["merged"] = server.times()["merged"]
             merged = f", {numbers['merged']:.1f} calls in a run of the model"
         yield Row(
-            f"{name}: {count} listener{'s' * (count > 1)} by HTTP",
+            f"{name}: {count} client{'s' * (count > 1)} by HTTP",
             f"{total:.0f} notes/s ({total / single:.1f} ×), slowest over fastest {share:.2f}, first note after "
             f"{numbers['first']:.0f} ms, {numbers['refused']} refused, "
             f"{'the bytes of' if same else 'NOT the bytes of'} when alone{merged}",
@@ -73,13 +73,13 @@ def _crowds(
         )
 
 
-def crowd(front: FrontEnd, notes: int, count: int) -> tuple[list[Stream], float]:
+def stream_at_once(front: FrontEnd, notes: int, count: int) -> tuple[list[Stream], float]:
     """Let so many clients request a piece each at once. Return what they received, and the seconds of all together."""
     start = threading.Barrier(count + 1)
 
     def one(number: int) -> Stream:
         start.wait(60)
-        return listen(front, notes, number)
+        return read_stream(front, notes, number)
 
     with futures.ThreadPoolExecutor(count) as pool:
         calls = [pool.submit(one, number) for number in range(count)]
@@ -89,7 +89,7 @@ def crowd(front: FrontEnd, notes: int, count: int) -> tuple[list[Stream], float]
         return streams, time.perf_counter() - began
 
 
-def listen(front: FrontEnd, notes: int, number: int) -> Stream:
+def read_stream(front: FrontEnd, notes: int, number: int) -> Stream:
     """Request a new piece as a stream of NDJSON."""
     connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=300)
     began = time.perf_counter()

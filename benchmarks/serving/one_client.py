@@ -28,7 +28,7 @@ def embedded(name: str, backend: Backend, seconds: float, network: EventModel | 
             f"({rate['tutorial']:.1f} notes/s)"
         )
     figure = f"{rate['chunks']:.0f} · {rate['steps']:.0f} notes/s{beside}"
-    yield Row(f"one listener, in process, {name}: chunks of {CHUNK} · one `step` a note", figure, rate)
+    yield Row(f"one client, in process, {name}: chunks of {CHUNK} · one `step` a note", figure, rate)
 
 
 def first_note(name: str, backend: Backend, tries: int) -> Iterator[Row]:
