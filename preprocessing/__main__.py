@@ -19,7 +19,8 @@ Flags that are not ours go to Beam unchanged. The default --runner is FnApiRunne
 
 The folder then holds, for each split, up to --shards files (only those with a piece in them), `stats.json`,
 `errors.jsonl` (files that are no music, and why), `warnings.jsonl` (files that were read but are damaged, or have notes
-beyond a piano's keys), `duplicates.jsonl` (the same music under another path) and, written last, `dataset.json`.
+beyond a piano's keys; and files that were passed over, and why), `duplicates.jsonl` (the same music under another path)
+and, written last, `dataset.json`.
 Exit code 0: complete. 1: the pipeline failed, and there is no `dataset.json`. 2: a wrong command, nothing done.
 """
 
@@ -37,7 +38,7 @@ from contextlib import contextmanager
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from music import storage
+from music import flags, midi, storage
 from music.command_line import fail
 from music.errors import MusicError
 from music.pieces import SPLITS
@@ -45,7 +46,7 @@ from preprocessing import maestro, output, runners, sources
 from preprocessing.maestro import Facts
 from preprocessing.output import Outcome
 from preprocessing.pipeline import Duplicates, ReadPieces, Statistics, Tally, WriteJson, WriteLines, WriteShards
-from preprocessing.sources import Source
+from preprocessing.sources import Listing, Source
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -55,10 +56,11 @@ def run(argv: Sequence[str] | None = None) -> int:
     try:
         options = _options(rest, args)
         source = sources.find(args.input)
-        files = len(source.ids())
+        listing = source.listing()
+        files = len(listing.files)
         if not files:
-            raise MusicError(f"--input {args.input}: no .mid or .midi file in it")
-        pipeline = None if args.complete else _prepare(options, args, source)
+            raise MusicError(f"--input {args.input}: {_nothing(listing)}")
+        pipeline = None if args.complete else _prepare(options, args, source, listing)
     except (MusicError, OSError) as error:
         return fail("preprocessing", error, 2)
     logging.getLogger("apache_beam.runners.common").addFilter(_is_unexpected)
@@ -72,13 +74,22 @@ def run(argv: Sequence[str] | None = None) -> int:
         outcome = output.complete(args.output, source.name, files)
     except (MusicError, OSError, RuntimeError) as error:
         return fail("preprocessing", _cause(error), 1)
-    print(_summary(outcome, args.output, time.monotonic() - began))
+    print(_summary(outcome, len(listing.passed_over), args.output, time.monotonic() - began))
     return 0
+
+
+def _nothing(listing: Listing) -> str:
+    """Say that there is no music in a source, and what there is."""
+    message = f"no .mid or .midi file in it, nor one of {', '.join(midi.ENDINGS[2:])}, packed by gzip or not"
+    if listing.passed_over:
+        id, reason = listing.passed_over[0]
+        message += f"; {len(listing.passed_over):,} other files, the first {id} ({reason})"
+    return message
 
 
 def _options(flags: Sequence[str], args: argparse.Namespace) -> PipelineOptions:
     """Read Beam's flags. A wrong flag raises MusicError here or in `_prepare`, before anything is written."""
-    if stray := [flag for flag in flags if flag.lower().endswith(sources.MIDI)]:
+    if stray := [flag for flag in flags if midi.is_midi(flag)]:
         raise MusicError(f"--input takes one path, {stray[0]} is another; quote a glob, or the shell expands it")
     options = runners.options(flags)
     if runners.on_dataflow(options):
@@ -88,10 +99,11 @@ def _options(flags: Sequence[str], args: argparse.Namespace) -> PipelineOptions:
     return options
 
 
-def _prepare(options: PipelineOptions, args: argparse.Namespace, source: Source) -> beam.Pipeline:
+def _prepare(options: PipelineOptions, args: argparse.Namespace, source: Source, listing: Listing) -> beam.Pipeline:
     """Build the pipeline; if it is going to run, also prepare --output."""
     pipeline = runners.pipeline(options)
-    build(pipeline, source, maestro.read_tables(source.tables()), args.output, args.shards, args.split or "")
+    facts = maestro.read_tables(sources.read_tables(listing.tables))
+    build(pipeline, source, facts, args.output, args.shards, args.split or "", args.drums)
     output.check(args.output, args.overwrite)
     if not runners.only_built(options):
         output.prepare(args.output)
@@ -99,10 +111,16 @@ def _prepare(options: PipelineOptions, args: argparse.Namespace, source: Source)
 
 
 def build(
-    pipeline: beam.Pipeline, source: Source, facts: dict[str, Facts], folder: str, shards: int, split: str = ""
+    pipeline: beam.Pipeline,
+    source: Source,
+    facts: dict[str, Facts],
+    folder: str,
+    shards: int,
+    split: str = "",
+    drums: bool = True,
 ) -> None:
     """Add to a pipeline the transforms that write everything but `dataset.json`."""
-    pieces, errors, damages = pipeline | "ReadPieces" >> ReadPieces(source, facts, split)
+    pieces, errors, damages = pipeline | "ReadPieces" >> ReadPieces(source, facts, split, drums)
     duplicates = pieces | "Duplicates" >> Duplicates()
     statistics = pieces | "Statistics" >> Statistics(duplicates)
     written = (
@@ -125,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
         "--input",
         required=True,
         metavar="PATH",
-        help="a folder, a glob (quoted), a .zip or a MIDI file, local or gs://",
+        help="a folder, a glob (quoted), a .zip, a .tar.gz or a MIDI file, local or gs://",
     )
     parser.add_argument(
         "--output", required=True, metavar="DIR", help="an empty or a new folder for the dataset, local or gs://"
@@ -138,6 +156,7 @@ def _parser() -> argparse.ArgumentParser:
         "--split", choices=SPLITS,
         help="put all pieces into this split (default: as MAESTRO's csv says, else by a hash of the music)",
     )  # fmt: skip
+    flags.add_drums(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace the dataset in --output (default: refuse)")
     parser.add_argument(
         "--complete",
@@ -182,14 +201,16 @@ def _progress(files: int) -> Iterator[None]:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
-def _summary(outcome: Outcome, folder: str, seconds: float) -> str:
+def _summary(outcome: Outcome, passed_over: int, folder: str, seconds: float) -> str:
     notes = dict.fromkeys(SPLITS, 0)
     for shard in outcome.dataset["shards"]:
         notes[shard["split"]] += shard["notes"]
     lines = [f"{split:<10} {outcome.dataset['pieces'][split]:>7,} pieces {notes[split]:>12,} notes" for split in SPLITS]
     lines.append(f"{outcome.errors} files without music ({output.ERRORS})")
-    if outcome.warnings:
-        lines.append(f"{outcome.warnings} files are damaged, or beyond a piano's keys ({output.WARNINGS})")
+    if damaged := outcome.warnings - passed_over:
+        lines.append(f"{damaged} files are damaged, or beyond a piano's keys ({output.WARNINGS})")
+    if passed_over:
+        lines.append(f"{passed_over} other files passed over ({output.WARNINGS})")
     lines.append(f"{outcome.duplicates} duplicates ({output.DUPLICATES})")
     lines.append(f"The dataset is in {folder}, after {seconds:.1f} s")
     return "\n".join(lines)

@@ -15,6 +15,7 @@ import numpy as np
 from music.errors import RecordError
 from music.notes import Notes
 from music.pieces import SPLITS
+from preprocessing import archives
 
 _COLUMNS = ("midi_filename", "canonical_composer", "canonical_title", "year", "split")
 
@@ -65,11 +66,11 @@ def complete(facts: Facts, id: str, folder: str, notes: Notes) -> Facts:
 
     Args:
         facts: from the table, or Facts().
-        id: the piece's path below the input; the folder it is in names the composer.
+        id: the piece's path below the input; the folder or the archive it is in names the composer.
         folder: the input's own name, for a piece that is in no folder below it.
         notes: the music.
     """
-    composer = facts.composer or posixpath.basename(posixpath.dirname(id)) or folder
+    composer = facts.composer or archives.stem(posixpath.basename(posixpath.dirname(id))) or folder
     split = facts.split or split_of(composition(composer, facts.title, notes))
     return facts._replace(composer=composer, split=split)
 

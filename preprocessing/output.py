@@ -30,7 +30,7 @@ class Outcome(NamedTuple):
     dataset: dict  # as in dataset.json
     errors: int
     duplicates: int
-    warnings: int  # files that are damaged, but were read
+    warnings: int  # files that are damaged, but were read; and those that were passed over
 
 
 def shard_name(split: str, number: int, shards: int) -> str:

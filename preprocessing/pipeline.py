@@ -18,7 +18,6 @@ from music import midi, pieces, storage, wire
 from music import notes as nt
 from music.analysis import statistics
 from music.encodings import chords
-from music.errors import MidiError
 from music.pieces import SPLITS, Piece
 from music.storage import checksums
 from preprocessing import maestro
@@ -43,28 +42,34 @@ class ReadPieces(beam.PTransform):
         facts: what the tables say, by id.
         split: put every piece into this split, whatever a table says; "": each into its own.
 
+        drums: read channel 10 as drums, as in `midi.read`.
+
     Returns:
         Three PCollections: Piece; (id, reason) of the files that are no music; (id, damage) of those that are damaged
-        but were read, a line for each kind of damage.
+        but were read, a line for each kind of damage, and of what was passed over, with the reason.
     """
 
-    def __init__(self, source: Source, facts: dict[str, Facts], split: str = ""):
+    def __init__(self, source: Source, facts: dict[str, Facts], split: str = "", drums: bool = True):
         super().__init__()
         self.source = source
         self.facts = facts
         self.split = split
+        self.drums = drums
 
     def expand(self, pipeline):
         facts = pipeline | "Facts" >> beam.Create(sorted(self.facts.items()), reshuffle=False)
-        read = pipeline | "Read" >> ReadFiles(self.source)
-        files = read.bytes | "Files" >> beam.Filter(_is_good)
-        parsed = files | "Parse" >> beam.FlatMap(_parse, self.source.folder, AsDict(facts), self.split).with_outputs(
-            FAILED, DAMAGED, main="pieces"
-        )
+        read, not_read, passed_over = pipeline | "Read" >> ReadFiles(self.source)
+        files = read | "Files" >> beam.Filter(_is_good)
+        parsed = files | "Parse" >> beam.FlatMap(
+            _parse, self.source.folder, AsDict(facts), self.split, self.drums
+        ).with_outputs(FAILED, DAMAGED, main="pieces")
         pieces = parsed.pieces | "Pieces" >> beam.Filter(_is_good)
-        failures = (read[FAILED] | "NotRead" >> beam.Filter(_is_failure), parsed[FAILED] | beam.Filter(_is_failure))
-        damages = parsed[DAMAGED] | "Damages" >> beam.Filter(_is_damage)
-        return pieces, failures | beam.Flatten(), damages
+        failures = (not_read | "NotRead" >> beam.Filter(_is_failure), parsed[FAILED] | beam.Filter(_is_failure))
+        damages = (
+            parsed[DAMAGED] | "Damages" >> beam.Filter(_is_damage),
+            passed_over | "PassedOver" >> beam.Filter(_is_damage),
+        )
+        return pieces, failures | "Errors" >> beam.Flatten(), damages | "Warnings" >> beam.Flatten()
 
 
 def _is_damage(element: Any) -> bool:
@@ -81,22 +86,22 @@ def _is_good(element: Any) -> bool:
     return not (_is_failure(element) or _is_damage(element))
 
 
-def _parse(file: tuple[str, bytes], folder: str, facts: dict[str, Facts], split: str) -> Iterator:
+def _parse(file: tuple[str, bytes], folder: str, facts: dict[str, Facts], split: str, drums: bool) -> Iterator:
     id, data = file
     damage: list[str] = []
     row = facts.get(id, Facts())
     row = row._replace(split=split or row.split)
-    yield from attempt(id, lambda: _piece(id, data, folder, row, damage))
+    yield from attempt(id, lambda: _piece(id, data, folder, row, drums, damage))
     if damage:
         yield TaggedOutput(DAMAGED, (id, damage))
     Tally.files += 1
 
 
-def _piece(id: str, data: bytes, folder: str, facts: Facts, damage: list[str]) -> Piece:
+def _piece(id: str, data: bytes, folder: str, facts: Facts, drums: bool, damage: list[str]) -> Piece:
     """Read a file's piece; append a line to `damage` for each kind of damage in it."""
-    notes, warnings = midi.read_with_warnings(data)
+    notes, warnings = midi.read_with_warnings(midi.unpacked(id, data), drums=drums)
     if not len(notes):
-        raise MidiError("; ".join(["no notes", *warnings]))
+        raise midi.no_notes(warnings)
     damage += warnings
     if stray := nt.beyond_piano(notes):
         damage.append(f"{stray:,} notes are beyond a piano's keys (A0 to C8); models of these keys do not read them")

@@ -1,182 +1,260 @@
 """--input → (id, bytes) of every MIDI file in it. Knows nothing of music and shards.
 
-A source is a folder with its subfolders, a glob, a single file or a .zip, on a disk or in a bucket. The launching
-machine lists its names before anything is written; the workers read its bytes, some files at a time. An id is the path
-below the folder, below the folder before a glob's first wildcard, or below the single top folder of a zip; so it does
-not depend on the machine. Hidden files, and what macOS adds to a zip, are ignored.
+A source is a folder with its subfolders and the folders that links lead to, a glob, a single file or an archive, on a
+disk or in a bucket; archives in it are read, too. The launching machine lists its names before anything is written; the
+workers read its bytes, some files at a time. An id is the path below the folder, below the folder before a glob's first
+wildcard, or below the single top folder of an archive; so it does not depend on the machine. An archive counts as a
+folder. What is passed over, such as hidden files and those of other kinds, is listed with the reason.
 """
 
 import os
 import posixpath
 import re
+import shutil
+import tempfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, groupby
-from typing import Any, TypeAlias
+from typing import IO, Any, NamedTuple, TypeAlias
 
 import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 
-from music import storage
+from music import midi, storage
 from music.errors import MissingDependency, MusicError, StorageError
 from music.midi import parser
+from preprocessing import archives
 
-MIDI = (".mid", ".midi")  # in any case
 FAILED = "failed"  # the output that holds (id, reason)
+PASSED_OVER = "passed over"  # the output that holds (id, [reason]) of what is no MIDI file
 _TABLE = re.compile(r"maestro-v[^/]*\.csv", re.IGNORECASE)
 # Of a file, unpacked; a larger one is no music. A large file in a bucket is fetched nevertheless.
 _MOST_BYTES = parser.MOST_BYTES
 _MOST_TABLE = 2**26  # bytes of a table; MAESTRO's has 0.3 million
+_MOST_ARCHIVE = 2**30  # bytes of an archive in an archive
+_SPOOL = 2**24  # bytes of one that stays in memory
 _FILES = 16  # files of a group; those in a bucket are read concurrently
 _BYTES = 2**20  # bytes of a zip, about, that make a group
+_OTHERS = {  # what is said of files that people expect to be read
+    **dict.fromkeys((".mxl", ".musicxml", ".xml"), "MusicXML is not read here; export it as MIDI"),
+    **dict.fromkeys((".rar", ".7z", ".gz", ".bz2", ".xz"), "a packed file of this kind is not read; unpack it"),
+}
 
-Group: TypeAlias = list[tuple[str, bytes]]  # id and path of some files, which a worker reads together
+
+class Entry(NamedTuple):
+    """A file of a source."""
+
+    id: str
+    path: bytes  # of the file, or of the archive that it is in; bytes, as not all are UTF-8
+    inside: tuple[int, ...] = ()  # its number in that archive; of one in an archive's archive two numbers
+    offset: int = 0  # where in a zip its bytes begin
+    fault: str = ""  # why it cannot be read
+
+
+Group: TypeAlias = list[Entry]  # files that a worker reads together: all of one archive, or none in one
+
+
+class Listing(NamedTuple):
+    """What is in a source, each list sorted by id."""
+
+    files: list[Entry]  # MIDI by their names, and what cannot be read
+    tables: list[Entry]  # maestro-v*.csv
+    passed_over: list[tuple[str, str]]  # (id, reason)
 
 
 @dataclass(frozen=True)
-class Files:
-    """MIDI files whose paths match a pattern of `storage.glob`."""
+class Source:
+    """Files whose paths match a pattern of `storage.glob`, and the files in those of them that are archives."""
 
     name: str  # of the source, for dataset.json
-    folder: str  # the name of the folder `base`, a composer where there is no other; "" where it means nothing
+    folder: str  # a composer where there is no other: the name of the folder `base`, or of the archive; "": unknown
     base: str  # ids are the paths below it
     pattern: str
     tables_pattern: str
+    top: str = ""  # what all ids would begin with: an archive's name and the one folder in it, each with a slash
+
+    def listing(self) -> Listing:
+        """List the MIDI files, the tables, and what is neither."""
+        files, tables, passed_over = [], [], []
+        for entry in self._entries(self.pattern, lambda id, reason: passed_over.append((id, reason))):
+            if not _visible(entry.id):
+                passed_over.append((entry.id, "hidden: its name or its folder's begins with a dot, or is __MACOSX"))
+            elif midi.is_midi(entry.id) or archives.is_archive(entry.id):
+                files.append(entry)
+            elif is_table(entry.id):
+                tables.append(entry)
+            else:
+                ending = posixpath.splitext(entry.id)[1].lower()
+                passed_over.append((entry.id, _OTHERS.get(ending, "its name is not that of a MIDI file")))
+        if self.tables_pattern != self.pattern:
+            tables = [entry for entry in self._entries(self.tables_pattern) if is_table(entry.id)]
+        return Listing(sorted(files), sorted(tables), sorted(passed_over))
 
     def ids(self) -> list[str]:
         """List the ids of all MIDI files, sorted."""
-        return sorted(filter(is_midi, self._paths(self.pattern)))
-
-    def tables(self) -> list[tuple[str, bytes]]:
-        """Read every maestro-v*.csv, as (id, content), sorted by id."""
-        paths = self._paths(self.tables_pattern)
-        return [(id, storage.read(paths[id])) for id in sorted(filter(is_table, paths))]
+        return [entry.id for entry in self.listing().files]
 
     def groups(self) -> Iterator[Group]:
-        """Yield all MIDI files, 16 at a time."""
-        files = [(id, os.fsencode(path)) for id, path in self._paths(self.pattern).items() if is_midi(id)]
-        return (files[at : at + _FILES] for at in range(0, len(files), _FILES))  # bytes, as not all are UTF-8
+        """Yield all MIDI files: some of a folder, neighbours in a zip, or all of another archive at a time."""
+        return _groups(self.listing().files)
 
     @contextmanager
     def reading(self) -> Iterator[Callable[[Group], Iterable]]:
         """Give a function that reads a group: it yields (id, bytes), or (id, reason) under FAILED, for each file."""
-        in_turn = storage.together if storage.remote(self.base) else map
+        with _Reader() as reader:
 
-        def read(file: tuple[str, bytes]) -> list:
-            id, path = file
-            return list(attempt(id, lambda: (id, _read(os.fsdecode(path)))))
+            def read(entry: Entry) -> list:
+                return list(attempt(entry.id, lambda: (entry.id, reader.read(entry, _MOST_BYTES))))
 
-        yield lambda group: chain.from_iterable(in_turn(read, group))
+            def read_group(group: Group) -> Iterable:
+                in_turn = storage.together if storage.remote(self.base) and not group[0].inside else map
+                return chain.from_iterable(in_turn(read, group))
 
-    def _paths(self, pattern: str) -> dict[str, str]:
-        """List the paths of all files that match, by id."""
+            yield read_group
+
+    def _entries(self, pattern: str, skip: Callable[[str, str], None] = lambda id, reason: None) -> Iterator[Entry]:
+        """Yield all files, those in archives instead of the archives; call `skip` for links that lead nowhere."""
         below = len(storage.join(self.base, ""))
-        paths = [file.path for file in storage.glob(pattern)]
-        return {_printable(path[below:]): path for path in paths}
+        names: Counter[str] = Counter()
+        for file in storage.glob(pattern, lambda path, reason: skip(_printable(path[below:]), reason)):
+            open_file = partial(storage.open_read, file.path)
+            for entry in _unpacked(Entry(_printable(file.path[below:]), os.fsencode(file.path)), open_file):
+                yield entry._replace(id=_unique(entry.id.removeprefix(self.top), names))
 
 
-@dataclass(frozen=True)
-class Zip:
-    """MIDI files in a zip."""
+def _unpacked(entry: Entry, open_file: Callable[[], AbstractContextManager[IO[bytes]]]) -> Iterator[Entry]:
+    """Yield an entry, or the files in it and in its archives if it is an archive. One that is damaged has a fault."""
+    if not archives.is_archive(entry.id) or not _visible(entry.id) or entry.fault:
+        yield entry
+        return
+    if len(entry.inside) > 1:
+        yield entry._replace(fault="an archive in an archive's archive, which is not read; unpack it")
+        return
+    try:
+        with open_file() as file, archives.opened(file, entry.id) as archive:
+            for member in archive.members():
+                id, inside = f"{entry.id}/{member.name}", (*entry.inside, member.number)
+                offset = 0 if entry.inside else member.offset
+                each = Entry(id, entry.path, inside, offset, member.fault)
+                yield from _unpacked(each, partial(_copied, archive, member.number))
+    except StorageError:
+        raise
+    except (MusicError, *archives.FAULTS) as error:
+        yield entry._replace(fault=_printable(str(error)) or type(error).__name__)
 
-    name: str
-    folder: str
-    path: str
-    top: str  # the one folder that holds everything, with a slash; or ""
 
-    def ids(self) -> list[str]:
-        """List the ids of all MIDI files, sorted."""
-        with _open_zip(self.path) as archive:
-            return sorted(filter(is_midi, self._members(archive)))
+@contextmanager
+def _copied(archive: archives.Archive, number: int) -> Iterator[IO[bytes]]:
+    """Copy a member that is an archive to memory, or to a temporary file if it is large."""
+    with tempfile.SpooledTemporaryFile(_SPOOL) as copy:
+        with archive.open(number, _MOST_ARCHIVE) as file:
+            shutil.copyfileobj(file, copy)
+        copy.seek(0)
+        yield copy
 
-    def tables(self) -> list[tuple[str, bytes]]:
-        """Read every maestro-v*.csv, as (id, content), sorted by id."""
-        with _open_zip(self.path) as archive:
-            return [
-                (id, self._read(archive, id, _MOST_TABLE)) for id in sorted(filter(is_table, self._members(archive)))
-            ]
 
-    def groups(self) -> Iterator[Group]:
-        """Yield all MIDI files, neighbours in the zip together: reading them is one request to a bucket."""
-        with _open_zip(self.path) as archive:
-            members = [each for each in self._members(archive).items() if is_midi(each[0])]
-        members.sort(key=lambda each: each[1].header_offset)
-        for _, some in groupby(members, lambda each: each[1].header_offset // _BYTES):
-            yield [(id, b"") for id, _ in some]
+def _unique(id: str, names: Counter[str]) -> str:
+    """Give a second file of one id, as an archive may have it, another: air.mid, air (2).mid."""
+    unique = id
+    while unique in names:
+        names[id] += 1
+        root, ending = posixpath.splitext(id)
+        unique = f"{root} ({names[id]}){ending}"
+    names[unique] = 1
+    return unique
 
-    @contextmanager
-    def reading(self) -> Iterator[Callable[[Group], Iterable]]:
-        """Give a function that reads a group: it yields (id, bytes), or (id, reason) under FAILED, for each member."""
-        with _open_zip(self.path) as archive:
 
-            def read(member: tuple[str, bytes]) -> Iterable:
-                id, _ = member
-                return attempt(id, lambda: (id, self._read(archive, id)))
+class _Reader:
+    """Reads files. The archive that it read last stays open, as the next file is often in the same one."""
 
-            yield lambda group: chain.from_iterable(map(read, group))
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._open: tuple[Any, archives.Archive] | None = None  # where it is, and the archive
 
-    def _read(self, archive: zipfile.ZipFile, id: str, most: int = _MOST_BYTES) -> bytes:
-        size = archive.getinfo(self.top + id).file_size  # zipfile unpacks no more than this
-        if size > most:
-            raise MusicError(f"{id}: expected at most {most:,} bytes, unpacked, got {size:,}")
+    def __enter__(self) -> "_Reader":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._close()
+
+    def read(self, entry: Entry, most: int) -> bytes:
+        """Read a file of at most so many bytes. A device or a pipe may have no end, so it is none."""
+        path = os.fsdecode(entry.path)
+        if entry.fault:
+            raise MusicError(entry.fault)
+        if not entry.inside:
+            if not storage.remote(path) and not os.path.isfile(path):
+                raise MusicError(f"{path}: expected a file")
+            return storage.read(path, most)
         try:
-            return archive.read(self.top + id)
+            return self._read_member(entry, path, most)
         except (zipfile.BadZipFile, zlib.error):
-            if not storage.remote(self.path):
+            if not storage.remote(path):
                 raise
-            with _open_zip(self.path) as again:  # a part has no checksum, so the network may have damaged it
-                return again.read(self.top + id)
+            self._close()  # a part has no checksum, so the network may have damaged it
+            return self._read_member(entry, path, most)
 
-    def _members(self, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-        return {member.filename.removeprefix(self.top): member for member in archive.infolist()}
+    def _read_member(self, entry: Entry, path: str, most: int) -> bytes:
+        *outer, number = entry.inside
+        if self._open is None or self._open[0] != (path, outer):
+            self._close()
+            file = self._stack.enter_context(storage.open_read(path))
+            archive = self._stack.enter_context(archives.opened(file, path))
+            for each in outer:
+                inner = self._stack.enter_context(_copied(archive, each))
+                archive = self._stack.enter_context(archives.opened(inner))
+            self._open = (path, outer), archive
+        with self._open[1].open(number, most) as member:
+            return member.read()
+
+    def _close(self) -> None:
+        self._open = None
+        self._stack.close()
 
 
-def _read(path: str) -> bytes:
-    """Read a regular file that is not too large; a device or a pipe may have no end."""
-    if storage.remote(path):
-        return storage.read(path)
-    if not os.path.isfile(path):
-        raise MusicError(f"{path}: expected a file")
-    with open(path, "rb") as file:
-        data = file.read(_MOST_BYTES + 1)
-    if len(data) > _MOST_BYTES:
-        raise MusicError(f"{path}: expected at most {_MOST_BYTES:,} bytes, got more")
-    return data
+def read_tables(tables: list[Entry]) -> list[tuple[str, bytes]]:
+    """Read tables of a listing, as (id, content)."""
+    with _Reader() as reader:
+        return [(entry.id, reader.read(entry, _MOST_TABLE)) for entry in tables]
 
 
-Source: TypeAlias = Files | Zip
+def _groups(files: list[Entry]) -> Iterator[Group]:
+    single = [entry for entry in files if not entry.inside]
+    yield from (single[at : at + _FILES] for at in range(0, len(single), _FILES))
+    packed = [entry for entry in files if entry.inside]
+    packed.sort(key=lambda entry: (entry.path, entry.inside[:-1], entry.offset, entry.inside))
+    for _, some in groupby(packed, lambda entry: (entry.path, entry.inside[:-1], entry.offset // _BYTES)):
+        yield list(some)
 
 
 def find(text: str) -> Source:
     """Make the source that --input names.
 
     Raises:
-        MusicError: there is nothing of that name, or a .zip is no zip.
+        MusicError: there is nothing of that name, or an archive is none.
     """
     exists = storage.exists(text)
     path = text.rstrip("/") if storage.remote(text) else os.path.abspath(text)
+    name, base, pattern = _printable(os.path.basename(path)), os.path.dirname(path), storage.literally(path)
     if exists and storage.is_folder(path):
-        pattern = storage.join(storage.literally(path), "**")
-        name = _printable(os.path.basename(path))
-        return Files(name, name, path, pattern, pattern)
-    if exists and path.lower().endswith(".zip"):
-        return _find_zip(path)
+        everything = storage.join(pattern, "**")
+        return Source(name, name, path, everything, everything)
+    if exists and archives.is_archive(path):
+        only = _only_folder(path)
+        top = f"{name}/{only}/" if only else f"{name}/"
+        return Source(name, only or archives.stem(name), base, pattern, pattern, top)
     if exists:
-        base = os.path.dirname(path)
-        return Files(_printable(os.path.basename(path)), "", base, storage.literally(path), _tables_in(base))
+        return Source(name, "", base, pattern, _tables_in(base))
     if wildcard := storage.WILDCARD.search(path):
         base = os.path.dirname(path[: wildcard.start()])
         name = posixpath.join(os.path.basename(base), path[len(storage.join(base, "")) :])
-        return Files(_printable(name), _printable(os.path.basename(base)), base, path, _tables_in(base))
-    raise MusicError(f"--input {text}: there is no such folder, file, zip or glob")
-
-
-def is_midi(id: str) -> bool:
-    """Tell by its ending whether an id is a MIDI file's."""
-    return id.lower().endswith(MIDI) and _visible(id)
+        return Source(_printable(name), _printable(os.path.basename(base)), base, path, _tables_in(base))
+    raise MusicError(f"--input {text}: there is no such folder, file, archive or glob")
 
 
 def is_table(id: str) -> bool:
@@ -197,26 +275,17 @@ def _tables_in(folder: str) -> str:
     return storage.join(storage.literally(folder), "*.csv")
 
 
-def _find_zip(path: str) -> Zip:
-    name = _printable(os.path.basename(path))
+def _only_folder(path: str) -> str:
+    """Find the one folder at the top of an archive that holds everything; "": there is none. Raises MusicError."""
+    names: list[str] = []
     try:
-        with _open_zip(path) as archive:
-            members = [member for member in archive.namelist() if _visible(member)]
-    except zipfile.BadZipFile as error:
-        raise MusicError(
-            f"--input {path}: expected a zip, got a damaged one or another kind of file ({error})"
-        ) from None
-    tops = {member.split("/")[0] for member in members}
-    if len(tops) == 1 and all("/" in member for member in members):
-        (top,) = tops
-        return Zip(name, top, path, top + "/")
-    return Zip(name, name[: -len(".zip")], path, "")
-
-
-@contextmanager
-def _open_zip(path: str) -> Iterator[zipfile.ZipFile]:
-    with storage.open_read(path) as file, zipfile.ZipFile(file) as archive:
-        yield archive
+        with storage.open_read(path) as file, archives.opened(file, path) as archive:
+            names.extend(member.name for member in archive.members() if _visible(member.name))
+    except (MusicError, *archives.FAULTS) as error:
+        if not names:  # else the listing has the fault, behind the members that can be read
+            raise MusicError(f"--input {path}: {error}") from error
+    tops = {name.split("/")[0] for name in names}
+    return tops.pop() if len(tops) == 1 and all("/" in name for name in names) else ""
 
 
 def attempt(id: str, make: Callable[[], Any]) -> Iterable:
@@ -231,24 +300,36 @@ def attempt(id: str, make: Callable[[], Any]) -> Iterable:
 
 
 class ReadFiles(beam.PTransform):
-    """Read every MIDI file of a source: (id, bytes), and (id, reason) under FAILED."""
+    """Read every MIDI file of a source: (id, bytes); (id, reason) under FAILED; (id, [reason]) under PASSED_OVER."""
 
     def __init__(self, source: Source):
         super().__init__()
         self.source = source
 
     def expand(self, pipeline):
-        return (
+        listed = (
             pipeline
             | beam.Create([self.source])
-            | "List" >> beam.FlatMap(lambda source: source.groups())
+            | "List" >> beam.FlatMap(_list).with_outputs(PASSED_OVER, main="groups")
+        )
+        read = (
+            listed.groups
+            | "Groups" >> beam.Filter(lambda element: isinstance(element, list))  # as Dask's runner mixes outputs
             | beam.Reshuffle()  # otherwise one worker reads all files of the listing
             | "Read" >> beam.ParDo(_ReadGroup(self.source)).with_outputs(FAILED, main="bytes")
         )
+        return read.bytes, read[FAILED], listed[PASSED_OVER]
+
+
+def _list(source: Source) -> Iterator:
+    listing = source.listing()
+    yield from _groups(listing.files)
+    for id, reason in listing.passed_over:
+        yield TaggedOutput(PASSED_OVER, (id, [f"passed over: {reason}"]))
 
 
 class _ReadGroup(beam.DoFn):
-    """Read a group of files; a zip's directory is read once for each instance."""
+    """Read a group of files; of a zip, the directory is read once for each instance."""
 
     def __init__(self, source: Source):
         self.source = source

@@ -11,6 +11,7 @@ makes its own client: none is used after a fork, and none is pickled.
 
 import base64
 import functools
+import gzip
 import io
 import logging
 import os
@@ -19,12 +20,13 @@ import re
 import threading
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 
 import google_crc32c
 
-from music.errors import MissingDependency, StorageError
+from music.errors import MissingDependency, MusicError, StorageError
 from music.storage import gcs_errors
 
 if TYPE_CHECKING:
@@ -59,22 +61,43 @@ def split(url: str) -> tuple[str, str]:
     return match["bucket"], match["name"] or ""
 
 
-def read(url: str) -> bytes:
-    """Read an object's bytes and compare them with its checksum. Raises FileNotFoundError, StorageError."""
+def read(url: str, most: int | None = None) -> bytes:
+    """Read an object's bytes and compare them with its checksum; unpack them if they are stored gzip-encoded.
 
-    def attempt() -> bytes:
+    Args:
+        most: unpack no more than one byte above this.
+
+    Raises:
+        FileNotFoundError: there is no such object.
+        StorageError: the object cannot be read.
+        MusicError: it is stored gzip-encoded, and damaged.
+    """
+
+    def attempt() -> tuple[bytes, bool]:
         blob = _blob(url)
-        data = blob.download_as_bytes(checksum="crc32c", timeout=TIMEOUT, retry=None)
+        data = blob.download_as_bytes(raw_download=True, checksum="crc32c", timeout=TIMEOUT, retry=None)
         if not blob.crc32c:
             raise StorageError(f"{url}: came without a checksum, so nobody can say whether it is complete")
-        return data
+        return data, blob.content_encoding == "gzip" and data[:2] == b"\x1f\x8b"
 
-    return _ask(url, "storage.objects.get", attempt)
+    data, is_packed = _ask(url, "storage.objects.get", attempt)
+    if not is_packed:
+        return data
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            return file.read(-1 if most is None else most + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise MusicError(f"{url}: is stored gzip-encoded and does not unpack: {error}") from error
 
 
 def open_read(url: str) -> BinaryIO:
-    """Open an object to read parts of it, a block at a time. A part has no checksum: check what you read."""
+    """Open an object to read parts of it, a block at a time. A part has no checksum: check what you read.
+
+    An object that is stored gzip-encoded has no parts, so all of it is read.
+    """
     blob = _ask(url, "storage.objects.get", lambda: _metadata(url))
+    if blob.content_encoding == "gzip":
+        return io.BytesIO(read(url))
     return io.BufferedReader(_Parts(url, blob.generation, blob.size), _BLOCK)  # type: ignore[type-var]
 
 

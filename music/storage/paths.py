@@ -6,6 +6,7 @@ exists while any name begins with it. Paths are plain strings; a local one may a
 
 import atexit
 import contextlib
+import heapq
 import io
 import os
 import re
@@ -68,9 +69,24 @@ def called(copy: str | os.PathLike, path: str) -> Iterator[None]:
         raise
 
 
-def read(path: str | os.PathLike) -> bytes:
-    """Read the bytes at a path. Raises FileNotFoundError."""
-    return gcs.read(str(path)) if remote(path) else Path(path).read_bytes()
+def read(path: str | os.PathLike, most: int | None = None) -> bytes:
+    """Read the bytes at a path; those of an object that is stored gzip-encoded are unpacked.
+
+    Args:
+        most: so many bytes at most. An object of more is fetched nevertheless.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        MusicError: it has more bytes than `most`.
+    """
+    if remote(path):
+        data = gcs.read(str(path), most)
+    else:
+        with open(path, "rb") as file:
+            data = file.read(-1 if most is None else most + 1)
+    if most is not None and len(data) > most:
+        raise MusicError(f"{path}: expected at most {most:,} bytes, got more")
+    return data
 
 
 def open_read(path: str | os.PathLike) -> BinaryIO:
@@ -150,20 +166,32 @@ def entries(folder: str | os.PathLike) -> list[str]:
 
 
 def walk(folder: str | os.PathLike) -> list[File]:
-    """List all files in a folder and below it, sorted by path."""
+    """List all files in a folder and below it, sorted by path. A folder that links lead to is followed once."""
     return sorted(_files_below(str(folder), deep=True))
 
 
-def glob(pattern: str) -> list[File]:
-    """List all files whose paths match, sorted. `*` stands for any characters but a slash, `**` for any at all, `?` for
-    one, `[abc]` for one of these."""
+def glob(pattern: str, pass_over: Callable[[str, str], None] | None = None) -> list[File]:
+    """List all files whose paths match, sorted; folders that links lead to are followed as in `walk`.
+
+    Args:
+        pattern: `*` stands for any characters but a slash, `**` for any at all, `?` for one, `[abc]` for one of these.
+        pass_over: is called with the path of each link that is not followed and each folder that cannot be read, if
+            the pattern matches it, and with the reason.
+    """
     wildcard = WILDCARD.search(pattern)
     literal = pattern[: wildcard.start()] if wildcard else pattern
     folder = literal.rpartition("/")[0]
     rest = pattern[len(folder) + 1 :]
     matches = _expression(pattern).fullmatch
     folder = folder or ("/" if pattern.startswith("/") else ".")
-    return sorted(file for file in _files_below(folder, deep="/" in rest or "**" in rest) if matches(file.path))
+
+    def skip(path: str, reason: str) -> None:
+        if pass_over and matches(path):
+            pass_over(path, reason)
+
+    return sorted(
+        file for file in _files_below(folder, deep="/" in rest or "**" in rest, skip=skip) if matches(file.path)
+    )
 
 
 def literally(path: str) -> str:
@@ -273,21 +301,49 @@ def _put(path: str | os.PathLike, source: BinaryIO, expected: int | None) -> int
     return version(path)
 
 
-def _files_below(folder: str, *, deep: bool) -> Iterator[File]:
-    """List the files in a folder, and if `deep` also those in its subfolders, in any order."""
+def _files_below(
+    folder: str, *, deep: bool, skip: Callable[[str, str], None] = lambda path, reason: None
+) -> Iterator[File]:
+    """List the files in a folder, and if `deep` also those in its subfolders, in any order.
+
+    `skip` is called with the path of each entry that is not listed, and the reason.
+    """
     if remote(folder):
         bucket, _ = gcs.split(folder)
         for each in gcs.listed(join(folder, ""), deep=deep):
             if not each.name.endswith("/"):
                 yield File(f"gs://{bucket}/{each.name}", each.size)
         return
-    for parent, folders, names in os.walk(folder):
+    for parent, names in _folders(folder, deep=deep, skip=skip):
         for name in names:
-            with contextlib.suppress(OSError):  # somebody may remove it meanwhile
-                path = os.path.normpath(os.path.join(parent, name)) if folder == "." else os.path.join(parent, name)
+            path = os.path.normpath(os.path.join(parent, name)) if folder == "." else os.path.join(parent, name)
+            try:
                 yield File(path, os.path.getsize(path))
-        if not deep:
-            folders.clear()
+            except OSError as error:  # a link, unless somebody removes the file meanwhile
+                skip(path, f"a link that leads to no file ({error.strerror})")
+
+
+def _folders(top: str, *, deep: bool, skip: Callable[[str, str], None]) -> Iterator[tuple[str, list[str]]]:
+    """List a folder, and if `deep` all below it, each with the names of its files; first what no link leads to."""
+    waiting = [top]
+    visited = set()
+    while waiting:
+        start = heapq.heappop(waiting)
+        for parent, folders, names in os.walk(start, onerror=lambda error: skip(error.filename, str(error.strerror))):
+            real = os.path.realpath(parent)
+            if real in visited:
+                skip(parent, "a folder that is read under another name already")
+                folders.clear()
+                continue
+            visited.add(real)
+            yield parent, names
+            if not deep:
+                folders.clear()
+            for path in (os.path.join(parent, name) for name in folders):
+                if os.path.islink(path) and f"{real}/".startswith(os.path.join(os.path.realpath(path), "")):
+                    skip(path, "a link back to a folder that it is in, which is not followed")
+                elif os.path.islink(path):
+                    heapq.heappush(waiting, path)
 
 
 def _expression(pattern: str) -> re.Pattern:

@@ -3,6 +3,7 @@
 The bucket is an emulator on a real socket, behind the proxy of `faulty.py`.
 """
 
+import gzip
 import os
 import pickle
 import random
@@ -119,6 +120,12 @@ class TestAlike:
         fill(folder, "a.mid", "b.MID", "x/a.mid", "x/y/b.mid", "x/y/[1].mid")
         assert below(folder, storage.glob(f"{folder}/{pattern}")) == names
 
+    def test_a_file_of_more_bytes_than_wanted(self, folder):
+        fill(folder, "abc")
+        assert storage.read(storage.join(folder, "abc"), 3) == b"abc"
+        with pytest.raises(MusicError, match="abc: expected at most 2 bytes, got more"):
+            storage.read(storage.join(folder, "abc"), 2)
+
     def test_remove_a_folder(self, folder):
         fill(folder, "a/b", "a/c/d", "ab")
         storage.remove(storage.join(folder, "a"))
@@ -180,6 +187,44 @@ class TestAlike:
         fill(folder, "a", "b")
         paths = pickle.loads(pickle.dumps([file.path for file in storage.walk(folder)]))
         assert list(storage.together(storage.read, paths)) == [b"a", b"b"]
+
+
+def store_encoded(path: str, data: bytes) -> str:
+    """Store bytes as an object that is said to be gzip-encoded."""
+    folder, name = gcs.split(path)
+    blob = gcs._client().bucket(folder).blob(name)
+    blob.content_encoding = "gzip"
+    blob.upload_from_string(data)
+    return path
+
+
+class TestLinks:
+    def test_a_folder_that_links_lead_to_is_listed_once(self, tmp_path):
+        fill(str(tmp_path), "in/a/1", "out/b/2", "out/b/c/3")
+        for link, target in {
+            "in/a/x": "out",
+            "in/y": "out/b",
+            "in/z": "out/b/c",
+            "out/b/up": "in",
+            "in/a/here": "in/a",
+        }.items():
+            (tmp_path / link).symlink_to(tmp_path / target)
+        told = []
+        names = below(str(tmp_path / "in"), storage.glob(f"{tmp_path}/in/**", lambda *each: told.append(each)))
+        assert names == ["a/1", "a/x/b/2", "a/x/b/c/3"] == below(str(tmp_path / "in"), storage.walk(tmp_path / "in"))
+        assert sorted((path.removeprefix(f"{tmp_path}/in/"), why.split(",")[0]) for path, why in told) == [
+            ("a/here", "a link back to a folder that it is in"),
+            ("a/x/b/up", "a folder that is read under another name already"),
+            ("y", "a folder that is read under another name already"),
+            ("z", "a folder that is read under another name already"),
+        ]
+
+    def test_only_what_matches_is_told(self, tmp_path):
+        for name in ("a.mid", "a.txt"):
+            (tmp_path / name).symlink_to("nowhere")
+        told = []
+        assert storage.glob(f"{tmp_path}/*.mid", lambda *each: told.append(each)) == []
+        assert told == [(f"{tmp_path}/a.mid", "a link that leads to no file (No such file or directory)")]
 
 
 class TestBucket:
@@ -254,6 +299,27 @@ class TestBucket:
 
         monkeypatch.setattr(gcs, "_page", page)
         assert below(bucket, storage.walk(bucket)) == ["a", "b", "c"]
+
+    @pytest.mark.parametrize(
+        "stored", [gzip.compress(SMALL), gzip.compress(SMALL[:20_000]) + gzip.compress(SMALL[20_000:]), SMALL]
+    )
+    def test_an_object_that_is_stored_gzip_encoded_is_unpacked(self, bucket, proxy, stored):
+        """As `gsutil cp -Z` stores it; and one that only claims to be."""
+        proxy.encoding = True
+        path = store_encoded(f"{bucket}/a.mid", stored)
+        assert storage.read(path) == SMALL
+        with storage.open_read(path) as file:
+            file.seek(40_000)
+            assert file.read() == SMALL[40_000:]
+
+    def test_what_is_stored_gzip_encoded_is_unpacked_to_its_limit(self, bucket, proxy):
+        proxy.encoding = True
+        path = store_encoded(f"{bucket}/bomb.mid", gzip.compress(bytes(50_000_000)))
+        with pytest.raises(MusicError, match=r"bomb\.mid: expected at most 1,000 bytes, got more"):
+            storage.read(path, 1000)
+        path = store_encoded(f"{bucket}/cut.mid", gzip.compress(SMALL)[:-9])
+        with pytest.raises(MusicError, match=r"cut\.mid: is stored gzip-encoded and does not unpack"):
+            storage.read(path)
 
     def test_a_mark_of_an_empty_folder_is_no_file(self, bucket, proxy):
         gcs._client().bucket("studio").blob(bucket.removeprefix("gs://studio/") + "/").upload_from_string(b"")

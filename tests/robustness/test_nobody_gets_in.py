@@ -76,7 +76,7 @@ def test_what_an_archive_calls_its_members_leads_nowhere(tmp_path):
     assert not Path("/slipped.mid").exists()
     dataset = pieces.Dataset.open(str(inside / "out"))
     found = {piece.id for shard in dataset.facts["shards"] for piece in dataset.read_shard(shard)}
-    assert found == {"/slipped.mid", "C:\\slipped.mid"}  # with a part that begins with a dot they count as hidden
+    assert found == {"/slipped.mid", "C:/slipped.mid"}  # with a part that begins with a dot they count as hidden
 
 
 def unpacked(source: sources.Source) -> dict[str, bytes | str]:
@@ -90,8 +90,8 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path, monkeypatch):
     bomb = archive(tmp_path / "bomb.zip", {"bomb.mid": bytes(200_000_000), "good.mid": SEED})
     assert bomb.stat().st_size < 300_000
     opened = []
-    real = zipfile.ZipFile.read
-    monkeypatch.setattr(zipfile.ZipFile, "read", lambda self, name: opened.append(name) or real(self, name))
+    real = zipfile.ZipFile.open
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda self, info: opened.append(info.filename) or real(self, info))
     found = unpacked(sources.find(str(bomb)))
     assert found["good.mid"] == SEED and opened == ["good.mid"]
     assert found["bomb.mid"] == "bomb.mid: expected at most 20,000,000 bytes, unpacked, got 200,000,000"
@@ -100,7 +100,19 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path, monkeypatch):
 def test_a_table_that_is_a_bomb_stops_the_command(tmp_path):
     bomb = archive(tmp_path / "bomb.zip", {"maestro-v3.csv": bytes(100_000_000), "good.mid": SEED})
     with pytest.raises(MusicError, match=r"maestro-v3\.csv: expected at most 67,108,864 bytes, unpacked"):
-        sources.find(str(bomb)).tables()
+        sources.read_tables(sources.find(str(bomb)).listing().tables)
+
+
+def test_a_bomb_in_an_archives_archive_is_not_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_MOST_ARCHIVE", 2**20)
+    inner = archive(tmp_path / "inner.zip", {"bomb.mid": bytes(100_000_000), "good.mid": SEED})
+    source = archive(tmp_path / "outer.zip", {"inner.zip": inner.read_bytes(), "big.zip": bytes(2**20 + 1)})
+    found = unpacked(sources.find(str(source)))
+    assert found.pop("inner.zip/good.mid") == SEED
+    assert found == {
+        "inner.zip/bomb.mid": "bomb.mid: expected at most 20,000,000 bytes, unpacked, got 100,000,000",
+        "big.zip": "big.zip: expected at most 1,048,576 bytes, unpacked, got 1,048,577",
+    }
 
 
 def test_an_archive_that_lies_about_a_size_is_found_out(tmp_path):

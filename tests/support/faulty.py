@@ -1,6 +1,7 @@
 """An emulated bucket on a real socket, and a proxy before it with the faults of networks and servers.
 
-The emulator ignores preconditions, so the proxy checks them: it compares ifGenerationMatch with the generation.
+The emulator ignores preconditions, so the proxy checks them: it compares ifGenerationMatch with the generation. It also
+omits the header that says how an object is encoded; the proxy adds it where `encoding` is set.
 """
 
 import http.client
@@ -68,6 +69,7 @@ class Proxy:
     faults: list[Fault] = field(default_factory=list)
     seen: list[tuple[str, str]] = field(default_factory=list)  # (method, path and query)
     before: Callable[[str, str], None] = lambda method, target: None
+    encoding: bool = False
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def pick(self, method: str, target: str) -> Fault | None:
@@ -118,6 +120,8 @@ class _Handler(BaseHTTPRequestHandler):
         with self.proxy.lock:  # so that the object does not change between comparison and replacement
             if self._as_expected(body):
                 status, headers, content = self._ask(self.command, self.path, body)
+                if self.proxy.encoding and "alt=media" in self.path:
+                    headers |= self._encoding()
             else:
                 status, headers, content = 412, {}, b'{"error": {"code": 412, "message": "conditionNotMet"}}'
         if fault.what == "drop after":
@@ -136,6 +140,12 @@ class _Handler(BaseHTTPRequestHandler):
         content = reply.read()
         connection.close()
         return reply.status, dict(reply.getheaders()), content
+
+    def _encoding(self) -> dict[str, str]:
+        """How the object of a download is stored, as a header."""
+        status, _, content = self._ask("GET", self.path.partition("?")[0].replace("/download/", "/"))
+        encoding = json.loads(content).get("contentEncoding") if status == 200 else None
+        return {"Content-Encoding": encoding} if encoding else {}
 
     def _as_expected(self, body: bytes) -> bool:
         query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)

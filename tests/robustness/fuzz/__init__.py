@@ -4,4 +4,4 @@ bytes and raises for what must not be.
     make fuzz MINUTES=15                 # each target for so long, two at a time; TARGET=midi for one
 """
 
-TARGETS = ("midi", "records", "tensors", "cards", "http")
+TARGETS = ("midi", "archives", "records", "tensors", "cards", "http")
