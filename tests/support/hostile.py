@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 SIZE = 5_000_000  # bytes: the limit of POST /generate
 END = b"\0\xff\x2f\0"
+MPE = b"\0\xb0\x65\0\0\x64\6\0\6\x0f"  # makes a zone of all channels: registered parameter 6 of the first is 15
 
 
 def chunk(events: bytes, length: int | None = None) -> bytes:
@@ -92,6 +93,10 @@ LARGE: dict[str, Callable[[], bytes]] = {
     "data of 128 and more": lambda: fill(b"\0\x90\xff\xff"),
     "240,000 tracks": lambda: _many_tracks(note() + END),
     "65,535 tracks of six notes": lambda: _many_tracks(note() * 6 + note(last=1)[:4] + END),
+    "65,535 songs with a tempo and a zone of MPE each": lambda: (
+        head(0xFFFF, format=2) + chunk(b"\0\xff\x51\3\7\xa1\x20" + MPE + note() * 5 + END) * 0xFFFF
+    ),
+    "400,000 messages that make a zone of MPE": lambda: fill(MPE),
     "600,000 tracks of nothing": lambda: _many_tracks(b""),
     "600,000 chunks of no kind": lambda: head() + b"LIST\0\0\0\0" * (SIZE // 8 - 2),
     "600,000 lengths that lie": lambda: head() + b"MTrk\xff\xff\xff\xff" * (SIZE // 8 - 2),
