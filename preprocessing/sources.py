@@ -122,12 +122,12 @@ class Source:
         below = len(storage.join(self.base, ""))
         names: Counter[str] = Counter()
         for file in storage.glob(pattern, lambda path, reason: skip(_printable(path[below:]), reason)):
-            open_file = partial(storage.open_read, file.path)
-            for entry in _unpacked(Entry(_printable(file.path[below:]), os.fsencode(file.path)), open_file):
+            whole = Entry(_printable(file.path[below:]), os.fsencode(file.path))
+            for entry in _unpacked(whole, partial(_open, file.path)):
                 yield entry._replace(id=_unique(entry.id.removeprefix(self.top), names))
 
 
-def _unpacked(entry: Entry, open_file: Callable[[], AbstractContextManager[IO[bytes]]]) -> Iterator[Entry]:
+def _unpacked(entry: Entry, open_archive: Callable[[], AbstractContextManager[IO[bytes]]]) -> Iterator[Entry]:
     """Yield an entry, or the files in it and in its archives if it is an archive. One that is damaged has a fault."""
     if not archives.is_archive(entry.id) or not _visible(entry.id) or entry.fault:
         yield entry
@@ -136,7 +136,7 @@ def _unpacked(entry: Entry, open_file: Callable[[], AbstractContextManager[IO[by
         yield entry._replace(fault="an archive in an archive's archive, which is not read; unpack it")
         return
     try:
-        with open_file() as file, archives.opened(file, entry.id) as archive:
+        with open_archive() as file, archives.opened(file, entry.id) as archive:
             for member in archive.members():
                 id, inside = f"{entry.id}/{member.name}", (*entry.inside, member.number)
                 offset = 0 if entry.inside else member.offset
@@ -146,6 +146,18 @@ def _unpacked(entry: Entry, open_file: Callable[[], AbstractContextManager[IO[by
         raise
     except (MusicError, *archives.FAULTS) as error:
         yield entry._replace(fault=_printable(str(error)) or type(error).__name__)
+
+
+def _open(path: str) -> IO[bytes]:
+    """Open an archive."""
+    _check_file(path)
+    return storage.open_read(path)
+
+
+def _check_file(path: str) -> None:
+    """Check that a local path is that of a file: a device or a pipe may have no end. Raises MusicError."""
+    if not storage.remote(path) and not os.path.isfile(path):
+        raise MusicError(f"{path}: expected a file")
 
 
 @contextmanager
@@ -183,13 +195,12 @@ class _Reader:
         self._close()
 
     def read(self, entry: Entry, most: int) -> bytes:
-        """Read a file of at most so many bytes. A device or a pipe may have no end, so it is none."""
+        """Read a file of at most so many bytes."""
         path = os.fsdecode(entry.path)
         if entry.fault:
             raise MusicError(entry.fault)
         if not entry.inside:
-            if not storage.remote(path) and not os.path.isfile(path):
-                raise MusicError(f"{path}: expected a file")
+            _check_file(path)
             return storage.read(path, most)
         try:
             return self._read_member(entry, path, most)
@@ -203,7 +214,7 @@ class _Reader:
         *outer, number = entry.inside
         if self._open is None or self._open[0] != (path, outer):
             self._close()
-            file = self._stack.enter_context(storage.open_read(path))
+            file = self._stack.enter_context(_open(path))
             archive = self._stack.enter_context(archives.opened(file, path))
             for each in outer:
                 inner = self._stack.enter_context(_copied(archive, each))
@@ -279,7 +290,7 @@ def _only_folder(path: str) -> str:
     """Find the one folder at the top of an archive that holds everything; "": there is none. Raises MusicError."""
     names: list[str] = []
     try:
-        with storage.open_read(path) as file, archives.opened(file, path) as archive:
+        with _open(path) as file, archives.opened(file, path) as archive:
             names.extend(member.name for member in archive.members() if _visible(member.name))
     except (MusicError, *archives.FAULTS) as error:
         if not names:  # else the listing has the fault, behind the members that can be read

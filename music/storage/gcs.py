@@ -37,6 +37,7 @@ PAUSES = (0.5, 16.0)  # seconds before the second try, and the longest pause
 TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two bytes
 CHUNK = 32 * 2**20  # bytes of one request; the library writes an object of up to 8 MiB in one
 _BLOCK = 2**20  # bytes read at once from an object that is read in parts
+_UNPACKED = 2**30  # bytes of a gzip-encoded object that is read in parts
 _CREDENTIALS = 1.0  # seconds; the metadata server of a machine at Google answers in some thousandths
 
 _URL = re.compile(r"gs://(?P<bucket>[^/]+)(?:/+(?P<name>.*))?", re.DOTALL)
@@ -93,11 +94,14 @@ def read(url: str, most: int | None = None) -> bytes:
 def open_read(url: str) -> BinaryIO:
     """Open an object to read parts of it, a block at a time. A part has no checksum: check what you read.
 
-    An object that is stored gzip-encoded has no parts, so all of it is read.
+    An object that is stored gzip-encoded has no parts, so all of it is read, up to 1 GiB unpacked.
     """
     blob = _ask(url, "storage.objects.get", lambda: _metadata(url))
     if blob.content_encoding == "gzip":
-        return io.BytesIO(read(url))
+        data = read(url, _UNPACKED)
+        if len(data) > _UNPACKED:
+            raise MusicError(f"{url}: expected at most {_UNPACKED:,} bytes, unpacked, as it is stored gzip-encoded")
+        return io.BytesIO(data)
     return io.BufferedReader(_Parts(url, blob.generation, blob.size), _BLOCK)  # type: ignore[type-var]
 
 

@@ -135,14 +135,17 @@ def test_a_link_in_an_archive_is_a_file_that_says_where_it_would_lead(tmp_path):
 
 
 def test_what_has_no_end_is_not_read(tmp_path):
-    os.mkfifo(tmp_path / "pipe.mid")
-    (tmp_path / "zeros.mid").symlink_to("/dev/zero")
+    for name in ("pipe.mid", "pipe.zip"):
+        os.mkfifo(tmp_path / name)
+    for name in ("zeros.mid", "zeros.tar.gz"):
+        (tmp_path / name).symlink_to("/dev/zero")
     (tmp_path / "good.mid").write_bytes(SEED)
     with open(tmp_path / "huge.mid", "wb") as huge:
         huge.truncate(10**12)  # no room is taken
     found = unpacked(sources.find(str(tmp_path)))
     assert found.pop("good.mid") == SEED
     assert "expected at most 20,000,000 bytes" in found.pop("huge.mid")
+    assert set(found) == {"pipe.mid", "pipe.zip", "zeros.mid", "zeros.tar.gz"}
     assert all(isinstance(reason, str) and "expected a file" in reason for reason in found.values()), found
 
 
