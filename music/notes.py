@@ -120,3 +120,11 @@ def beyond_piano(notes: Notes) -> int:
 def name(pitch: int) -> str:
     """Name a MIDI pitch: 60 is C4, 61 C#4."""
     return f"{_NAMES[pitch % 12]}{pitch // 12 - 1}"
+
+
+def time_text(seconds: float) -> str:
+    """Write a length of time as people do: 45 s, 2 min 5 s, 2 h 59 min."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

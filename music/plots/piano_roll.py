@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LINE = 75.0  # seconds; longer music is drawn in several lines, like a score
+_LINES = 24  # at most; of longer music each line is longer
 _MARGIN = 4  # semitones above and below
 _SOFT, _LOUD = 20, 110  # velocities of the first and the last colour; softer and louder ones are rare
 
 
 def piano_roll(music: Notes | Mapping[str, Notes], path: str | os.PathLike, title: str = "") -> None:
-    """Draw a piano roll: seconds to the right, pitch upwards, louder notes darker.
+    """Draw a piano roll: seconds to the right, pitch upwards, louder notes darker; a line in which nothing sounds is
+    left out.
 
     Args:
         music: Notes, or several parts by name, such as seed and continuation; each has a colour and is in a legend, and
@@ -48,6 +50,9 @@ def piano_roll(music: Notes | Mapping[str, Notes], path: str | os.PathLike, titl
         for number, (notes, colours) in enumerate(zip(parts.values(), maps, strict=True)):
             _bars(axes, notes[(notes["start"] < begins + seconds) & (notes["end"] > begins)], colours, number > 0)
         axes.set_xlim(begins - 0.01 * seconds, begins + 1.01 * seconds)
+    for axes, before, begins in zip(rolls[1:], lines, lines[1:], strict=False):
+        if silent := begins - before - seconds:
+            axes.set_title(f"{nt.time_text(silent)} without a note left out", loc="left", color=INK, fontsize="small")
     rolls[-1].set_xlabel("seconds" if len(maps) == 1 else "seconds; louder notes are darker")
     rolls[0].set_ylabel("pitch")
     rolls[0].set_title(words(style.clip(title, int(9 * wide))), loc="left", color=INK)
@@ -166,14 +171,24 @@ def _pitch_range(notes: Notes) -> tuple[int, int]:
 
 
 def _lines(notes: Notes) -> tuple[list[float], float]:
-    """Choose where each line begins and how long each one is, in seconds."""
+    """Choose where each line begins and how long each one is, in seconds; silent lines are left out."""
     first = float(np.floor(notes["start"].min())) if len(notes) else 0.0
     seconds = max(nt.length(notes) - first, 1.0)
-    count = int(np.ceil(seconds / _LINE))
-    if count == 1:
+    if seconds <= _LINE:
         return [first], seconds
-    each = float(np.ceil(seconds / count / 5) * 5)
-    return [first + each * k for k in range(int(np.ceil(seconds / each)))], each
+    each = float(np.ceil(seconds / np.ceil(seconds / _LINE) / 5) * 5)
+    while len(sounding := _sounding(notes, first, each)) > _LINES:
+        each += 5 * np.ceil(each / 50)
+    return [first + each * k for k in sounding], each
+
+
+def _sounding(notes: Notes, first: float, each: float) -> list[int]:
+    """List the lines in which a note sounds."""
+    begin = ((notes["start"] - first) // each).astype("i8")
+    last = np.maximum(np.ceil((notes["end"] - first) / each).astype("i8") - 1, begin)
+    count = int(last.max()) + 2
+    change = np.bincount(begin, minlength=count) - np.bincount(last + 1, minlength=count)
+    return np.flatnonzero(np.cumsum(change)).tolist()
 
 
 def _curves(axes: "Axes", columns: Mapping[str, np.ndarray], names: list[str], unit: str) -> None:

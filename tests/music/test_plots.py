@@ -184,6 +184,24 @@ def test_parts_have_colours_a_legend_and_an_outline(drawn):
     assert "seconds; louder notes are darker" in texts(drawn[0])
 
 
+def test_lines_in_which_nothing_sounds_are_left_out_with_words(drawn, tmp_path):
+    piano_roll.piano_roll(
+        nt.from_tuples([(0.0, 1.0, 60), (100.0, 101.0, 62), (10_800.0, 10_801.0, 64)]), tmp_path / "x"
+    )
+    rolls = [axes for axes in drawn[0].axes if axes.get_yticks().size and axes.get_ylabel() != "velocity"]
+    assert [axes.get_title(loc="left") for axes in rolls] == ["", "", "2 h 57 min without a note left out"]
+    assert drawn[0].get_figheight() < 10
+
+
+@pytest.mark.parametrize("step", [1.0, 90.0, 700.0])
+def test_a_roll_has_so_many_lines_at_most(drawn, tmp_path, step):
+    starts = np.arange(0, 86_000, step)
+    piano_roll.piano_roll(nt.from_columns(starts, starts + 0.5, np.full(len(starts), 60), 80), tmp_path / "x")
+    assert bars(drawn[0]) == [len(starts)]
+    assert len(drawn[0].axes) <= 24 + 1  # and the scale of the velocities
+    assert drawn[0].get_figheight() < 70
+
+
 @pytest.mark.parametrize(
     ("seconds", "widest", "tallest"), [(1, 1100, 700), (32, 1300, 900), (70, 1950, 900), (600, 1950, 3600)]
 )
