@@ -48,6 +48,7 @@ class Grid:
     quarters: np.ndarray  # float64 [knots], rising: those positions
     times: list[tuple[float, int, int]]  # (position, numerator, denominator), the first at position 0
     keys: list[tuple[float, int]]  # (position, sharps or minus flats); a file need not have any
+    hands: tuple[Notes, Notes] | None = None  # of the two tracks with notes on one instrument; None: it has no such two
 
 
 def read(data: bytes, *, pedal: bool = True, drums: bool = True) -> Notes:
@@ -105,7 +106,7 @@ def _presses(file: File) -> int:
 
 
 def grid(data: bytes) -> Grid:
-    """Read a file's tempo map, time signatures (4/4 where it has none) and keys; of several songs those of the first.
+    """Read a file's tempo map, time signatures (else 4/4), keys and hands; of several songs those of the first.
 
     Raises:
         MidiError: as `read` does.
@@ -121,7 +122,20 @@ def grid(data: bytes) -> Grid:
         quarters=ticks / quarter,
         times=[(tick / quarter, *signature) for tick, signature in ({0: (4, 4)} | times).items()],
         keys=[(tick / quarter, key) for tick, key in keys.items()],
+        hands=_two_tracks(file),
     )
+
+
+def _two_tracks(file: File) -> tuple[Notes, Notes] | None:
+    """Read the notes of the only two tracks, or channels of one track, that have any, if they play one instrument."""
+    paired, seconds = pair_notes(file, pedal=False, drums=True), _tempo_map(file)
+    tracks = np.unique(paired.track)
+    if len(tracks) != 2 or paired.drum.any() or len(np.unique(paired.program)) > 1:
+        return None
+    start, end = seconds(paired.song, paired.begin), seconds(paired.song, paired.end)
+    columns = (start, end, paired.pitch, paired.velocity, paired.program)
+    first, second = (nt.sort(nt.from_columns(*(c[paired.track == t] for c in columns))) for t in tracks)
+    return first, second
 
 
 def instrument_name(program: int) -> str:

@@ -39,6 +39,7 @@ class PairedNotes(NamedTuple):
     velocity: np.ndarray  # uint8
     program: np.ndarray  # int64; without meaning for a drum
     drum: np.ndarray  # bool
+    track: np.ndarray  # int64: the track and the MIDI channel that it stands in, as one number
     unended: int  # how many notes were never released; they are not in the columns
 
 
@@ -69,8 +70,13 @@ def pair_notes(file: File, pedal: bool, drums: bool) -> PairedNotes:
     drum = (file.status[struck] & 0xF == DRUM_CHANNEL) & (leader[struck] == channel[struck]) & drums
     if pedal:
         end = _hold_by_pedal(file, pedals, leader, struck, key, begin, end, drum)
-    program = _programs(file, np.flatnonzero(kind == PROGRAM), leader, struck)
-    return PairedNotes(key >> 11, begin, end, file.first[struck], file.second[struck], program, drum, unended)
+    program, track = (
+        _programs(file, np.flatnonzero(kind == PROGRAM), leader, struck),
+        file.track << 4 | file.status & 0xF,
+    )
+    return PairedNotes(
+        key >> 11, begin, end, file.first[struck], file.second[struck], program, drum, track[struck], unended
+    )
 
 
 def _leaders(file: File, channel, others) -> np.ndarray:

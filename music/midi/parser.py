@@ -43,6 +43,7 @@ class File:
     """
 
     song: np.ndarray  # int64 [events]: which song, from 0
+    track: np.ndarray  # int64 [events]: which track, from 0
     tick: np.ndarray  # int64 [events]: from the file's beginning
     status: np.ndarray  # uint8 [events]: kind and channel
     first: np.ndarray  # uint8 [events]: key, controller or program
@@ -102,12 +103,13 @@ def read(data: bytes) -> File:
         end = max(end, track.tick)
     if len(sizes) != announced:
         faults.add("the header announces {:,} tracks, there are {:,}", start + 10, 0, announced, len(sizes))
-    packed, song = np.concatenate([np.empty(0, "i8"), *events]), np.repeat(np.array(songs, "i8"), sizes)
+    packed, track_of = np.concatenate([np.empty(0, "i8"), *events]), np.repeat(np.arange(len(sizes)), sizes)
     if np.count_nonzero(sizes) > 1:
         order = np.argsort(packed >> 24, kind="stable")
-        packed, song = packed[order], song[order]
+        packed, track_of = packed[order], track_of[order]
     return File(
-        song=song,
+        song=np.array(songs, "i8")[track_of],
+        track=track_of,
         tick=packed >> 24,
         status=(packed >> 16).astype("u1"),
         first=(packed >> 8).astype("u1"),

@@ -23,13 +23,20 @@ from typing import NamedTuple
 import numpy as np
 
 from music import notes as nt
+from music.errors import EncodingError
 from music.midi import Grid
 from music.notation import hands, shortest_path
 from music.notes import Notes
 
-QUARTER = 480  # ticks; thirds, fifths and 32nds are whole numbers of them
-SILENCE = 20.0  # seconds; a longer time without an onset is written as if it were so long
-MOST_BARS = 6_000  # the bars of a file that claims more are ignored
+QUARTER = 10_080  # ticks; its halves down to the 128th, thirds, fifths, sevenths and ninths are whole numbers of them
+SILENCE = 20.0  # seconds; where beats are estimated, a longer time without an onset is written as if it were so long
+NEAR = QUARTER // 120 + 1  # ticks between an onset and a slot that it is on
+RESTS = 8  # bars; where a file's own bars are written, more of them without an onset are written as so many
+MOST_SECONDS = 3600.0  # of music whose beats are estimated, long silences shortened; a piece of MAESTRO has 2,625
+MOST_BARS = 6_000  # the bars of a file that has more are ignored
+_CLAIMED = 200_000  # bars of a file with all its silences, which are listed one by one
+_TUPLETS = (5, 7, 9, 10, 11, 13)  # of a beat: where three of four of their onsets are there, all are on the grid
+_PASSAGE, _HALF = 24, 0.5  # onsets on the grid without a break, and of all, that show that a file's grid is its own
 _FRAME = 0.01  # seconds
 _EARLY = 4  # frames before a beat that belong to it
 _SPREAD = 2.2  # frames, the standard deviation of an onset from its slot
@@ -79,48 +86,130 @@ class Bar(NamedTuple):
 
 
 class Rhythm(NamedTuple):
-    """The positions of Notes in a score. A tick is 1/480 of a quarter; tick 0 is the first bar's beginning."""
+    """The positions of Notes in a score, in ticks, which are parts of a QUARTER, from the first bar's beginning."""
 
     onset: np.ndarray  # int64 [n], ticks
     end: np.ndarray  # int64 [n], ticks, behind `onset`
     bars: list[Bar]  # without gaps, to the last note's end
-    beat: int  # ticks: 480, and 720 in a compound metre
-    tempo: float  # beats a minute
+    beat: int  # ticks: a quarter, and three eighths in a compound metre
+    tempos: list[tuple[int, float]]  # (from tick, quarters a minute), the first from tick 0
     exact: bool  # the file's own ticks, not estimated
     keys: list[tuple[int, int]]  # (from tick, sharps or minus flats), where the file says them
+    omitted: list[tuple[int, float]]  # (at tick, seconds before it that are not written, as nothing begins in them)
 
 
 def on_grid(notes: Notes, grid: Grid) -> Rhythm | None:
     """Place notes by the beats of their own file; None where they are not on its beats, as in a recorded performance.
 
-    They are where nine of ten onsets are within 1/120 of a quarter from a multiple of a 24th of it.
+    They are where nine of ten onsets are within 1/120 of a quarter from a multiple of a 24th of it, or on a quintuplet,
+    septuplet or the like. A passage that is not on the grid leaves the rest alone: half of the onsets are enough if
+    some 24 in a row are on the grid, which chance does not do. Bars without an onset are left out from the ninth on.
     """
-    quarters = np.interp(notes["start"], grid.seconds, grid.quarters)
-    fine = quarters * 24
-    if np.mean(np.abs(fine - np.rint(fine)) <= 24 / 120 + 1e-6) < 0.9:
+    ticks = np.rint(np.interp(notes["start"], grid.seconds, grid.quarters) * QUARTER).astype("i8")
+    end = np.rint(np.interp(notes["end"], grid.seconds, grid.quarters) * QUARTER).astype("i8")
+    last = max(int(_snap(ticks).max()) + QUARTER // 16, int(_snap(end).max()))
+    all_bars = _written_bars(grid, int(_snap(ticks).min()), last)
+    if all_bars is None or not _fits(ticks, all_bars, grid):
         return None
-    onset = _snap(quarters * QUARTER)
-    end = np.maximum(_snap(np.interp(notes["end"], grid.seconds, grid.quarters) * QUARTER), onset + QUARTER // 16)
-    bars = _written_bars(grid, int(onset.min()), int(end.max()))
-    if bars is None:
+    bars = _without_empty(all_bars, ticks)
+    if len(bars) > MOST_BARS:
         return None
-    zero = bars[0].start
-    keys = [(max(round(at * QUARTER) - zero, 0), fifths) for at, fifths in grid.keys]
-    first = bars[0]
-    compound = first.denominator == 8 and first.numerator % 3 == 0
-    beat = QUARTER * 3 // 2 if compound else QUARTER
-    at = float(np.interp(zero / QUARTER, grid.quarters, grid.seconds))
-    after = float(np.interp(zero / QUARTER + 1, grid.quarters, grid.seconds))
-    tempo = 60 / max(after - at, 1e-3) * QUARTER / beat
-    bars = [bar._replace(start=bar.start - zero) for bar in bars]
-    return Rhythm(onset - zero, end - zero, bars, beat, tempo, True, keys)
+    starts, lengths = np.array([bar[:2] for bar in bars]).T
+    written = np.append(0, np.cumsum(lengths)[:-1])  # where each of these bars begins in the score
+
+    def place(tick: np.ndarray) -> np.ndarray:
+        k = np.maximum(np.searchsorted(starts, tick, side="right") - 1, 0)
+        return written[k] + np.clip(tick - starts[k], 0, lengths[k])
+
+    def seconds(tick: np.ndarray) -> np.ndarray:
+        return np.interp(tick / QUARTER, grid.quarters, grid.seconds)
+
+    onset, end = place(ticks), place(end)
+    cuts = np.flatnonzero(starts[1:] > starts[:-1] + lengths[:-1]) + 1
+    silent = seconds(starts[cuts]) - seconds(starts[cuts - 1] + lengths[cuts - 1])
+    return Rhythm(
+        onset=onset,
+        end=np.maximum(end, onset + QUARTER // 16),
+        bars=[bar._replace(start=start) for bar, start in zip(bars, written.tolist(), strict=True)],
+        beat=beat_of(bars[0]),
+        tempos=_tempos(grid, place),
+        exact=True,
+        keys=[(int(place(np.array(round(at * QUARTER)))), fifths) for at, fifths in grid.keys],
+        omitted=list(zip(written[cuts].tolist(), silent.tolist(), strict=True)),
+    )
 
 
-def estimate(notes: Notes) -> Rhythm:
-    """Estimate beats, bars and positions of at least one note, from onsets, lengths and pitches alone."""
-    notes = _without_silence(notes)
+def _fits(ticks: np.ndarray, bars: list[Bar], grid: Grid) -> bool:
+    """Tell whether onsets are on the grid of their file, as `on_grid` explains it."""
+    ticks, struck = np.unique(ticks, return_counts=True)
+    on = _is_near(ticks, QUARTER // 24)
+    # Music of 150 quarters a minute in a file of 120, as programs write it that know no tempo, makes quintuplets, too.
+    own_tempo = not np.allclose(np.diff(grid.seconds), np.diff(grid.quarters) / 2)
+    chords = on[struck > 1]
+    if own_tempo or (len(chords) and chords.mean() >= 0.9):
+        beat, size = find_beats(ticks, bars)
+        which = np.unique(beat, return_inverse=True)[1]
+        for count in _TUPLETS:
+            near = _is_near(ticks - beat, size / count)
+            on |= near & (np.bincount(which, near)[which] >= 0.75 * count)
+    share = np.average(on, weights=struck)
+    breaks = np.flatnonzero(np.concatenate([[True], ~on, [True]]))
+    return bool(share >= 0.9 or (share >= _HALF and np.diff(breaks).max() > _PASSAGE))
+
+
+def _is_near(ticks: np.ndarray, slot: float | np.ndarray) -> np.ndarray:
+    """Tell which ticks are near a multiple of `slot` ticks."""
+    return np.abs(ticks - np.rint(ticks / slot) * slot) <= NEAR
+
+
+def beat_of(bar: Bar) -> int:
+    """Give the ticks of a beat: three eighths where the time signature is compound, else a quarter."""
+    return QUARTER * 3 // 2 if bar.denominator == 8 and bar.numerator % 3 == 0 else QUARTER
+
+
+def find_beats(ticks: np.ndarray, bars: list[Bar]) -> tuple[np.ndarray, np.ndarray]:
+    """Find the beginning and the length of the beat at each tick, int64 [n] each."""
+    start, size = np.array([(bar.start, beat_of(bar)) for bar in bars])[_bar_at(ticks, bars)].T
+    return start + (ticks - start) // size * size, size
+
+
+def _bar_at(ticks: np.ndarray, bars: list[Bar]) -> np.ndarray:
+    starts = np.array([bar.start for bar in bars])
+    return np.maximum(np.searchsorted(starts, ticks, side="right") - 1, 0)
+
+
+def _without_empty(bars: list[Bar], ticks: np.ndarray) -> list[Bar]:
+    """Leave out bars in which nothing begins, from the ninth in a row on."""
+    struck = np.unique(_bar_at(ticks + NEAR, bars))
+    last = struck[np.searchsorted(struck, np.arange(len(bars)), side="right") - 1]  # the last bar with an onset so far
+    return [bar for bar, empty in zip(bars, (np.arange(len(bars)) - last).tolist(), strict=True) if empty <= RESTS]
+
+
+def _tempos(grid: Grid, place) -> list[tuple[int, float]]:
+    """List the changes of tempo of a file; of those at one tick the last one counts."""
+    at = place(np.rint(grid.quarters[:-1] * QUARTER).astype("i8")).tolist()
+    pace = 60 * np.diff(grid.quarters) / np.maximum(np.diff(grid.seconds), 1e-6)
+    tempos = list(dict(zip(at, np.round(pace, 2).tolist(), strict=True)).items())
+    return tempos[:1] + [new for old, new in pairwise(tempos) if new[1] != old[1]]
+
+
+def estimate(notes: Notes, right: np.ndarray | None = None) -> Rhythm:
+    """Estimate beats, bars and positions of at least one note, from onsets, lengths and pitches alone.
+
+    Args:
+        right: whether the right hand plays each note, bool [n]; None: that is estimated, too.
+
+    Raises:
+        EncodingError: there are more than MOST_SECONDS of music.
+    """
+    right = hands.right_hand(notes) if right is None else right
+    notes, silent = _without_silence(notes)
+    if nt.length(notes) - notes["start"][0] > MOST_SECONDS:
+        seconds = nt.length(notes) - float(notes["start"][0])
+        raise EncodingError(
+            f"expected at most {MOST_SECONDS:,.0f} seconds of music for one score, got {seconds:,.0f}; write a part"
+        )
     number = hands.chords(notes["start"])
-    right = hands.right_hand(notes)
     sizes = np.bincount(number)
     first = notes["start"][0] - 2.0
     times = (np.bincount(number, notes["start"]) / sizes - first) / _FRAME  # [events]
@@ -159,7 +248,9 @@ def estimate(notes: Notes) -> Rhythm:
     signature = (numerator * 3, 8) if kind else (numerator, 4)
     count = -(-int(end.max()) // bar)
     bars = [Bar(k * bar, bar, *signature) for k in range(count)]
-    return _with_upbeat(Rhythm(onset, end, bars, beat, 60 / seconds, False, []))
+    tempo = max(round(60 / seconds), 1) * beat / QUARTER
+    omitted = [(int(onset[k]), float(silent[k])) for k in np.flatnonzero(silent)]
+    return _with_upbeat(Rhythm(onset, end, bars, beat, [(0, tempo)], False, [], omitted))
 
 
 def _pulse(position: np.ndarray, ticks: int) -> np.ndarray:
@@ -167,14 +258,15 @@ def _pulse(position: np.ndarray, ticks: int) -> np.ndarray:
     return np.where(position % ticks == 0, position // ticks, -1)
 
 
-def _without_silence(notes: Notes) -> Notes:
-    steps = nt.steps(notes)
-    late = np.cumsum(np.maximum(steps - SILENCE, 0))
+def _without_silence(notes: Notes) -> tuple[Notes, np.ndarray]:
+    """Shorten silences to SILENCE; also give the seconds left out before each note, [n]."""
+    silent = np.maximum(nt.steps(notes) - SILENCE, 0)
+    late = np.cumsum(silent)
     moved = notes.copy()
     moved["start"] -= late
     following = np.append(moved["start"][1:], moved["start"][-1])
     moved["end"] = np.minimum(notes["end"] - late, np.maximum(following, moved["start"]) + SILENCE)
-    return moved
+    return moved, silent
 
 
 def _salience(notes: Notes, number: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -287,7 +379,7 @@ def _ends(end: np.ndarray, knots: np.ndarray, beat: int) -> np.ndarray:
 
 def _snap(ticks: np.ndarray) -> np.ndarray:
     """Round ticks to the nearest eighth or sixth of a quarter."""
-    even, third = np.rint(ticks / 60) * 60, np.rint(ticks / 80) * 80
+    even, third = (np.rint(ticks * count / QUARTER) * (QUARTER // count) for count in (8, 6))
     return np.where(np.abs(even - ticks) <= np.abs(third - ticks), even, third).astype("i8")
 
 
@@ -335,20 +427,21 @@ def _with_upbeat(rhythm: Rhythm) -> Rhythm:
         return rhythm
     bars = [first._replace(length=first.length - silent)]
     bars += [bar._replace(start=bar.start - silent) for bar in rhythm.bars[1:]]
-    return rhythm._replace(onset=rhythm.onset - silent, end=rhythm.end - silent, bars=bars)
+    omitted = [(at - silent, seconds) for at, seconds in rhythm.omitted]
+    return rhythm._replace(onset=rhythm.onset - silent, end=rhythm.end - silent, bars=bars, omitted=omitted)
 
 
 def _written_bars(grid: Grid, first: int, last: int) -> list[Bar] | None:
-    """List the file's bars from that of tick `first` to that of tick `last`; None if there are more than MOST_BARS."""
+    """List the file's bars from that of tick `first` to that of tick `last`; None if there are more than _CLAIMED."""
     bars: list[Bar] = []
     changes = [*grid.times, (np.inf, 4, 4)]
     for (at, numerator, denominator), (until, *_) in pairwise(changes):
         length = 4 * QUARTER * numerator // denominator
-        start, until = round(at * QUARTER), until * QUARTER
-        if length == 0 or (min(until, last) - max(start, first)) / length > MOST_BARS:
-            return None
+        start, stop = round(at * QUARTER), min(until * QUARTER, last)
         start += max(first - start, 0) // length * length
-        while start < min(until, last):
-            bars.append(Bar(start, int(min(length, until - start)), numerator, denominator))
+        if len(bars) + (stop - start) / length > _CLAIMED:
+            return None
+        while start < stop:
+            bars.append(Bar(start, int(min(length, until * QUARTER - start)), numerator, denominator))
             start += length
     return [bar for bar in bars if bar.start + bar.length > first] or None

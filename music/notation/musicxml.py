@@ -1,10 +1,11 @@
 """Notes → a piano score as MusicXML. Knows nothing of models; music21 is imported when a score is written.
 
 `beats` finds the positions of the notes, `spelling` their names, `hands` the hand that plays them, and `voices` their
-chords. Here they become bars with ties, rests, triplets, beams and accidentals.
+chords. Here they become bars with ties, rests, tuplets, beams and accidentals.
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
@@ -13,18 +14,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from music import midi
+from music import notes as nt
 from music.errors import EncodingError, MissingDependency
 from music.midi import Grid
 from music.notation import beats, hands, shortest_path, spelling, voices
 from music.notation.beats import QUARTER, Bar, Rhythm
-from music.notation.voices import DOWN, ONLY, UP, Chord
+from music.notation.voices import DOWN, ONLY, UP, Chord, Tuplet
 from music.notes import DRUMS, Notes
 
-_TYPES = {1920: "whole", 960: "half", 480: "quarter", 240: "eighth", 120: "16th", 60: "32nd", 30: "64th"}
+_NAMES = ("whole", "half", "quarter", "eighth", "16th", "32nd", "64th")
+_TYPES = {4 * QUARTER // 2**k: name for k, name in enumerate(_NAMES)}
 _WRITTEN = {ticks: (name, 0) for ticks, name in _TYPES.items()} | {
     ticks * 3 // 2: (name, 1) for ticks, name in _TYPES.items()
 }
-_TRIPLETS = {80: ("16th", 0), 160: ("eighth", 0), 240: ("eighth", 1), 320: ("quarter", 0)}
 _BEAMS = {"eighth": 1, "16th": 2, "32nd": 3, "64th": 4}
 
 
@@ -33,7 +35,7 @@ class _Piece(NamedTuple):
 
     start: int  # ticks, from the beginning of its bar
     ticks: int
-    triplet: bool
+    tuplet: Tuplet | None
 
 
 def musicxml(notes: Notes, grid: Grid | None = None, title: str = "") -> bytes:
@@ -41,22 +43,23 @@ def musicxml(notes: Notes, grid: Grid | None = None, title: str = "") -> bytes:
 
     Args:
         notes: at least one that is no drum.
-        grid: the bars of the notes' file (`midi.grid`); used if the notes lie on it.
+        grid: the bars and the hands of the notes' file (`midi.grid`); the bars are used if the notes lie on them.
         title: printed above the first line.
 
     Returns:
         MusicXML 4.0, UTF-8; the same bytes for the same notes.
 
     Raises:
-        EncodingError: there is nothing to write.
+        EncodingError: there is nothing to write, or too much.
         MissingDependency: music21 is not installed.
     """
     notes = notes[notes["program"] != DRUMS]
     if not len(notes):
         raise EncodingError("no notes to write: expected at least one that is not for drums")
     check()
-    rhythm = (beats.on_grid(notes, grid) if grid else None) or beats.estimate(notes)
-    return _export(_score(notes, rhythm, title))
+    right = hands.of_file(notes, grid.hands) if grid and grid.hands else hands.right_hand(notes)
+    rhythm = (beats.on_grid(notes, grid) if grid else None) or beats.estimate(notes, right)
+    return _export(_score(notes, rhythm, np.where(right, 0, 1), title))
 
 
 def key(notes: Notes) -> tuple[int, bool]:
@@ -84,16 +87,18 @@ def _export(score: Any) -> bytes:
     return ('<?xml version="1.0" encoding="UTF-8"?>\n' + text).encode()
 
 
-def _score(notes: Notes, rhythm: Rhythm, title: str) -> Any:
+def _score(notes: Notes, rhythm: Rhythm, staff: np.ndarray, title: str) -> Any:
     from music21 import bar as bar_line
     from music21 import layout, metadata, stream
 
-    staff = np.where(hands.right_hand(notes), 0, 1)
-    rhythm, triple = voices.settle(rhythm, staff)
+    rhythm, tuplets = voices.settle(rhythm, staff)
     keys = rhythm.keys or [(0, key(notes)[0])]
     order = np.lexsort((notes["pitch"], rhythm.onset))
     steps, alters = np.empty((2, len(notes)), "i8")
-    steps[order], alters[order] = spelling.spell(notes["pitch"][order], keys[0][1])
+    for some in np.split(order, np.searchsorted(rhythm.onset[order], [at for at, _ in keys])):  # by key
+        if len(some):
+            fifths = [fifths for at, fifths in keys if at <= max(rhythm.onset[some[0]], keys[0][0])][-1]
+            steps[some], alters[some] = spelling.spell(notes["pitch"][some], fifths)
     octaves = spelling.octave(notes["pitch"], alters)
     names = list(zip(steps.tolist(), alters.tolist(), octaves.tolist(), strict=True))
 
@@ -107,7 +112,7 @@ def _score(notes: Notes, rhythm: Rhythm, title: str) -> Any:
         clefs = _clefs(chords, notes["pitch"], rhythm.bars, s)
         for k, (bar, inside) in enumerate(zip(rhythm.bars, _by_bar(chords, rhythm.bars), strict=True)):
             part.coreAppend(
-                _measure(k, bar, inside, names, triple[s], _marks(k, s, rhythm, keys, clefs), _key_at(keys, bar))
+                _measure(k, bar, inside, names, tuplets[s], _marks(k, s, rhythm, keys, clefs), _key_at(keys, bar))
             )
         part.coreElementsChanged()
         part.getElementsByClass(stream.Measure)[-1].rightBarline = bar_line.Barline("final")
@@ -129,23 +134,50 @@ def _player(staff: int, program: int) -> Any:
     return player
 
 
-def _marks(k: int, staff: int, rhythm: Rhythm, keys, clefs) -> list:
-    """List the signs before the notes of a bar: clef, key, time and tempo where they are new."""
-    from music21 import clef, duration, key, meter, tempo
+def _marks(k: int, staff: int, rhythm: Rhythm, keys, clefs) -> list[tuple[int, Any]]:
+    """List the signs of a bar that are no notes, as (ticks from its beginning, sign): clef, key and time where they are
+    new; above the upper staff each change of tempo, and words where bars are left out."""
+    from music21 import clef, expressions, key, meter
 
     bar = rhythm.bars[k]
     before = rhythm.bars[k - 1] if k else None
-    marks: list[Any] = []
+    marks: list[tuple[int, Any]] = []
     if not k or clefs[k] != clefs[k - 1]:
-        marks.append(clef.TrebleClef() if clefs[k] == "G" else clef.BassClef())
+        marks.append((0, clef.TrebleClef() if clefs[k] == "G" else clef.BassClef()))
     if _key_at(keys, bar) != (_key_at(keys, before) if before else None):
-        marks.append(key.KeySignature(_key_at(keys, bar)))
+        marks.append((0, key.KeySignature(_key_at(keys, bar))))
     if before is None or before[2:] != bar[2:]:
-        marks.append(meter.TimeSignature(f"{bar.numerator}/{bar.denominator}"))
-    if not k and not staff:
-        unit = duration.Duration(1.5 if rhythm.beat > QUARTER else 1.0)
-        marks.append(tempo.MetronomeMark(number=max(round(rhythm.tempo), 1), referent=unit))
+        marks.append((0, meter.TimeSignature(f"{bar.numerator}/{bar.denominator}")))
+    if staff:
+        return marks
+    for j in _inside(rhythm.tempos, bar):
+        at, pace = rhythm.tempos[j]
+        until = rhythm.tempos[j + 1][0] if j + 1 < len(rhythm.tempos) else None
+        lasts = until is None or until - at >= bar.length
+        marks.append((at - bar.start, _tempo(pace, bar, shown=lasts or j == 0)))
+    for j in _inside(rhythm.omitted, bar):
+        at, seconds = rhythm.omitted[j]
+        words = expressions.TextExpression(f"{nt.time_text(seconds)} left out")
+        words.placement = "above"
+        marks.append((at - bar.start, words))
     return marks
+
+
+def _inside(rows: list[tuple[int, float]], bar: Bar) -> range:
+    """Find which of some rows, sorted by their ticks, are in a bar."""
+    return range(*(bisect_left(rows, (tick,)) for tick in (bar.start, bar.start + bar.length)))
+
+
+def _tempo(pace: float, bar: Bar, shown: bool) -> Any:
+    """Make the sign of a tempo in quarters a minute; one that is not shown is only for players."""
+    from music21 import duration, tempo
+
+    if not shown:
+        return tempo.MetronomeMark(numberSounding=pace)
+    beat = beats.beat_of(bar)
+    number = round(pace * QUARTER / beat, 2)
+    unit = duration.Duration(beat / QUARTER)
+    return tempo.MetronomeMark(number=int(number) if number == int(number) else number, referent=unit)
 
 
 def _key_at(keys: list[tuple[int, int]], bar: Bar) -> int:
@@ -181,7 +213,7 @@ def _by_bar(chords: list[Chord], bars: list[Bar]) -> list[list[Chord]]:
     return inside
 
 
-def _measure(k: int, bar: Bar, chords: list[Chord], names, triple: set[int], marks: list, fifths: int) -> Any:
+def _measure(k: int, bar: Bar, chords: list[Chord], names, tuplets: dict[int, Tuplet], marks: list, fifths: int) -> Any:
     from music21 import stream
     from music21.stream.enums import ShowNumber
 
@@ -190,12 +222,12 @@ def _measure(k: int, bar: Bar, chords: list[Chord], names, triple: set[int], mar
     if upbeat:
         measure.showNumber = ShowNumber.NEVER
         measure.paddingLeft = Fraction(4 * QUARTER * bar.numerator // bar.denominator - bar.length, QUARTER)
-    for mark in marks:
-        measure.coreInsert(0, mark)
+    for at, mark in marks:
+        measure.coreInsert(Fraction(at, QUARTER), mark)
     both = _two_voices(chords)
     signs: list[tuple[int, Any]] = []
     for voice in both:
-        elements = _voice(bar, both, voice, names, triple)
+        elements = _voice(bar, both, voice, names, tuplets)
         signs += elements
         into = measure if len(both) == 1 else stream.Voice(id=str(voice))
         for at, element in elements:
@@ -224,10 +256,13 @@ def _two_voices(chords: list[Chord]) -> dict[int, list[Chord]]:
     return both
 
 
-def _voice(bar: Bar, both: dict[int, list[Chord]], voice: int, names, triple: set[int]) -> list[tuple[int, Any]]:
+def _voice(
+    bar: Bar, both: dict[int, list[Chord]], voice: int, names, tuplets: dict[int, Tuplet]
+) -> list[tuple[int, Any]]:
     """Make the signs of one voice in one bar, as (ticks from its beginning, sign), without gaps and overlaps."""
-    beat = voices.beat_of(bar)
-    thirds = {at - bar.start for at in triple if bar.start <= at < bar.start + bar.length}
+    beat = beats.beat_of(bar)
+    begins = range(bar.start, bar.start + bar.length, beat)
+    inside = {at - bar.start: tuplets[at] for at in begins if at in tuplets}
     signs: list[tuple[int, Any]] = []
     pieces: list[_Piece] = []
     at = 0
@@ -236,8 +271,8 @@ def _voice(bar: Bar, both: dict[int, list[Chord]], voice: int, names, triple: se
         if k + 1 < len(both[voice]):
             end = min(end, both[voice][k + 1].start - bar.start)
         if start > at:
-            _rest(at, start, bar, both, voice, thirds, signs, pieces)
-        parts = list(_split(start, end, bar.length, beat, thirds))
+            _rest(at, start, bar, both, voice, inside, signs, pieces)
+        parts = list(_split(start, end, bar.length, beat, inside))
         for j, piece in enumerate(parts):
             before = j > 0 or chord.start < bar.start
             behind = j < len(parts) - 1 or chord.end > bar.start + bar.length
@@ -245,13 +280,13 @@ def _voice(bar: Bar, both: dict[int, list[Chord]], voice: int, names, triple: se
         pieces += parts
         at = end
     if at < bar.length:
-        _rest(at, bar.length, bar, both, voice, thirds, signs, pieces)
-    _bracket(signs, pieces)
+        _rest(at, bar.length, bar, both, voice, inside, signs, pieces)
+    _bracket(signs, pieces, beat)
     _beam(signs, pieces, beat)
     return signs
 
 
-def _rest(start: int, end: int, bar: Bar, both, voice: int, thirds: set[int], signs, pieces) -> None:
+def _rest(start: int, end: int, bar: Bar, both, voice: int, tuplets: dict[int, Tuplet], signs, pieces) -> None:
     """Append rests. Of two voices, those of the lower one are hidden, and the upper one's where the lower one plays."""
     from music21 import note
 
@@ -259,7 +294,7 @@ def _rest(start: int, end: int, bar: Bar, both, voice: int, thirds: set[int], si
         bar_rest = note.Rest(quarterLength=Fraction(end, QUARTER))
         bar_rest.fullMeasure = True
         bar_rest.style.hideObjectOnPrint = voice == DOWN
-        pieces.append(_Piece(0, end, False))
+        pieces.append(_Piece(0, end, None))
         signs.append((0, bar_rest))
         return
     others = [chord for v, other in both.items() if v != voice for chord in other]
@@ -267,26 +302,30 @@ def _rest(start: int, end: int, bar: Bar, both, voice: int, thirds: set[int], si
     cuts = [start, *sorted(edge for edge in edges if start < edge < end and voice == UP), end]
     for low, high in pairwise(cuts):
         other_plays = any(chord.start - bar.start < high and chord.end - bar.start > low for chord in others)
-        for piece in _split(low, high, bar.length, voices.beat_of(bar), thirds, dots=bar.denominator == 8):
+        for piece in _split(low, high, bar.length, beats.beat_of(bar), tuplets, dots=bar.denominator == 8):
             rest = note.Rest(duration=_duration(piece))
             rest.style.hideObjectOnPrint = voice == DOWN or other_plays
             signs.append((piece.start, rest))
             pieces.append(piece)
 
 
-def _split(start: int, end: int, length: int, beat: int, thirds: set[int], dots: bool = True) -> Iterator[_Piece]:
+def _split(
+    start: int, end: int, length: int, beat: int, tuplets: dict[int, Tuplet], dots: bool = True
+) -> Iterator[_Piece]:
     """Cut [start, end) of a bar into parts that single signs can show, so that the beats stay visible."""
     at = start
     while at < end:
         begin = at // beat * beat
-        if begin in thirds and (at > begin or end < begin + beat):
+        tuplet = tuplets.get(begin)
+        if tuplet and (at > begin or end < begin + beat):
             ticks = min(end, begin + beat) - at
-            ticks = next((t for t in ((320, 240, 160, 80) if dots else (320, 160, 80)) if t <= ticks), ticks)
-            yield _Piece(at, ticks, True)
+            written = (t * tuplet.normal // tuplet.actual for t in sorted(_WRITTEN if dots else _TYPES, reverse=True))
+            ticks = next((t for t in written if t <= ticks), ticks)
+            yield _Piece(at, ticks, tuplet)
         else:
-            limit = min([end, *(t for t in thirds if at < t < end < t + beat)])
+            limit = min([end, *(t for t in tuplets if at < t < end < t + beat)])
             ticks = _notatable(at, limit, length, beat, dots)
-            yield _Piece(at, ticks, False)
+            yield _Piece(at, ticks, None)
         at += ticks
 
 
@@ -336,21 +375,22 @@ def _pitch(step: int, alter: int, octave: int) -> Any:
 def _duration(piece: _Piece) -> Any:
     from music21 import duration
 
-    written = (_TRIPLETS if piece.triplet else _WRITTEN).get(piece.ticks)
+    actual, normal, unit = piece.tuplet or (1, 1, "")
+    written = _WRITTEN.get(piece.ticks * actual // normal)
     if written is None:
         return duration.Duration(Fraction(piece.ticks, QUARTER))
     value = duration.Duration(type=written[0], dots=written[1])
-    if piece.triplet:
-        value.appendTuplet(duration.Tuplet(3, 2, "eighth"))
+    if piece.tuplet:
+        value.appendTuplet(duration.Tuplet(actual, normal, unit))
     return value
 
 
-def _bracket(signs: list[tuple[int, Any]], pieces: list[_Piece]) -> None:
-    """Mark the triplets of each beat as one group."""
+def _bracket(signs: list[tuple[int, Any]], pieces: list[_Piece], beat: int) -> None:
+    """Mark the tuplets of each beat as one group."""
     for k, (piece, (_, sign)) in enumerate(zip(pieces, signs, strict=True)):
-        if not (piece.triplet and sign.duration.tuplets):  # music21 writes some odd lengths without a tuplet
+        if not (piece.tuplet and sign.duration.tuplets):  # music21 writes some odd lengths without a tuplet
             continue
-        same = [other.triplet and other.start // QUARTER == piece.start // QUARTER for other in pieces]
+        same = [other.tuplet and other.start // beat == piece.start // beat for other in pieces]
         first = k == 0 or not same[k - 1]
         last = k == len(pieces) - 1 or not same[k + 1]
         sign.duration.tuplets[0].type = (

@@ -2,6 +2,7 @@
 
 import io
 
+import mido
 import numpy as np
 import pretty_midi
 import pytest
@@ -60,7 +61,7 @@ def test_a_noisy_waltz_keeps_its_beats(seed):
     assert shared(rhythm, onset) >= 0.98
     assert rhythm.bars[-1][2:] == (3, 4)
     assert rhythm.onset.min() == 0
-    assert abs(rhythm.tempo / 150 - 1) < 0.15
+    assert abs(rhythm.tempos[0][1] / 150 - 1) < 0.15
 
 
 def test_triplets_stand_against_halves():
@@ -84,7 +85,7 @@ def test_a_jig_is_compound():
         onset * 0.45, [(at + length) * 0.45 for at, length, _ in rows], [pitch for *_, pitch in rows], 80
     )
     rhythm = beats.estimate(notes)
-    assert rhythm.beat == 720
+    assert rhythm.beat == 3 * QUARTER // 2
     assert rhythm.bars[0].denominator == 8
     assert shared(rhythm, onset) == 1
 
@@ -100,8 +101,8 @@ def test_a_file_keeps_its_own_bars():
     assert rhythm.onset.tolist() == [round(at * QUARTER) for at, *_ in rows]
     assert rhythm.end.tolist() == [round((at + length) * QUARTER) for at, length, _ in rows]
     assert [bar[2:] for bar in rhythm.bars] == [(3, 4)] * 4 + [(2, 4)] + [(6, 8)]
-    assert [bar.start for bar in rhythm.bars] == [0, 1440, 2880, 4320, 5760, 6720]
-    assert rhythm.tempo == pytest.approx(96, rel=1e-4)
+    assert [bar.start / QUARTER for bar in rhythm.bars] == [0, 3, 6, 9, 12, 14]
+    assert rhythm.tempos == [(0, 96.0)]
 
 
 def test_a_performance_in_a_file_of_120_is_not_on_its_grid():
@@ -137,18 +138,147 @@ def test_what_begins_together_is_one_chord():
 
 
 def test_a_held_note_over_moving_ones_has_its_own_voice():
-    onset = np.array([0, 0, 240, 480, 720])
-    end = np.array([960, 240, 480, 720, 960])
+    half = QUARTER // 2
+    onset = np.array([0, 0, 1, 2, 3]) * half
+    end = np.array([4, 1, 2, 3, 4]) * half
     chords = voices.arrange(onset, end, np.array([76, 60, 62, 64, 65]), exact=True)
-    assert [(c.start, c.end, c.voice) for c in chords] == [
-        (0, 960, voices.UP),
-        (0, 240, voices.DOWN),
-        (240, 480, voices.DOWN),
-        (480, 720, voices.DOWN),
-        (720, 960, voices.DOWN),
+    assert [(c.start // half, c.end // half, c.voice) for c in chords] == [
+        (0, 4, voices.UP),
+        (0, 1, voices.DOWN),
+        (1, 2, voices.DOWN),
+        (2, 3, voices.DOWN),
+        (3, 4, voices.DOWN),
     ]
 
 
 def test_chords_of_one_voice_end_where_the_next_begins():
-    chords = voices.arrange(np.array([0, 0, 480]), np.array([500, 480, 700]), np.array([60, 64, 62]), exact=False)
-    assert [(c.start, c.end, c.notes, c.voice) for c in chords] == [(0, 480, (0, 1), 0), (480, 960, (2,), 0)]
+    onset, end = np.array([0, 0, QUARTER]), np.array([QUARTER + 20, QUARTER, 3 * QUARTER // 2])
+    chords = voices.arrange(onset, end, np.array([60, 64, 62]), exact=False)
+    assert [(c.start, c.end, c.notes, c.voice) for c in chords] == [
+        (0, QUARTER, (0, 1), 0),
+        (QUARTER, 2 * QUARTER, (2,), 0),
+    ]
+
+
+# --- a file's own grid ---------------------------------------------------------------------------------------------
+
+
+def song(tracks, tempos=((0, 96),), times=((0, 4, 4),), keys=(), resolution=480):
+    """Write a MIDI file, format 1: a track of marks, then one for each list of (quarter, quarters, pitch)."""
+    marks = [(at, mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(bpm))) for at, bpm in tempos]
+    marks += [(at, mido.MetaMessage("time_signature", numerator=n, denominator=d)) for at, n, d in times]
+    marks += [(at, mido.MetaMessage("key_signature", key=key)) for at, key in keys]
+    written = mido.MidiFile(ticks_per_beat=resolution)
+    for rows in [marks, *tracks]:
+        if rows is not marks:
+            on = [(at, mido.Message("note_on", note=pitch, velocity=80)) for at, _, pitch in rows]
+            off = [(at + length, mido.Message("note_off", note=pitch)) for at, length, pitch in rows]
+            rows = off + on
+        track = mido.MidiTrack()
+        before = 0
+        for at, message in sorted(rows, key=lambda row: row[0]):
+            tick = round(at * resolution)
+            track.append(message.copy(time=tick - before))
+            before = tick
+        written.tracks.append(track)
+    out = io.BytesIO()
+    written.save(file=out)
+    return out.getvalue()
+
+
+def on_grid(data):
+    return beats.on_grid(midi.read(data), midi.grid(data))
+
+
+def settled(rhythm, notes):
+    """Give the onsets in quarters after each beat of the staves is divided into slots."""
+    return (voices.settle(rhythm, np.where(hands.right_hand(notes), 0, 1))[0].onset / QUARTER).tolist()
+
+
+@pytest.mark.parametrize("count", [5, 7, 9, 10])
+@pytest.mark.parametrize(("tempo", "resolution"), [(60, 480), (93, 220), (120, 960)])
+def test_tuplets_are_on_the_grid(count, tempo, resolution):
+    rows = [(k / count, 1 / count, 72 + k % 5) for k in range(8 * count)]
+    data = song([rows, [(k, 1, pitch) for k in range(8) for pitch in (43, 48)]], [(0, tempo)], resolution=resolution)
+    notes, rhythm = midi.read(data), on_grid(data)
+    assert [bar[2:] for bar in rhythm.bars] == [(4, 4), (4, 4)]
+    assert rhythm.tempos == [(0, tempo)]
+    right = hands.right_hand(notes)
+    assert np.array(settled(rhythm, notes))[right] == pytest.approx([at for at, *_ in rows], abs=1e-4)
+
+
+def test_music_of_150_in_a_file_of_120_is_no_quintuplets():
+    rows = [(0.2 * k, 0.2, 72 + k % 5) for k in range(160)]
+    chords = [(0.8 * k, 0.8, pitch) for k in range(40) for pitch in (43, 48)]
+    assert on_grid(song([rows + chords], [(0, 120)])) is None
+
+
+def test_a_passage_that_is_not_on_the_grid_leaves_bars_and_tempo_around_it_alone():
+    rng = np.random.default_rng(0)
+    grid = [(k / 2, 1 / 2, 60 + k % 12) for k in range(64)]  # eight bars
+    free = [(at, 0.2, 70) for at in np.sort(rng.uniform(32, 64, 64)).tolist()]
+    later = [(64 + k / 2, 1 / 2, 60 + k % 12) for k in range(64)]
+    rhythm = on_grid(song([grid + free + later], [(0, 80), (48, 100)]))
+    assert {bar[2:] for bar in rhythm.bars} == {(4, 4)} and len(rhythm.bars) == 24
+    assert rhythm.tempos == [(0, 80.0), (48 * QUARTER, 100.0)]
+    onset = rhythm.onset / QUARTER
+    assert onset[:64].tolist() == [k / 2 for k in range(64)]
+    assert onset[-64:].tolist() == [64 + k / 2 for k in range(64)]
+
+
+def test_a_beat_that_was_played_freely_has_few_slots():
+    rows = [(at + late, 0.2, 72) for at, late in ((0, 0.02), (0.25, -0.03), (0.5, 0.03), (0.75, 0.02))]
+    rows += [(1 + k / 4, 0.25, 72) for k in range(60)]
+    data = song([rows])
+    assert settled(on_grid(data), midi.read(data)) == [k / 4 for k in range(64)]
+
+
+@pytest.mark.parametrize("count", [11, 13])
+def test_a_run_that_cannot_be_written_exactly_keeps_its_beat_and_its_notes(count):
+    rows = [(k / count, 1 / count, 72 + k % 2) for k in range(count)] + [(k, 1, 48) for k in range(1, 64)]
+    data = song([rows])
+    onset = settled(on_grid(data), midi.read(data))
+    assert len(set(onset[:count])) == count
+    assert onset[:count] == pytest.approx([at for at, *_ in rows[:count]], abs=1 / 16)
+    assert onset[count:] == list(range(1, 64))
+
+
+def test_all_changes_of_tempo_are_kept():
+    rows = [(k, 1, 60) for k in range(16)]
+    tempos = [(0, 100), (2, 90), (2, 50), (3.5, 40.25), (8, 120), (9, 120)]
+    rhythm = on_grid(song([rows], tempos))
+    assert [(at / QUARTER, tempo) for at, tempo in rhythm.tempos] == [(0, 100), (2, 50), (3.5, 40.25), (8, 120)]
+
+
+def test_bars_in_which_nothing_begins_are_left_out_from_the_ninth_on():
+    data = song([[(0, 1, 60), (5, 60, 62), (21600, 1, 64)]], [(0, 120), (100, 60), (21600, 90)])
+    rhythm = on_grid(data)
+    assert len(rhythm.bars) == 2 + beats.RESTS + 1
+    assert (rhythm.onset / QUARTER).tolist() == [0, 5, 40]
+    assert rhythm.end[1] / QUARTER == 40  # held until the bars that are left out, which end at bar 11
+    assert rhythm.tempos == [(0, 120.0), (40 * QUARTER, 90.0)]
+    assert rhythm.omitted == [(40 * QUARTER, pytest.approx((100 - 40) / 2 + 21500))]
+    assert len(on_grid(song([[(0, 1, 60), (4 * (beats.RESTS + 1), 1, 62)]])).bars) == beats.RESTS + 2
+
+
+def test_two_tracks_that_are_plainly_two_hands_keep_them():
+    upper = [(k, 1, 55 + k % 3) for k in range(16)]  # crosses what would be guessed to be the left hand's
+    lower = [(k + 0.5, 0.5, 48 + k % 3) for k in range(16)]
+    for tracks in ([upper, lower], [lower, upper]):
+        data = song(tracks)
+        notes = midi.read(data)
+        assert hands.right_hand(notes).tolist() != (notes["pitch"] >= 55).tolist()
+        assert hands.of_file(notes, midi.grid(data).hands).tolist() == (notes["pitch"] >= 55).tolist()
+        part = nt.shift(nt.excerpt(notes, 3, 3), 3)
+        assert hands.of_file(part, midi.grid(data).hands).tolist() == (part["pitch"] >= 55).tolist()
+    assert midi.grid(song([upper])).hands is None
+    assert midi.grid(song([upper, lower, lower])).hands is None
+
+
+def test_two_tracks_that_are_no_two_hands_are_guessed():
+    melody = [(k, 1, 76) for k in range(8)]
+    accompaniment = [(k, 1, pitch) for k in range(8) for pitch in (36, 60, 64)]
+    for tracks in ([melody, accompaniment], [melody, [(at, length, 74) for at, length, _ in melody]]):
+        data = song(tracks)
+        notes = midi.read(data)
+        assert hands.of_file(notes, midi.grid(data).hands).tolist() == hands.right_hand(notes).tolist()

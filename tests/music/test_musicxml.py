@@ -20,7 +20,7 @@ from music.examples.nocturne import nocturne
 from music.notation import engraving
 from music.notation.musicxml import musicxml
 from music.notes import DRUMS
-from tests.music.test_beats import file
+from tests.music.test_beats import file, song
 
 music21 = pytest.importorskip("music21")
 ROOT = Path(__file__).parents[2]
@@ -150,13 +150,100 @@ def test_the_pitches_of_random_notes_come_back(rows):
 
 
 @settings(max_examples=8, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 30), st.integers(30, 90)), min_size=1, max_size=25))
-def test_the_pitches_of_notes_on_a_grid_come_back(rows):
-    data = file([(at / 6, length / 6, pitch) for at, length, pitch in rows], times=[(0, 6, 8), (3, 4, 4)])
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 60), st.integers(1, 30), st.integers(30, 90)),
+        min_size=1,
+        max_size=25,
+        unique_by=lambda row: (row[0], row[2]),
+    ),
+    st.sampled_from([5, 6, 7, 8, 9, 10, 11, 12, 16]),
+)
+def test_the_pitches_of_notes_on_a_grid_come_back(rows, part):
+    data = song([[(at / part, length / part, pitch) for at, length, pitch in rows]], times=[(0, 6, 8), (3, 4, 4)])
     notes = midi.read(data)
     xml = musicxml(notes, midi.grid(data))
     assert pitches(xml) == Counter(notes["pitch"].tolist())
     assert full_bars(xml) == []
+
+
+def test_tuplets_are_written_as_such():
+    upper = [(k / 5, 1 / 5, 72 + k % 5) for k in range(5)] + [(1 + k / 7, 1 / 7, 72 + k) for k in range(7)]
+    upper += [(2, 1, 72), (3, 2 / 5, 72), (3.4, 3 / 5, 74)]
+    data = song([upper, [(k, 1, 48) for k in range(4)]])
+    xml = musicxml(midi.read(data), midi.grid(data))
+    signs = [n for n in read(xml).parts[0].flatten().notes]
+    tuplets = [tuple(t.numberNotesActual for t in n.duration.tuplets) for n in signs]
+    assert tuplets == [(5,)] * 5 + [(7,)] * 7 + [(), (5,), (5,)]
+    assert [(n.duration.type, n.duration.dots) for n in signs[-2:]] == [("eighth", 0), ("eighth", 1)]
+    assert [float(n.offset) for n in signs] == pytest.approx([at for at, *_ in upper])
+    assert full_bars(xml) == []
+
+
+def test_tuplets_of_a_compound_beat():
+    upper = [(k * 3 / 10, 3 / 10, 72 + k) for k in range(5)] + [(1.5 + k / 6, 1 / 6, 72 + k) for k in range(9)]
+    data = song([upper, [(0, 1.5, 48), (1.5, 1.5, 50)]], times=[(0, 6, 8)])
+    xml = musicxml(midi.read(data), midi.grid(data))
+    flat = read(xml).parts[0].flatten().notes
+    assert [float(n.offset) for n in flat] == pytest.approx([at for at, *_ in upper])
+    assert [n.duration.tuplets[0].numberNotesActual for n in flat] == [5] * 5 + [3] * 9
+    assert full_bars(xml) == []
+
+
+def tempos(xml):
+    """List (bar, quarters into it, quarters a minute, whether it is printed) of all tempos of a score."""
+    return [
+        (measure.number, float(mark.offset), mark.getQuarterBPM(), mark.number is not None)
+        for measure in read(xml).parts[0].getElementsByClass("Measure")
+        for mark in measure.getElementsByClass("MetronomeMark")
+    ]
+
+
+def test_all_tempos_are_written_and_those_that_last_a_bar_are_printed():
+    rows = [(k, 1, 60 + k % 5) for k in range(24)]
+    marks = [(0, 60), (4, 90), (5, 80.5), (6.5, 70), (8, 120), (16, 66)]
+    data = song([rows], marks, [(0, 4, 4), (16, 6, 8)], [(0, "C"), (16, "E")])
+    xml = musicxml(midi.read(data), midi.grid(data))
+    assert tempos(xml) == [
+        (1, 0.0, 60, True), (2, 0.0, 90, False), (2, 1.0, 80.5, False), (2, 2.5, 70, False), (3, 0.0, 120, True),
+        (5, 0.0, 66, True),
+    ]  # fmt: skip
+    assert b"<beat-unit-dot /><per-minute>44</per-minute>" in xml
+    keys = [
+        (m.number, m.keySignature.sharps) for m in read(xml).parts[0].getElementsByClass("Measure") if m.keySignature
+    ]
+    assert keys == [(1, 0), (5, 4)]
+
+
+def test_each_key_spells_its_own_notes():
+    rows = [(k, 1, (60, 62, 64, 65)[k % 4]) for k in range(8)] + [(8 + k, 1, (61, 63, 65, 66)[k % 4]) for k in range(8)]
+    data = song([rows], keys=[(0, "C"), (8, "Db")])
+    names = [p.name for p in read(musicxml(midi.read(data), midi.grid(data))).flatten().pitches]
+    assert names == [*"CDEF"] * 2 + ["D-", "E-", "F", "G-"] * 2
+
+
+def test_two_tracks_are_two_staves():
+    upper, lower = [(k, 1, 55 + k % 3) for k in range(8)], [(k + 0.5, 0.5, 48 + k % 3) for k in range(8)]
+    data = song([upper, lower])
+    staves = read(musicxml(midi.read(data), midi.grid(data))).parts
+    assert [{p.midi for p in staff.flatten().pitches} for staff in staves] == [{55, 56, 57}, {48, 49, 50}]
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_silence_is_left_out_with_words(exact):
+    rows = [(k / 2, 0.5, 60 + k % 8) for k in range(16)] + [(21600, 1, 60)]
+    data = song([rows], [(0, 120)])
+    xml = musicxml(midi.read(data), midi.grid(data) if exact else None)
+    assert xml.count(b"<measure ") < 80  # of both staves
+    words = [text.content for text in read(xml).recurse().getElementsByClass("TextExpression")]
+    assert words == ["2 h 59 min left out"]
+    assert pitches(xml) == Counter(pitch for *_, pitch in rows)
+
+
+def test_too_long_for_a_score_is_said_so():
+    notes = nt.from_tuples([(19.0 * k, 19.0 * k + 1, 60) for k in range(200)])
+    with pytest.raises(EncodingError, match="expected at most 3,600 seconds of music for one score, got 3,782"):
+        musicxml(notes)
 
 
 def test_nothing_to_write_is_an_error():

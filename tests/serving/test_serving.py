@@ -338,6 +338,9 @@ def test_what_is_not_midi_is_bounded(backend, client, sound, format):
         response = client.post(f"{URL}&format={format}", data=midi.write(seed), headers=MIDI)
         assert "expected at most 1,800 seconds of music, got 1,80" in problem(response, 422)
         assert len(backend.calls) >= calls and bool(backend.calls) == bool(calls)
+    barely = nt.from_tuples([(0.0, responses.MOST_SECONDS + 0.01, 60)])
+    response = client.post(f"{URL}&format={format}", data=midi.write(barely), headers=MIDI)
+    assert "got 1,800.1; only" in problem(response, 422)
     assert client.post(URL, data=midi.write(late), headers=MIDI).status_code == 200
 
 
