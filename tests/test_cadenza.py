@@ -83,6 +83,7 @@ def test_what_cannot_be_is_named(model, seed, tmp_path):
         cadenza.load(tmp_path / "nowhere")
 
 
+@pytest.mark.slow
 def test_a_training_runs_folder_is_a_model(tiny_model, version, seed, tmp_path):
     made, card = tiny_model
     (tmp_path / "weights").mkdir()
@@ -131,6 +132,7 @@ def test_a_mistake_is_a_line_and_a_status_of_2(version, tmp_path, capsys):
     assert "cadenza.load()" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_nocturne_can_be_continued_by_the_shipped_model():
     piece = cadenza.load().continue_(nocturne(), notes=8, random_seed=1)
     assert len(piece.new) == 8 and piece.new["start"][0] >= piece.seed["start"][-1]

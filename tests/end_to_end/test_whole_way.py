@@ -13,6 +13,7 @@ import urllib.request
 
 import numpy as np
 import pretty_midi
+import pytest
 
 from music import midi
 from music import notes as nt
@@ -38,6 +39,7 @@ def get(url: str, body: bytes | None = None) -> tuple[bytes, dict]:
         return reply.read(), dict(reply.headers)
 
 
+@pytest.mark.slow
 def test_from_bytes_to_a_served_note(tmp_path):
     # bytes → Beam → TFRecords: the notes that arrive are those that another reader finds in the files
     folder, notes, runs, models = (tmp_path / name for name in ("midi", "notes", "run", "models"))

@@ -162,6 +162,7 @@ def run(trained, tmp_path) -> Path:
     return shutil.copytree(trained, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_damaged_weights_are_named_or_are_the_same(run):
     from trainer import run_folder
 

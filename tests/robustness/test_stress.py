@@ -73,6 +73,7 @@ def before_trouble(toys, folder: Path, seconds: float):
         yield front, troubled(server, seconds, random.Random(3))
 
 
+@pytest.mark.slow
 def test_two_hundred_visits_at_32_before_a_model_server_in_trouble(toys, tmp_path):
     with before_trouble(toys, tmp_path, 5) as (front, trouble):
         storm(front, Visitors(front.port, long=400, pause=1, excused=(502, *BUSY)), 200, 32, trouble)

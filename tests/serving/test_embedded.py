@@ -143,6 +143,7 @@ def eventually(true) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_thirty_two_listeners_are_merged_and_each_hears_what_it_hears_alone(backend):
     """Other settings, lengths and seeds: so different blocks of `prime` and chunks of `generate` are joined, too."""
 

@@ -178,6 +178,7 @@ def test_on_a_gpu_no_product_of_an_lstm_layer_is_said_to_be_in_bfloat16(monkeypa
     assert recurrence.products("float32") == "products in float32"
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_another_precision(tiny_dataset, tmp_path, monkeypatch):
     """Weights, optimiser and history continue; a slow precision is used all the same, with a remark."""
     monkeypatch.setattr(devices, "cpu_flags", lambda: set())
@@ -198,6 +199,7 @@ def test_a_run_goes_on_in_another_precision(tiny_dataset, tmp_path, monkeypatch)
     assert len(losses) == 3 and losses[2] < losses[1] < losses[0]
 
 
+@pytest.mark.slow
 def test_the_average_of_the_weights_is_what_is_validated_and_kept(tiny_dataset, tmp_path):
     """The checkpoint holds the weights of the last step and their average; the run's weights are the average."""
     from trainer import run_folder

@@ -20,7 +20,7 @@ from trainer.fit import loop
 from trainer.model import held_notes, inputs
 
 
-@pytest.fixture(scope="module", params=["lstm", "attention"])
+@pytest.fixture(scope="module", params=["lstm", pytest.param("attention", marks=pytest.mark.slow)])
 def tiny_model(tiny_model, request):
     """(model, card): the tiny model, then the same with blocks of attention that see 24 notes."""
     if request.param == "lstm":

@@ -90,6 +90,7 @@ def test_a_run_learns_and_leaves_what_it_promises(unbroken):
     assert card["dataset"]["pieces"]["train"] > 0
 
 
+@pytest.mark.slow
 def test_killed_twice_and_started_again_it_ends_as_if_unbroken(tiny_dataset, unbroken, tmp_path):
     """kill -9 once after the first checkpoint and once after the fourth, wherever the process is then."""
     run = tmp_path / "killed"
@@ -151,7 +152,8 @@ def test_stopped_within_an_epoch_it_ends_as_if_unbroken(tiny_dataset, unbroken, 
         np.testing.assert_array_equal(result[name], expected[name], err_msg=name)
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_sigterm_writes_where_it_stands_and_the_same_command_goes_on(tiny_dataset, tmp_path, backend):
     """The real process in the middle of a long epoch; with a checkpoint after each step, so that we know when."""
     run = tmp_path / "run"
@@ -191,6 +193,7 @@ class Rival(signals.Stop):
         return None
 
 
+@pytest.mark.slow
 def test_two_in_one_folder_are_noticed_before_they_mix(tiny_dataset, short_recipe, tmp_path):
     dataset, rival = Dataset.open(tiny_dataset), Rival(tmp_path / "checkpoint.npz")
     with pytest.raises(RecordError, match="another process trains in this folder"):
@@ -260,6 +263,7 @@ def test_damaged_weights_are_named(unbroken, tmp_path):
         run_folder.load(str(tmp_path / "elsewhere"))
 
 
+@pytest.mark.slow
 def test_evaluate_says_the_same_of_a_run_and_of_its_export(tiny_dataset, unbroken, tmp_path, capsys):
     def output(*flags: str) -> str:
         capsys.readouterr()
@@ -278,6 +282,7 @@ def test_evaluate_says_the_same_of_a_run_and_of_its_export(tiny_dataset, unbroke
     assert "nats a note on validation: step" in output("evaluate", "--model", version, *measure)
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_the_weights_of_another(tiny_dataset, tiny_recipe, tmp_path, capsys, unreported):
     """One gentle epoch stands where the other run ended, goes on by the same command, and is no other run's."""
     base, new = tmp_path / "base", tmp_path / "new"
@@ -333,6 +338,7 @@ def short_recipe(tiny_recipe):
     return replace(tiny_recipe, training=replace(tiny_recipe.training, epochs=6, patience=1, rate=1e-12, warmup=0))
 
 
+@pytest.mark.slow
 def test_a_run_stops_early_when_validation_does_not_improve(tiny_dataset, short_recipe, tmp_path, unreported):
     still = replace(short_recipe, training=replace(short_recipe.training, decay=0.0))
     card = loop.fit(still, Dataset.open(tiny_dataset), str(tmp_path), log=io.StringIO())
@@ -345,6 +351,7 @@ def test_a_run_stops_when_its_minutes_are_over(tiny_dataset, short_recipe, tmp_p
     assert card["metrics"]["trained"]["epoch"] == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_stops_and_keeps_the_last_good_weights(tiny_dataset, short_recipe, tmp_path):
     wild = replace(short_recipe, training=replace(short_recipe.training, rate=1e30, clip=1e30))
     with pytest.raises(Diverged, match=r"diverged in epoch 1, .*There are no weights from before; try --set"):
@@ -352,6 +359,7 @@ def test_a_run_that_diverges_stops_and_keeps_the_last_good_weights(tiny_dataset,
     assert not (tmp_path / "weights").exists()
 
 
+@pytest.mark.slow
 def test_what_diverges_later_keeps_the_epochs_before(tiny_dataset, tiny_recipe, tmp_path, unreported):
     """The optimiser is poisoned behind the second epoch: the next step's weights are no numbers."""
     dataset = Dataset.open(tiny_dataset)
@@ -385,6 +393,7 @@ def test_a_sample_is_a_midi_file(unbroken, tmp_path):
     assert 0 < len(pretty_midi.PrettyMIDI(str(out)).instruments[0].notes) <= 20
 
 
+@pytest.mark.slow
 def test_a_sample_begins_where_it_is_told_to(unbroken, tiny_dataset, tmp_path, capsys):
     """With the first notes of a file, or with some from a random place of the training data."""
 

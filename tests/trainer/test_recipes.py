@@ -96,6 +96,7 @@ def test_steps_are_generate_alone_and_among_others(trained):
     assert (chunk["rows"] < np.array(card.encoding.sizes)).all()
 
 
+@pytest.mark.slow
 def test_exported_it_continues_a_seed_and_begins_a_piece(trained, tmp_path):
     trained_model, card = run_folder.load(trained[1])
     folder = saved_model.publish(trained_model, card, str(tmp_path))

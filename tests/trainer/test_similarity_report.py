@@ -24,6 +24,7 @@ def saved(tiny_export):
     return backend, Generator(backend).describe()[0]
 
 
+@pytest.mark.slow
 def test_pieces_together_are_those_that_each_is_alone(saved):
     backend, card = saved
     parts = [
@@ -118,6 +119,7 @@ class _Page(html.parser.HTMLParser):
         self.files += [value for name, value in attrs if name in ("src", "href")]
 
 
+@pytest.mark.slow
 def test_it_writes_a_page_that_needs_nothing_else(tiny_export, tiny_dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(similarity_report, "SEED_NOTES", 32)
     monkeypatch.setattr(similarity_report.similarity, "LEAST", 2)  # this model was never trained, and plays few notes

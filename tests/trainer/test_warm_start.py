@@ -16,6 +16,7 @@ from trainer.fit.run_identity import check_same
 SHIPPED = Path(__file__).parents[2] / "models" / "performance" / "1"
 
 
+@pytest.mark.slow
 def test_an_export_gives_its_weights_back(tiny_model, tiny_recipe, tiny_export):
     network, card = tiny_model
     start = warm_start.load(str(tiny_export / "performance" / "1"))
@@ -31,6 +32,7 @@ def test_an_export_gives_its_weights_back(tiny_model, tiny_recipe, tiny_export):
     np.testing.assert_array_equal(np.asarray(fresh(rows)), np.asarray(network(rows)))
 
 
+@pytest.mark.slow
 def test_the_shipped_model_can_be_gone_on_with():
     start = warm_start.load(str(SHIPPED))  # which compares its answers with those of the SavedModel
     assert start.recipe().name == "performance"

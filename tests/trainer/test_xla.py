@@ -28,6 +28,7 @@ def part(inputs: dict, rows) -> dict:
     return {name: value[rows] for name, value in inputs.items()}
 
 
+@pytest.mark.slow
 def test_a_row_has_the_same_bits_alone_as_among_others(tiny_model, tiny_export):
     model, _ = tiny_model
     inputs = noisy(signatures.specs(model)["generate_xla"], 9)
