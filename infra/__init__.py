@@ -1,1 +1,1 @@
-"""How Cadenza runs: the demo here, later the cloud. No library code."""
+"""How Cadenza runs: the demo, the images and the cloud. No library code."""
