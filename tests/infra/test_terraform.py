@@ -127,7 +127,8 @@ def test_mail_goes_out_for_money_and_for_each_engine():
     assert "for_each = [0.5, 0.9, 1.0]" in budget and "var.monthly_budget" in budget
     assert keys("failures") >= {"dataflow", "trainer", "batch", "build", "service"}
     last_words = re.search(r'textPayload=~\\"\^(.*?)\\"', everything())[1]
-    assert f'f"{last_words}' in (ROOT / "trainer/__main__.py").read_text()  # what the trainer says before it gives up
+    assert f'fail("{last_words.removesuffix(": ")}", error)' in (ROOT / "trainer/__main__.py").read_text()
+    assert 'print(f"{program}: {why}"' in (ROOT / "music/command_line.py").read_text()  # so the last line begins
     for body in (budget, named("resource")["google_monitoring_alert_policy", "failed"]):
         assert "google_monitoring_notification_channel.mail.name" in body
 

@@ -301,7 +301,9 @@ class TestBucket:
         assert below(bucket, storage.walk(bucket)) == ["a", "b", "c"]
 
     @pytest.mark.parametrize(
-        "stored", [gzip.compress(SMALL), gzip.compress(SMALL[:20_000]) + gzip.compress(SMALL[20_000:]), SMALL]
+        "stored",
+        [gzip.compress(SMALL), gzip.compress(SMALL[:20_000]) + gzip.compress(SMALL[20_000:]), SMALL],
+        ids=["packed", "packed in two parts", "not packed"],
     )
     def test_an_object_that_is_stored_gzip_encoded_is_unpacked(self, bucket, proxy, stored):
         """As `gsutil cp -Z` stores it; and one that only claims to be."""

@@ -114,7 +114,7 @@ def test_a_card_is_a_recipe_again(name):
 
 def test_a_card_of_another_kind_is_refused():
     card = recipe.to_card(recipe.load("performance"))
-    with pytest.raises(recipe.RecipeError, match="'organ': expected lstm, stack"):
+    with pytest.raises(recipe.RecipeError, match="'organ': expected lstm, transformer, stack"):
         recipe.from_card(card | {"core": {"kind": "organ"}})
     with pytest.raises(recipe.RecipeError, match="makes no recipe"):
         recipe.from_card(card | {"training": {"speed": 3}})
