@@ -56,7 +56,7 @@ figures: sound
 # A phase begins with the run of the phase before; where that is gone, `FROM=models/performance/1` names what ships.
 PHASE ?= 1
 PIANIST ?= runs/pianist
-FROM ?= $(PIANIST)/1
+FROM ?= $(PIANIST)/$(shell expr $(PHASE) - 1)
 BACKEND ?= $(if $(shell grep -m 1 -o amx_bf16 /proc/cpuinfo),tensorflow,jax)
 PIANIST_1 = --recipe performance --set core.units=256 --set core.layers=2 --set core.dropout=0.0 --set core.ordered=True \
   --set heads.hidden=512 --set heads.dropout=0.0 --set heads.recall=1024 --set training.window=128 --set training.batch=16 \
@@ -65,6 +65,7 @@ PIANIST_1 = --recipe performance --set core.units=256 --set core.layers=2 --set 
 PIANIST_2 = --from $(FROM) --set core.units=512 --set training.window=256 --set training.batch=16 \
   --set training.steps=125 --set training.epochs=60 --set training.rate=0.002 --set training.warmup=100 \
   --set training.floor=0.1 --set training.average=0.995 --set training.patience=60 --set training.keep=10
+PIANIST_3 = --from $(FROM) --set core.attention=256 --set training.epochs=36
 
 pianist: .venv/ready
 	nice -n 5 $(BIN)/python -m trainer train $(PIANIST_$(PHASE)) --backend $(BACKEND) --data $(DATA) --run $(PIANIST)/$(PHASE)
