@@ -22,7 +22,7 @@ def play(backend, **settings) -> np.ndarray:
 def test_it_is_found_and_small_and_says_how_it_was_made(backend):
     folder = find_model()
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    assert size <= 32 * 2**20
+    assert size <= 48_000_000
     card, version = Generator(backend).describe()
     assert str(version) == folder.name and card.name == folder.parent.name == "performance"
     assert card.facts["made"]["run"] and card.facts["metrics"]["trained"]["notes"] > 0
