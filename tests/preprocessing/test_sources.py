@@ -98,7 +98,7 @@ def test_what_is_passed_over_is_named_and_counted(tmp_path, capsys):
     assert "passed over" not in warnings(tmp_path / "out")["cut.mid"]
     out = capsys.readouterr().out
     assert (
-        "\n1 damaged files, read as far as they go (warnings.jsonl)\n4 other files passed over (warnings.jsonl)\n"
+        "\n1 files are damaged, or beyond a piano's keys (warnings.jsonl)\n4 other files passed over (warnings.jsonl)\n"
         in out
     )
 
