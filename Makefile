@@ -190,7 +190,7 @@ images: .venv/ready
 # Fuzz the readers of bytes with tests/robustness/fuzz: two targets at a time, each for MINUTES. out/fuzz has the inputs that
 # reached new code, and those that failed. `make fuzz TARGET=midi` runs one. CI does not run this, but the inputs that failed.
 MINUTES ?= 15
-TARGET ?= midi records tensors cards http
+TARGET ?= midi archives records tensors cards http
 fuzz: .venv/fuzz
 	printf '%s\n' $(TARGET) | xargs -P 2 -I NAME sh -c \
 	  '$(BIN)/python -m tests.robustness.fuzz NAME --minutes $(MINUTES) >out/fuzz/NAME.log 2>&1 || { tail -n 20 out/fuzz/NAME.log; exit 1; }'
