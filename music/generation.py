@@ -15,9 +15,10 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from music import encodings
+from music import controls, encodings
 from music import notes as nt
 from music.analysis.memorization import Index, Run, longest_run
+from music.controls import Controls
 from music.encodings import Encoding
 from music.encodings.columns import END, Rows
 from music.errors import BackendError, DeadlineExceeded, EncodingError, RecordError, SettingError, Unavailable
@@ -32,6 +33,8 @@ _FIRST_STEPS = 2  # so many notes come one `step` at a time, so that the first o
 _TRIES = 2  # of one version, one after the other: the second one after describing and priming again
 _FAILURES = 8  # of all versions together, with no note in between; a roll forward and back is two
 _NEVER = float("inf")
+_ASKED = ("style", "density", "loudness", "seconds")  # settings, in the order of controls.NAMES
+_MOST_SECONDS = 3600  # of a piece whose length is asked for
 _DRAWING = ("temperature", "top_p", "min_p")  # the settings that a call takes
 
 
@@ -74,6 +77,10 @@ class Settings:
         top_p: in (0, 1]; 1 leaves nothing out.
         min_p: in [0, 1); 0 leaves nothing out.
         random_seed: 0 to 2**32 - 1; None: another piece each time.
+        style: a part of the name of a composer that the model knows; None: not asked, as for the next three.
+        density: notes a second, about.
+        loudness: mean velocity, about.
+        seconds: when the last note of the whole piece ends, about, on the seed's clock.
 
     Raises:
         SettingError: one of them is outside its range.
@@ -84,6 +91,10 @@ class Settings:
     top_p: float = 1.0
     min_p: float = 0.0
     random_seed: int | None = None
+    style: str | None = None
+    density: float | None = None
+    loudness: float | None = None
+    seconds: float | None = None
 
     def __post_init__(self):
         for name, expected, fits in (
@@ -92,6 +103,11 @@ class Settings:
             ("top_p", "more than 0, at most 1", 0 < self.top_p <= 1),
             ("min_p", "0 or more, less than 1", 0 <= self.min_p < 1),
             ("random_seed", "0 to 2**32 - 1", self.random_seed is None or 0 <= self.random_seed < 2**32),
+            (
+                "seconds",
+                f"more than 0, at most {_MOST_SECONDS}",
+                self.seconds is None or 0 < self.seconds <= _MOST_SECONDS,
+            ),
         ):
             if not fits:
                 raise SettingError(f"{name}: expected {expected}, got {getattr(self, name)}")
@@ -122,7 +138,10 @@ class Card:
                 raise TypeError(f"recipe: expected a name, got {facts['recipe']!r:.50}")
             for state, spec in facts["state"].items():
                 _check_state(state, spec["shape"], spec["dtype"])
-            return cls(facts, encodings.from_config(facts["encoding"]))
+            card = cls(facts, encodings.from_config(facts["encoding"]))
+            if card.controls and facts["state"].get(controls.STATE, {}).get("shape") != [len(controls.NAMES)]:
+                raise ValueError(f"controls: expected {len(controls.NAMES)} numbers {controls.STATE!r} in the state")
+            return card
         except (ValueError, KeyError, TypeError, AttributeError, EncodingError) as error:
             raise RecordError(f"{name} is damaged: {error!r}") from error
 
@@ -130,6 +149,11 @@ class Card:
     def name(self) -> str:
         """Give the name of the recipe."""
         return self.facts["recipe"]
+
+    @property
+    def controls(self) -> Controls | None:
+        """Give what can be asked of the model; None: nothing can."""
+        return Controls.from_card(self.facts["controls"]) if "controls" in self.facts else None
 
     def empty_state(self, batch: int = 1) -> dict[str, np.ndarray]:
         """Make the state before the first row: zeros (PAD), shapes [batch, …] and types as the card lists them."""
@@ -170,6 +194,8 @@ class _PieceState:
     state: State
     clock: float  # seconds; the next row counts its time from here
     rows_so_far: Rows  # int32 [n, F], the seed's included
+    seed_rows: int  # of them, the seed's; what is asked holds for the others
+    asked: np.ndarray | None  # when the seed ends, as `ask` returns it
     unread: int  # notes that the model cannot express
 
     @property
@@ -251,6 +277,32 @@ def draw(
     return rows, _state(reply, state)
 
 
+def ask(card: Card, settings: Settings, clock: float) -> np.ndarray | None:
+    """Write what is asked of a piece as its state carries it, from `clock` seconds on: float32 (4,).
+
+    Returns None where nothing is asked.
+
+    Raises SettingError: the model has no controls, lacks that style or number, or the piece lasts longer already.
+    """
+    wanted = {name: getattr(settings, name) for name in _ASKED if getattr(settings, name) is not None}
+    if not wanted:
+        return None
+    known = card.controls
+    if known is None:
+        raise SettingError(f"{', '.join(wanted)}: the model {card.name} was trained without controls; leave them out")
+    asked = np.zeros(len(controls.NAMES), "f4")
+    for k, (name, value) in enumerate(((name, wanted.get(name)) for name in _ASKED)):
+        if value is None:
+            continue
+        if name == "seconds":
+            if value <= clock:
+                raise SettingError(f"seconds: expected more than {clock:.1f}, which the seed lasts; got {value:g}")
+            asked[k] = controls.to_cells(value - clock)
+        else:
+            asked[k] = known.style_class(value) if name == "style" else known.number_class(name, value)
+    return asked
+
+
 def with_longest_run(chunks: Iterable[Chunk], index: Index) -> Iterator[Chunk]:
     """Pass the chunks on, and add to the last one the longest run of all their notes that the training set has, too."""
     parts = []
@@ -303,12 +355,13 @@ class Generator:
 
         Raises:
             EncodingError: the model cannot express any note of the seed.
+            SettingError: the model does not have what the settings ask for.
             BackendError: no model, no time (for a call, or for the piece), or too many at once.
         """
         until = time.monotonic() + self._piece_timeout
         rng = np.random.default_rng(settings.random_seed)
         began = None if len(seed) else 0.0
-        piece = self._prime(seed, began, until)
+        piece = self._prime(seed, began, until, settings)
         notes_so_far, left, ended = seed, settings.notes, None
         while ended is None:
             count = 1 if settings.notes - left < _FIRST_STEPS or self._chunk == 1 else min(self._chunk, left)
@@ -321,7 +374,7 @@ class Generator:
                     break
                 except Unavailable as error:
                     budget.spend(piece.version, error)
-                piece = self._prime(notes_so_far, began, until, before=piece)
+                piece = self._prime(notes_so_far, began, until, settings, before=piece)
                 if len(piece.card.encoding.names) != noise.shape[1]:  # the new version has another encoding
                     noise = rng.random((count, len(piece.card.encoding.names)), "f4")
             piece.rows_so_far = np.concatenate([piece.rows_so_far, rows])
@@ -333,18 +386,26 @@ class Generator:
             yield Chunk(notes, piece.model, ended, unread=piece.unread)
 
     def _prime(
-        self, notes: Notes, began: float | None, until: float, *, before: _PieceState | None = None
+        self,
+        notes: Notes,
+        began: float | None,
+        until: float,
+        settings: Settings,
+        *,
+        before: _PieceState | None = None,
     ) -> _PieceState:
         """Describe the model and let it read the notes of a piece so far.
 
         Args:
             notes: the seed and what was drawn.
             began: when the piece began, seconds; None: with the first note that the model can express.
+            settings: what is asked holds from the seed's end on.
             before: the piece as it was, if any. Where the encoding is the same, the very same rows are read again:
                 notes encoded anew may fall into a neighbouring class, and the piece would go on as another one.
 
         Raises:
             EncodingError: there are notes, and the model can express none of them.
+            SettingError: as `ask` does.
             BackendError: as `stream` does.
         """
         budget = _RetryBudget()
@@ -354,14 +415,21 @@ class Generator:
                 card, version = self.describe(until)
                 if before and before.card.encoding.config() == card.encoding.config():
                     rows, clock, unread = before.rows_so_far, before.clock, before.unread
+                    seed_rows, asked = before.seed_rows, before.asked
                 else:
                     supported = card.encoding.supported_notes(nt.sort(notes))
                     rows = card.encoding.encode(supported, begin=True, end=False, after=began)
                     # time goes on during the notes that are left out
                     clock = max(card.encoding.clock(supported, 0.0), notes["start"].max(initial=-math.inf))
                     unread = len(notes) - len(supported)
-                state = prime(partial(self._call, until, version), [rows], card.empty_state())
-                return _PieceState(card, version, state, clock, rows, unread)
+                    seed_rows, asked = len(rows), ask(card, settings, clock)
+                call = partial(self._call, until, version)
+                state = prime(call, [rows[:seed_rows]], card.empty_state())
+                if asked is not None:
+                    state = {**state, f"state_{controls.STATE}": asked[None]}
+                if seed_rows < len(rows):
+                    state = prime(call, [rows[seed_rows:]], state)
+                return _PieceState(card, version, state, clock, rows, seed_rows, asked, unread)
             except Unavailable as error:
                 budget.spend(version, error)
 

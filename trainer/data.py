@@ -5,13 +5,15 @@ Augmentation changes the notes in natural units (semitones, seconds, velocities)
 """
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
 
+from music import controls
 from music import notes as nt
+from music.controls import Controls
 from music.encodings import Encoding
 from music.encodings.columns import BEGIN, END
 from music.errors import EncodingError, RecordError
@@ -22,6 +24,8 @@ from trainer.recipe import Training
 MEMORY = 40_000_000  # notes in memory at once, 22 bytes each
 # Rows first..last of a piece, where row 0 is BEGIN, row n + 1 END, and row i the i-th event.
 CUT = np.dtype([("piece", "i4"), ("first", "i4"), ("last", "i4")])
+_STYLE_PIECES = 8  # training pieces that a composer has at least whose style can be asked for
+_MEASURED = 16  # notes of which a density and a loudness are measured at least
 _BYTES = np.dtype(f"V{nt.NOTE.itemsize}")
 
 
@@ -50,6 +54,7 @@ class Corpus:
         self._room = memory  # notes that still fit
         self.ids: list[str] = []
         index, sizes, counts = [], [], []
+        self.composers: list[str] = []
         composers: set[str] = set()
         for number in range(len(self._shards)):
             for position, notes in enumerate(self._load(number, composers)):
@@ -104,6 +109,7 @@ class Corpus:
             pieces.append(supported)
             if composers is not None:
                 self.ids.append(piece.id)
+                self.composers.append(piece.composer)
                 if lost := len(piece.notes) - len(supported):
                     self.left_out[piece.id] = lost
         self._held[number] = pieces
@@ -215,15 +221,20 @@ class Excerpts:
 class Windows(keras.utils.PyDataset):
     """The endless batches of a training run, from batch `start` on; each is a tuple of one int32 (B, T, F) array.
 
+    With `controls`, four columns more are what a listener may have asked when each row is drawn: see `asked`.
+
     It has no length, and `fit` needs shuffle=False. If it had a length, Keras would draw batches at random and begin
     with the first batch again after every epoch.
     """
 
     num_batches = None
 
-    def __init__(self, corpus: Corpus, encoding: Encoding, training: Training, start: int = 0):
+    def __init__(
+        self, corpus: Corpus, encoding: Encoding, training: Training, start: int = 0, controls: Controls | None = None
+    ):
         super().__init__(workers=4, max_queue_size=16)
         self._corpus, self._encoding, self._training = corpus, encoding, training
+        self._controls = controls if controls and controls.use else None
         self._start = start
         self._lock = threading.Lock()  # Keras asks from several threads
         windows = -(-(corpus.sizes + 2) // training.window)  # the least number of windows of each piece
@@ -239,12 +250,19 @@ class Windows(keras.utils.PyDataset):
             notes = [self._corpus.notes(piece) for piece in chosen["piece"].tolist()]
         music = Excerpts.of(notes, self._encoding, chosen)
         rng = np.random.default_rng([training.seed, 1, number])
+        semitones = self._semitones(music, rng)
+        factor = np.exp(rng.uniform(-1, 1, len(chosen)) * np.log1p(training.stretch))
         music = music.change(
-            self._semitones(music, rng),
-            np.exp(rng.uniform(-1, 1, len(chosen)) * np.log1p(training.stretch)),
+            semitones,
+            factor,
             rng.integers(-training.louder, training.louder + 1, len(chosen)),
         )
-        return (music.encode(self._encoding, training.window),)
+        rows = music.encode(self._encoding, training.window)
+        if self._controls:
+            styles = [self._corpus.composers[piece] for piece in chosen["piece"].tolist()]
+            ends = np.array([n["end"].max() for n in notes]) * factor
+            rows = np.concatenate([rows, asked(music, ends, styles, self._controls, training.window, rng)], axis=-1)
+        return (rows,)
 
     def _order(self, number: int) -> np.ndarray:
         """Return the cuts of pass `number` in its random order."""
@@ -262,6 +280,52 @@ class Windows(keras.utils.PyDataset):
         low = np.maximum(low, self._encoding.pitches[0] - lowest)
         high = np.minimum(high, self._encoding.pitches[1] - highest)
         return rng.integers(np.minimum(low, 0), np.maximum(high, 0) + 1)
+
+
+def styles(corpus: Corpus) -> tuple[str, ...]:
+    """List the composers of at least _STYLE_PIECES pieces, in the order of the alphabet."""
+    counts = Counter(corpus.composers)
+    return tuple(sorted(name for name, count in counts.items() if name and count >= _STYLE_PIECES))
+
+
+def asked(
+    music: Excerpts, ends: np.ndarray, composers: list[str], classes: Controls, window: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Describe each window as a listener would have asked for it: int32 [cuts, window, 4], as `music.controls` says.
+
+    Half of the windows are described from their first row on, the others from a random row on, as a seed's
+    continuation is. Each control is left out of half of the windows. Density and loudness are those of the notes that
+    come after, where these are at least _MEASURED.
+
+    Args:
+        ends: seconds at which the last note of each cut's piece ends.
+        composers: of each cut's piece.
+    """
+    total = np.zeros((len(music.counts), window, len(controls.NAMES)), "i4")
+    left_out = rng.random((len(total), len(controls.NAMES))) < 0.5
+    late, where = rng.random((2, len(total)))
+    firsts = np.cumsum(music.counts) - music.counts
+    for k, (first, count) in enumerate(zip(firsts.tolist(), music.counts.tolist(), strict=True)):
+        notes, begins = music.notes[first : first + count], int(music.begins[k])
+        skipped = int(where[k] * count) if late[k] < 0.5 else 0  # notes before the controls hold
+        since = np.append(music.after[k], notes["start"])  # the onset before each note is drawn, and the last onset
+        row = skipped + begins  # BEGIN is read before anything is asked
+        coming = notes[skipped:]
+        if composers[k] in classes.styles:
+            total[k, row:, 0] = 1 + classes.styles.index(composers[k])
+        seconds = since[-1] - since[skipped]
+        if len(coming) >= _MEASURED and seconds > 0:
+            for column, name, value in (
+                (1, "density", len(coming) / seconds),
+                (2, "loudness", coming["velocity"].mean()),
+            ):
+                total[k, row:, column] = controls.nearest(getattr(classes, name), np.array([value]))[0]
+        onsets = np.full(window, since[-1])  # of the row before each row
+        onsets[: begins + 1] = since[0]
+        size = min(count, window - begins)
+        onsets[begins : begins + size] = since[:size]
+        total[k, row:, 3] = controls.to_cells(ends[k] - onsets[row:])
+    return total * ~left_out[:, None, :]
 
 
 def validation(corpus: Corpus, encoding: Encoding, training: Training) -> np.ndarray:

@@ -6,6 +6,7 @@ import pkgutil
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 
 from music import encodings
+from music.controls import Controls
 from music.encodings import Encoding
 from music.errors import SettingError
 from trainer import recipes
@@ -162,7 +163,12 @@ class Recipe:
     core: LSTM | Transformer | Stack
     heads: Chain | Independent | Regression
     training: Training = field(default_factory=Training)
+    controls: Controls = field(default_factory=Controls)
     select: str = ""  # e.g. "composer=Bach"
+
+    def __post_init__(self):
+        if self.controls.use and not isinstance(self.heads, Chain):
+            raise RecipeError("controls.use: expected heads of the kind chain, which count time")
 
 
 def names() -> list[str]:
@@ -228,6 +234,7 @@ def to_card(recipe: Recipe) -> dict:
         "heads": {"kind": type(recipe.heads).__name__.lower(), **_without_defaults(asdict(recipe.heads))},
         "training": _without_defaults(asdict(recipe.training)),
         "select": recipe.select,
+        **({"controls": asdict(recipe.controls)} if recipe.controls.use else {}),
     }
 
 
@@ -252,6 +259,7 @@ def from_card(card: dict) -> Recipe:
             core=_spec((LSTM, Transformer, Stack), card["core"]),
             heads=_spec((Chain, Independent, Regression), card["heads"]),
             training=Training(**_tuples(card["training"])),
+            controls=Controls.from_card(card.get("controls", {})),
             select=card.get("select", ""),
         )
     except (KeyError, TypeError, AttributeError) as error:

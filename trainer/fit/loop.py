@@ -109,6 +109,8 @@ def prepare_data(recipe: Recipe, dataset: Dataset, start: Start | None, count: i
     if start is None:
         pieces = (train.notes(piece) for piece in range(len(train.index)))
         recipe = replace(recipe, encoding=recipe.encoding.fit(pieces))
+    if recipe.controls.use and not recipe.controls.styles:
+        recipe = replace(recipe, controls=replace(recipe.controls, styles=data.styles(train)))
     valid = data.Corpus(dataset, "validation", recipe.encoding, recipe.select)
     windows = devices.pad_to_multiple(data.validation(valid, recipe.encoding, recipe.training), count)
     facts = {key: dataset.facts.get(key) for key in ("source", "digest", "pieces")}
@@ -160,7 +162,9 @@ def run_epochs(model: EventModel, prepared: TrainingData, hardware: Hardware, ca
     recipe, training = prepared.recipe, prepared.recipe.training
     with callback.stop.waiting(), hardware.spread():
         for first, step, last in [] if callback.patience_is_over() else _legs(callback.progress, training.epochs):
-            batches = data.Windows(prepared.train, recipe.encoding, training, first * training.steps + step)
+            batches = data.Windows(
+                prepared.train, recipe.encoding, training, first * training.steps + step, recipe.controls
+            )
             model.fit(
                 devices.feed(batches, len(hardware.names)),
                 shuffle=False,

@@ -10,10 +10,12 @@ import keras
 from keras import ops
 
 from music import encodings
+from music.controls import STATE, Controls
 from music.encodings import Encoding
 from music.encodings.columns import END, FIRST
 from trainer import devices
 from trainer.model import cores, heads, held_notes, inputs, repetition, xla
+from trainer.model.controls import ControlEmbeddings, follow
 
 
 class EventModel(keras.Model):
@@ -25,13 +27,23 @@ class EventModel(keras.Model):
 
     precision = "float32"
 
-    def __init__(self, encoding: Encoding, inputs: keras.layers.Layer, core: keras.layers.Layer, head):
+    def __init__(
+        self,
+        encoding: Encoding,
+        inputs: keras.layers.Layer,
+        core: keras.layers.Layer,
+        head,
+        controls: ControlEmbeddings | None = None,
+    ):
         super().__init__(name="model")
+        self.controls = controls  # None: nothing can be asked
         self.encoding, self.inputs_, self.core, self.heads = encoding, inputs, core, head
         self.tables = head.tables  # None: held notes are not tracked
         self.repetition_notes = getattr(head, "recall", 0)  # last pitches that the repetition pointer searches; 0: none
         self.losses_by_column = [keras.metrics.Mean(name=name) for name in encoding.names]
         inputs.build((None, None, len(encoding.names)))
+        if controls:
+            controls.build(None)
         core.build((None, None, inputs.width))
         head.build((None, None, core.units))
         self.built = True
@@ -42,6 +54,7 @@ class EventModel(keras.Model):
         floats = dict(self.core.spec)
         if self.tables:
             floats = held_notes.spec(self.tables, self.heads.slots) | repetition.spec(self.repetition_notes) | floats
+        floats |= self.controls.spec if self.controls else {}
         spec = {"row": {"shape": [len(self.encoding.names)], "dtype": "int32"}}
         return spec | {name: {"shape": list(shape), "dtype": "float32"} for name, shape in floats.items()}
 
@@ -49,13 +62,14 @@ class EventModel(keras.Model):
         """Return the state before the first row: zeros."""
         return {name: ops.zeros((batch, *s["shape"]), s["dtype"]) for name, s in self.state_spec.items()}
 
-    def advance(self, rows, state: dict, length=None, training=False):
+    def advance(self, rows, state: dict, length=None, training=False, asked=None):
         """Read rows into the state.
 
         Args:
             rows: int32 (B, T, F).
             state: the pending row in it is not used.
             length: int32 (B,), rows beyond it change nothing; None: all count.
+            asked: the controls at each row, float32 (B, T, 4); None: those of the state, counted down.
 
         Returns:
             hidden (B, T, D), the held notes and the repetition after each row (dict of (B, T, …)), the state after the
@@ -64,9 +78,14 @@ class EventModel(keras.Model):
         held = held_notes.follow(self.tables, rows, state) if self.tables else {}
         cells = held_notes.steps(self.tables, rows) if self.tables else ops.zeros_like(rows[:, :, 0], "float32")
         x = self.inputs_(rows, held)
+        if self.controls:
+            asked = follow(state[STATE], cells) if asked is None else asked
+            x = x + self.controls(asked)
         counts = None if length is None else _counts(rows, length)
         hidden, after = self.core(x, cells, state, counts=counts, training=training)
         after |= {name: _last(value, length, state[name]) for name, value in held.items()}
+        if self.controls:
+            after[STATE] = _last(asked, length, state[STATE])
         if self.repetition_notes:
             repeated, past = repetition.follow(self.tables, rows, state["past"], length)
             held, after = held | repeated, after | past
@@ -87,10 +106,10 @@ class EventModel(keras.Model):
         """Read rows into the state: int32 (B, T, F), (B,), state → state. The last row becomes the pending row."""
         return self._consume(rows, state, length)[2]
 
-    def _consume(self, rows, state: dict, length=None, training=False):
+    def _consume(self, rows, state: dict, length=None, training=False, asked=None):
         """Call `advance` with the pending row and all rows but the last one, which becomes the pending row."""
         consumed = ops.concatenate([state["row"][:, None], rows[:, :-1]], axis=1)
-        hidden, held, after = self.advance(consumed, state, length, training)
+        hidden, held, after = self.advance(consumed, state, length, training, asked)
         return hidden, held, after | {"row": _last(rows, length, state["row"])}
 
     def step(self, state: dict, noise, temperature, top_p, min_p):
@@ -109,15 +128,19 @@ class EventModel(keras.Model):
     def call(self, rows, training=False):
         """Compute the nats of windows that start from the empty state: int32 (B, T, F) → float32 (B, T, F).
 
+        Four columns more, as `data.Windows` adds them, are the controls that hold when each row is predicted.
         In training, heads with a loss other than nats append it: (B, T, 2 F).
         """
+        columns = len(self.encoding.names)
+        asked = ops.cast(rows[:, :, columns:], "float32") if rows.shape[2] > columns else None
+        rows = rows[:, :, :columns]
         empty = self.initial_state(ops.shape(rows)[0])
         for name in self.core.rows_state:  # no row came before
             empty[name] = empty[name][:, :0]
         if self.repetition_notes:  # the past is empty, so keep only as much of it as a window can be compared with
             empty["past"] = empty["past"][:, : rows.shape[1] + repetition.LONGEST]
         with xla.precision(self.precision if training else "float32"):
-            hidden, held, _ = self._consume(rows, empty, training=training)
+            hidden, held, _ = self._consume(rows, empty, training=training, asked=asked)
             nats = self.heads.nll(hidden, rows, held, training)
             if training and hasattr(self.heads, "loss"):
                 return ops.concatenate([nats, self.heads.loss(hidden, rows, held)], axis=-1)
@@ -169,4 +192,6 @@ def build(card: dict) -> EventModel:
         layer = inputs.Embedded(encoding, core.units, head.tables, head.slots, card["core"].get("ordered", False))
     else:
         layer = inputs.build(card["core"].get("input", "embedding"), encoding, core.units)
-    return EventModel(encoding, layer, core, head)
+    asked = card.get("controls")
+    control = ControlEmbeddings(Controls.from_card(asked), core.units, name="controls") if asked else None
+    return EventModel(encoding, layer, core, head, control)
