@@ -1,4 +1,4 @@
-"""Controls: what a listener may ask of a piece, as the numbers that a model's state carries. Knows no model and no HTTP.
+"""Controls: what a listener may ask of a piece, as numbers that a model's state carries. Knows no model and no HTTP.
 
     style      a composer among those that the model knows
     density    notes a second
@@ -11,6 +11,7 @@ class, from 1 on. `remaining` is 1 + the cells of 10 ms that are left; the model
 
 import unicodedata
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -38,9 +39,10 @@ class Controls:
     loudness: tuple[float, ...] = (30.0, 35.0, 40.0, 45.0, 50.0, 55.0, 60.0, 65.0, 70.0, 75.0, 80.0, 85.0, 90.0, 100.0)
 
     @classmethod
-    def from_card(cls, values: dict) -> "Controls":
+    def from_card(cls, values: dict[str, Any]) -> "Controls":
         """Read the controls of a card, where tuples are lists. Raises TypeError where they are no controls."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        read: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**read)
 
     def style_class(self, style: str) -> int:
         """Find a style's class by a part of its name; case and accents are ignored.

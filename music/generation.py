@@ -291,7 +291,7 @@ def ask(card: Card, settings: Settings, clock: float) -> np.ndarray | None:
     if known is None:
         raise SettingError(f"{', '.join(wanted)}: the model {card.name} was trained without controls; leave them out")
     asked = np.zeros(len(controls.NAMES), "f4")
-    for k, (name, value) in enumerate(((name, wanted.get(name)) for name in _ASKED)):
+    for k, (name, value) in enumerate((name, wanted.get(name)) for name in _ASKED):
         if value is None:
             continue
         if name == "seconds":

@@ -3,6 +3,7 @@
 import io
 import json
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -134,8 +135,8 @@ def test_what_is_asked_holds_from_the_seeds_end_on_and_a_restart_changes_nothing
     settings = Settings(40, random_seed=3, style="chopin", density=9, loudness=70, seconds=120)
 
     class Recorded:
-        calls: list = []
-        fails = ()
+        calls: ClassVar[list] = []
+        fails: ClassVar[tuple] = ()
 
         def call(self, signature, inputs, **options):
             self.calls.append((signature, inputs.get("state_controls")))
@@ -200,7 +201,7 @@ def test_accents_case_and_parts_of_a_name_do_not_matter():
 
 
 def test_controls_need_heads_that_count_time():
-    with pytest.raises(RecipeError, match="controls.use: expected heads of the kind chain"):
+    with pytest.raises(RecipeError, match=r"controls\.use: expected heads of the kind chain"):
         replace(recipe.load("three_heads"), controls=CONTROLS)
 
 

@@ -65,10 +65,11 @@ def play(backend: Backend, card: Card, parts: Sequence[Part], lanes: int = LANES
 def _together(backend: Backend, card: Card, parts: Sequence[Part]) -> list[Played]:
     playing = everyone = [_lane(card, part) for part in parts]
     asked = [ask(card, lane.part.settings, lane.clock) for lane in everyone]
-    state = dict(prime(backend.call, [lane.seed for lane in everyone], card.empty_state(len(everyone))))
+    state = prime(backend.call, [lane.seed for lane in everyone], card.empty_state(len(everyone)))
     if any(row is not None for row in asked):
         nothing = np.zeros(len(controls.NAMES), "f4")
-        state[f"state_{controls.STATE}"] = np.stack([nothing if row is None else row for row in asked])
+        rows = np.stack([nothing if row is None else row for row in asked])
+        state = {**state, f"state_{controls.STATE}": rows}
     while active := sum(not lane.over for lane in playing):
         if (size := -(-active // _STEP) * _STEP) < len(playing):
             rest = sorted(range(len(playing)), key=lambda k: playing[k].over)[:size]
