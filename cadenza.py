@@ -18,7 +18,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +99,8 @@ class Model:
 
         Args:
             settings: notes (at most, 256), temperature (1.0; 0: always the likeliest), top_p (1.0), min_p (0.0),
-                random_seed (the same number gives the same piece).
+                random_seed (the same number gives the same piece); and of a model with controls: style (a composer),
+                density (notes a second), loudness (mean velocity), seconds (at which the piece ends, about).
 
         Raises:
             MidiError: the file is no MIDI file.
@@ -197,26 +198,7 @@ def _generate(argv: Sequence[str]) -> int:
         "--model-name", default="performance", metavar="NAME",
         help="the model's name on --server (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument(
-        "--notes", type=int, default=Settings.notes, metavar="N",
-        help="number of new notes at most (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--temperature", type=float, default=Settings.temperature, metavar="X",
-        help="0 or more; 0: the likeliest note each time; below 1: likelier notes more often (default: %(default)g)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--top-p", type=float, default=Settings.top_p, metavar="X",
-        help="above 0, to 1: draw from the likeliest values that together have this probability (default: %(default)g)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--min-p", type=float, default=Settings.min_p, metavar="X",
-        help="0 to below 1: drop values below this share of the likeliest one's probability (default: %(default)g)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--random-seed", type=int, metavar="N",
-        help="whole number; the same one gives the same piece (default: another one each time)",
-    )  # fmt: skip
+    flags.add_settings(parser)
     args = parser.parse_args(argv)
     if args.server is not None and not _SERVER.fullmatch(args.server):
         parser.error(f"--server: expected HOST:PORT, got {args.server!r}")
@@ -225,10 +207,8 @@ def _generate(argv: Sequence[str]) -> int:
         parser.error("--model, --run, --server: expected a name, got an empty one")
     endings = {path: _ending(path, picture=True) for path in args.output}  # before the work
     model = load(place, name=args.model_name)
-    names = ("notes", "temperature", "top_p", "min_p", "random_seed")
-    settings = {name: getattr(args, name) for name in names}
     seed = flags.read_part(args.seed, drums=args.drums) if args.seed else nt.empty()
-    piece = model.continue_(seed, **settings)
+    piece = model.continue_(seed, **asdict(flags.settings(args)))
     for path, ending in endings.items():
         if ending == ".png":
             piece.plot(path)

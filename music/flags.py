@@ -6,10 +6,12 @@ Knows nothing of what is done with the notes.
 import argparse
 import math
 import sys
+from dataclasses import fields
 
 from music import midi, storage
 from music import notes as nt
 from music.errors import MusicError
+from music.generation import MOST_NEW_NOTES, NEW_NOTES, Settings
 from music.notes import Notes
 
 
@@ -52,6 +54,49 @@ def add_drums(parser: argparse.ArgumentParser) -> None:
         "--drums", type=drums, default=True, metavar="auto|none",
         help="auto: channel 10 plays drums, unless the file is MPE; none: it has pitches, as all (default: auto)",
     )  # fmt: skip
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for each field of Settings, which `settings` reads."""
+    parser.add_argument(
+        "--notes", type=int, metavar="N",
+        help=f"number of new notes at most (default: {NEW_NOTES}, or {MOST_NEW_NOTES:,} with --seconds)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--temperature", type=float, default=Settings.temperature, metavar="X",
+        help="0 or more; 0: the likeliest note each time; below 1: likelier notes more often (default: %(default)g)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--top-p", type=float, default=Settings.top_p, metavar="X",
+        help="above 0, to 1: draw from the likeliest values that together have this probability (default: %(default)g)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--min-p", type=float, default=Settings.min_p, metavar="X",
+        help="0 to below 1: drop values below this share of the likeliest one's probability (default: %(default)g)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--random-seed", type=int, metavar="N",
+        help="whole number; the same one gives the same piece (default: another one each time)",
+    )  # fmt: skip
+    add_controls(parser)
+    parser.add_argument(
+        "--seconds", type=float, metavar="S",
+        help="let the piece end by itself at about S seconds, the seed included (default: as it comes)",
+    )  # fmt: skip
+
+
+def add_controls(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of what can be asked of every piece of a model with controls."""
+    parser.add_argument("--style", metavar="NAME", help="a composer that the model knows (default: as it comes)")
+    parser.add_argument("--density", type=float, metavar="X", help="notes a second, about (default: as they come)")
+    parser.add_argument(
+        "--loudness", type=float, metavar="X", help="mean velocity of the notes, about (default: as it comes)"
+    )
+
+
+def settings(args: argparse.Namespace) -> Settings:
+    """Read the flags of `add_settings`. Raises SettingError for a value outside its range."""
+    return Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
 
 
 def add_part(parser: argparse.ArgumentParser) -> None:

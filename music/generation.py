@@ -27,6 +27,7 @@ from music.storage import checksums
 
 CARD_SCHEMA = 1
 PRIME_BLOCK = 64  # rows in one `prime` call: constant, so that the calls of several clients can be batched
+NEW_NOTES, MOST_NEW_NOTES = 256, 4096  # new notes of a piece: where nothing is said, and where its length is asked for
 CHUNK = 32  # rows in one `generate` call: constant for the same reason
 _MOST_STATE = 100_000_000  # numbers in one state; a cache of 2,048 notes, 12 layers and 1,024 units has half of them
 _FIRST_STEPS = 2  # so many notes come one `step` at a time, so that the first one comes soon
@@ -72,7 +73,7 @@ class Settings:
     """How to draw a continuation.
 
     Args:
-        notes: the most notes that are drawn, 1 or more.
+        notes: the most notes that are drawn, 1 or more; None: 256, or 4,096 where `seconds` asks for a length.
         temperature: 0 or more; 0 draws the likeliest value.
         top_p: in (0, 1]; 1 leaves nothing out.
         min_p: in [0, 1); 0 leaves nothing out.
@@ -86,7 +87,7 @@ class Settings:
         SettingError: one of them is outside its range.
     """
 
-    notes: int = 256
+    notes: int | None = None
     temperature: float = 1.0
     top_p: float = 1.0
     min_p: float = 0.0
@@ -98,7 +99,7 @@ class Settings:
 
     def __post_init__(self):
         for name, expected, fits in (
-            ("notes", "1 or more", self.notes >= 1),
+            ("notes", "1 or more", self.limit >= 1),
             ("temperature", "0 or more", 0 <= self.temperature < float("inf")),
             ("top_p", "more than 0, at most 1", 0 < self.top_p <= 1),
             ("min_p", "0 or more, less than 1", 0 <= self.min_p < 1),
@@ -111,6 +112,11 @@ class Settings:
         ):
             if not fits:
                 raise SettingError(f"{name}: expected {expected}, got {getattr(self, name)}")
+
+    @property
+    def limit(self) -> int:
+        """Give the most notes that are drawn."""
+        return self.notes if self.notes is not None else NEW_NOTES if self.seconds is None else MOST_NEW_NOTES
 
 
 @dataclass(frozen=True)
@@ -362,9 +368,9 @@ class Generator:
         rng = np.random.default_rng(settings.random_seed)
         began = None if len(seed) else 0.0
         piece = self._prime(seed, began, until, settings)
-        notes_so_far, left, ended = seed, settings.notes, None
+        notes_so_far, left, ended = seed, settings.limit, None
         while ended is None:
-            count = 1 if settings.notes - left < _FIRST_STEPS or self._chunk == 1 else min(self._chunk, left)
+            count = 1 if settings.limit - left < _FIRST_STEPS or self._chunk == 1 else min(self._chunk, left)
             noise = rng.random((count, len(piece.card.encoding.names)), "f4")
             budget = _RetryBudget()
             while True:

@@ -22,6 +22,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from music import flags
 from music.command_line import fail
 from music.errors import MusicError
 from trainer import BACKENDS, use_backend
@@ -146,6 +147,7 @@ def _add_listen(commands) -> None:
     listen.add_argument(
         "--pieces", type=_positive, default=3, metavar="N", help="number of pieces on the page (default: 3)"
     )
+    flags.add_controls(listen)
     for name, value in (("temperature", 1.0), ("top-p", 1.0), ("min-p", 0.0)):
         listen.add_argument(
             f"--{name}", type=float, nargs="+", default=[value], metavar="X",
@@ -154,8 +156,6 @@ def _add_listen(commands) -> None:
 
 
 def _add_sample(commands) -> None:
-    from music import flags
-
     sample = commands.add_parser("sample", parents=[_model_flags(), _backend_flags()], help="write a piece as MIDI")
     seed = sample.add_mutually_exclusive_group()
     seed.add_argument("--seed", metavar="MIDI", help="continue this file; absent: a new piece from its beginning")
@@ -168,25 +168,7 @@ def _add_sample(commands) -> None:
         "--seed-notes", type=_positive, metavar="N",
         help=f"use N notes of the seed (default: all of --seed; {_SEED_NOTES} with --seed-from)",
     )  # fmt: skip
-    sample.add_argument(
-        "--notes", type=int, default=256, metavar="N", help="number of new notes at most (default: 256)"
-    )
-    sample.add_argument(
-        "--temperature", type=float, default=1.0, metavar="X",
-        help="0 or more; 0: the likeliest note each time; below 1: likelier notes more often (default: 1)",
-    )  # fmt: skip
-    sample.add_argument(
-        "--top-p", type=float, default=1.0, metavar="X",
-        help="above 0, to 1: draw from the likeliest values that together have this probability (default: 1)",
-    )  # fmt: skip
-    sample.add_argument(
-        "--min-p", type=float, default=0.0, metavar="X",
-        help="0 to below 1: draw from values with at least this share of the likeliest one's probability (default: 0)",
-    )  # fmt: skip
-    sample.add_argument(
-        "--random-seed", type=int, metavar="N",
-        help="whole number; the same one gives the same piece (default: another one each time)",
-    )  # fmt: skip
+    flags.add_settings(sample)
     sample.add_argument("--output", required=True, metavar="MIDI", help="the MIDI file to write")
 
 
@@ -336,7 +318,9 @@ def _listen(args) -> None:
     from trainer.evaluation import similarity_page, similarity_report
 
     log = functools.partial(print, file=sys.stderr)
-    settings = [Settings(1, *each) for each in itertools.product(args.temperature, args.top_p, args.min_p)]
+    asked = {name: getattr(args, name) for name in ("style", "density", "loudness")}
+    drawing = itertools.product(args.temperature, args.top_p, args.min_p)
+    settings = [Settings(1, *each, **asked) for each in drawing]
     plan = similarity_report.Plan(args.seeds, args.random_seeds, args.first_random_seed, args.seconds, args.minutes)
     backend, card = _model(args)
     dataset, select = Dataset.open(args.data), card.facts.get("select", "")
@@ -359,17 +343,17 @@ def _listen(args) -> None:
 def _sample(args) -> None:
     import numpy as np
 
-    from music import flags, midi, storage
+    from music import midi, storage
     from music import notes as nt
     from music.errors import SettingError
-    from music.generation import Generator, Settings
+    from music.generation import Generator
 
     if args.seed_notes and not (args.seed or args.seed_from):
         raise SettingError(f"--seed-notes {args.seed_notes}: expected --seed or --seed-from as well")
     if args.data and not args.seed_from:
         raise SettingError("--data: expected --seed-from as well, the split to take a seed from")
     backend, card = _model(args)
-    settings = Settings(args.notes, args.temperature, args.top_p, args.min_p, args.random_seed)
+    settings = flags.settings(args)
     if args.seed_from:
         seed = _excerpt(args, card)
     else:

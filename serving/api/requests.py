@@ -19,7 +19,7 @@ from werkzeug.exceptions import NotAcceptable, RequestEntityTooLarge, Unprocessa
 from music import midi
 from music import notes as nt
 from music.errors import EncodingError, MidiError
-from music.generation import Settings
+from music.generation import MOST_NEW_NOTES, NEW_NOTES, Settings
 from music.notes import Notes
 from serving.middleware.concurrency import ConcurrencyLimit
 
@@ -85,7 +85,7 @@ class Number:
 
 
 NUMBERS = {
-    "notes": Number(int, 1, 4096),
+    "notes": Number(int, 1, MOST_NEW_NOTES),
     "temperature": Number(float, 0, 2),
     "top_p": Number(float, 0, 1, above=True),
     "min_p": Number(float, 0, 1, below=True),
@@ -93,7 +93,7 @@ NUMBERS = {
     "program": Number(int, 0, 127),
 }
 BOOLS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
-DEFAULTS = {name: getattr(Settings(), name) for name in ("notes", "temperature", "top_p", "min_p")}
+DEFAULTS = {"notes": NEW_NOTES, **{name: getattr(Settings(), name) for name in ("temperature", "top_p", "min_p")}}
 FLAGS = {"include_seed": True, "originality": False}  # and their defaults
 PARAMETERS = (*NUMBERS, *FLAGS, "format")
 

@@ -88,7 +88,7 @@ def _lane(card: Card, part: Part) -> _Lane:
     seed = card.encoding.encode(part.seed, begin=True, end=False, after=began)
     last = float(part.seed["start"].max()) if len(part.seed) else 0.0
     rng = np.random.default_rng(part.settings.random_seed)
-    return _Lane(part, seed, rng, card.encoding.clock(part.seed, began), last + part.seconds, part.settings.notes)
+    return _Lane(part, seed, rng, card.encoding.clock(part.seed, began), last + part.seconds, part.settings.limit)
 
 
 def _take(lane: _Lane, card: Card, rows: Rows) -> None:

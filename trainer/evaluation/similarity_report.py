@@ -210,7 +210,10 @@ def listen(
 
 def name(settings: Settings) -> str:
     """Name settings by what differs between them, for tables and listen.json."""
-    return f"temperature {settings.temperature:g}, top-p {settings.top_p:g}, min-p {settings.min_p:g}"
+    asked = {each: getattr(settings, each) for each in ("style", "density", "loudness")}
+    parts = [f"{each} {value}" for each, value in asked.items() if value is not None]
+    drawing = f"temperature {settings.temperature:g}, top-p {settings.top_p:g}, min-p {settings.min_p:g}"
+    return ", ".join([drawing, *parts])
 
 
 def _seconds(plan: Plan, first: bool) -> dict[str, float]:
