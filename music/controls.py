@@ -51,10 +51,10 @@ class Controls:
         """
         names = [_plain(name) for name in self.styles]
         asked = _plain(style)
-        found = [asked] if asked in names else [name for name in names if asked and asked in name]
-        if len(found) != 1:
+        matching = [asked] if asked in names else [name for name in names if asked and asked in name]
+        if len(matching) != 1:
             raise SettingError(f"style: expected one of {', '.join(self.styles)}; got {style!r:.50}")
-        return 1 + names.index(found[0])
+        return 1 + names.index(matching[0])
 
     def number_class(self, name: str, value: float) -> int:
         """Find the class of a density or a loudness, the nearest one.

@@ -97,8 +97,8 @@ def tiny_model(tiny_recipe):
 
     keras.utils.set_random_seed(7)
     card = {"schema": 1, **recipe.to_card(tiny_recipe)}
-    made = model.build(card)
-    return made, card | {"state": made.state_spec}
+    network = model.build(card)
+    return network, card | {"state": network.state_spec}
 
 
 @pytest.fixture(scope="session")

@@ -122,14 +122,14 @@ def violations(source: str, path: str) -> list[str]:
     allowed = TABLE[max(rows, key=len)].split()
     if allowed == ["*"]:
         return []
-    found = []
+    lines = []
     for line, name, late in imports(source, path):
         if name.split(".")[0] in sys.stdlib_module_names:
             continue
         words = [word.strip("()") for word in allowed if late or word[0] != "("]
         if not any(_covers(word, name) for word in words):
-            found.append(f"{path}:{line}: may not import {name}" + ("" if late else " when it is imported"))
-    return found
+            lines.append(f"{path}:{line}: may not import {name}" + ("" if late else " when it is imported"))
+    return lines
 
 
 def _covers(word: str, name: str) -> bool:
@@ -254,8 +254,8 @@ def test_a_module_that_the_page_does_not_name_is_found():
     ],
 )  # fmt: skip
 def test_a_planted_mistake_is_found(path, source, blamed):
-    (found,) = violations(source, path)
-    assert re.fullmatch(rf"{path}:\d+: may not import {blamed}( when it is imported)?", found)
+    (line,) = violations(source, path)
+    assert re.fullmatch(rf"{path}:\d+: may not import {blamed}( when it is imported)?", line)
 
 
 @pytest.mark.parametrize(

@@ -85,10 +85,10 @@ def test_what_cannot_be_is_named(model, seed, tmp_path):
 
 @pytest.mark.slow
 def test_a_training_runs_folder_is_a_model(tiny_model, version, seed, tmp_path):
-    made, card = tiny_model
+    network, card = tiny_model
     (tmp_path / "weights").mkdir()
     (tmp_path / "card.json").write_text(json.dumps(card))
-    (tmp_path / "weights" / "best.npz").write_bytes(run_folder.pack(run_folder.weights(made)))
+    (tmp_path / "weights" / "best.npz").write_bytes(run_folder.pack(run_folder.weights(network)))
     piece = cadenza.load(tmp_path).continue_(seed, notes=10, random_seed=7)
     again = cadenza.load(version).continue_(seed, notes=10, random_seed=7)
     np.testing.assert_array_equal(piece.new["pitch"], again.new["pitch"])

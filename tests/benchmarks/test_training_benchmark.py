@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.training import __main__ as benchmark
-from benchmarks.training import corpus as made_up
+from benchmarks.training import corpus as invented
 from benchmarks.training import fitting, pipeline
 from music.encodings.columns import FIRST
 from music.pieces import Dataset
@@ -17,7 +17,7 @@ from trainer import data, model, recipe
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("made-up")
-    made_up.write(path, shards=2, pieces=3, notes=200)
+    invented.write(path, shards=2, pieces=3, notes=200)
     return path
 
 

@@ -44,9 +44,9 @@ def start(folder: Path, *command: str) -> subprocess.Popen:
 
 
 def finish(process: subprocess.Popen) -> tuple[str, str]:
-    said, errors = process.communicate(timeout=280)
+    output, errors = process.communicate(timeout=280)
     assert process.returncode == 0, errors
-    return said, errors
+    return output, errors
 
 
 def packed(count: int) -> bytes:
@@ -90,15 +90,15 @@ def test_from_a_zip_in_the_bucket_to_a_served_note(proxy, tmp_path):
     killed.communicate()
 
     # … and it goes on "on another machine"
-    _, told = finish(start(tmp_path / "3", *train))
-    assert "going on after epoch" in told
+    _, progress = finish(start(tmp_path / "3", *train))
+    assert "going on after epoch" in progress
     card = json.loads(storage.read(f"{run}/card.json"))
     assert card["dataset"]["digest"] == Dataset.open(notes).facts["digest"]
     assert len(storage.read(f"{run}/history.csv").splitlines()) == 1 + 6
 
     # → SavedModel → POST
-    said, _ = finish(start(tmp_path / "4", "trainer", "export", "--run", run, "--output", models))
-    assert said.strip() == f"{models}/performance/1"
+    output, _ = finish(start(tmp_path / "4", "trainer", "export", "--run", run, "--output", models))
+    assert output.strip() == f"{models}/performance/1"
     last = [target for method, target in proxy.seen if method == "POST" and "upload" in target][-1]
     assert "ifGenerationMatch=0" in last
     seed = midi.write(waltz(99, bars=6))
@@ -188,8 +188,10 @@ def test_a_damaged_model_is_named_as_the_user_named_it(proxy, tmp_path, capsys):
         ["export", "--model", model, "--output", str(tmp_path / "out")],
     ):
         assert trainer(line) == 2
-        said = capsys.readouterr().err.splitlines()[-1]
-        assert said.startswith(f"trainer: {model}/saved_model.pb is damaged: expected 2 bytes with the sha256"), said
+        output = capsys.readouterr().err.splitlines()[-1]
+        assert output.startswith(f"trainer: {model}/saved_model.pb is damaged: expected 2 bytes with the sha256"), (
+            output
+        )
 
 
 COMMANDS = {
@@ -219,9 +221,9 @@ def test_a_refusal_is_one_line(proxy, impatient, tmp_path, capsys, command, refu
     proxy.faults = [fault]
     later = 75 if run is trainer and refusal == "no answer" else 2  # a job is tried again after that
     assert run([word.format(bucket, tmp=tmp_path) for word in words]) == later
-    said = capsys.readouterr().err
-    assert says in said and f"gs://{bucket}/" in said
-    assert said.count("\n") == 1 and "Traceback" not in said
+    output = capsys.readouterr().err
+    assert says in output and f"gs://{bucket}/" in output
+    assert output.count("\n") == 1 and "Traceback" not in output
 
 
 @pytest.mark.parametrize("refusal", ["wrong bucket", "no right"])

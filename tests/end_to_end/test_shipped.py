@@ -52,13 +52,13 @@ def test_a_listener_alone_gets_the_bits_it_gets_among_others(backend, batch):
     rng, (card, _) = np.random.default_rng(0), Generator(backend).describe()
     state = card.empty_state(batch)
     rows = np.stack([rng.integers(3, size, (batch, 64)) for size in card.encoding.sizes], axis=-1).astype("i4")
-    heard = {"rows": rows, "length": rng.integers(1, 65, batch).astype("i4"), **state}
+    inputs = {"rows": rows, "length": rng.integers(1, 65, batch).astype("i4"), **state}
     given = {"noise": rng.random((batch, CHUNK, 4), "f4"), "count": np.full(batch, CHUNK, "i4")}
     how = {"temperature": np.ones(batch, "f4"), "top_p": np.ones(batch, "f4"), "min_p": np.zeros(batch, "f4")}
-    primed = backend.call("prime", heard).outputs
+    primed = backend.call("prime", inputs).outputs
     together = backend.call("generate", {**given, **how, **primed}).outputs
     for lane in sorted({0, batch // 2, batch - 2, batch - 1}):
-        mine = {name: value[lane : lane + 1] for name, value in heard.items()}
+        mine = {name: value[lane : lane + 1] for name, value in inputs.items()}
         alone = backend.call("prime", mine).outputs
         for name, value in alone.items():
             np.testing.assert_array_equal(value[0], primed[name][lane], err_msg=f"prime {name}")

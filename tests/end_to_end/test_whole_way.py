@@ -80,18 +80,18 @@ def test_from_bytes_to_a_served_note(tmp_path):
     with ModelServer(models / "performance") as server:
         with front_end("--server", server.address, "--model-name", "performance") as base:
             whole, headers = get(f"{base}/generate?notes=40&random_seed=3", midi.write(seed))
-            told, _ = get(f"{base}/model")
+            described, _ = get(f"{base}/model")
         called = {signature for signature, _ in server.calls}
     assert called == {"describe", "prime", "step", "generate"}
-    assert json.loads(told)["card"]["dataset"]["digest"] == dataset.facts["digest"]
+    assert json.loads(described)["card"]["dataset"]["digest"] == dataset.facts["digest"]
     assert headers["X-Model"] == "performance/1" and headers["X-Random-Seed"] == "3"
 
-    heard = midi.read(midi.write(seed))
+    read_back = midi.read(midi.write(seed))
     live = Generator(signatures.Live(model, card))
-    expected = np.concatenate([chunk.notes for chunk in live.stream(heard, Settings(notes=40, random_seed=3))])
+    expected = np.concatenate([chunk.notes for chunk in live.stream(read_back, Settings(notes=40, random_seed=3))])
     assert len(expected) == int(headers["X-Notes"]) > 0
-    reference = midi.read(midi.write(nt.sort(np.concatenate([heard, expected]))))
+    reference = midi.read(midi.write(nt.sort(np.concatenate([read_back, expected]))))
     np.testing.assert_array_equal(midi.read(whole), reference)
-    heard_elsewhere = pretty_midi.PrettyMIDI(io.BytesIO(whole)).instruments[0].notes
-    assert len(heard_elsewhere) == len(reference)
+    by_pretty_midi = pretty_midi.PrettyMIDI(io.BytesIO(whole)).instruments[0].notes
+    assert len(by_pretty_midi) == len(reference)
     assert hashlib.sha256(whole).digest() != hashlib.sha256(midi.write(seed)).digest()

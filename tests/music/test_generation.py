@@ -28,7 +28,7 @@ SEED = nt.from_tuples([(k / 4, k / 4 + 0.2, 60 + k % 12, 70) for k in range(10)]
 
 
 def card(encoding):
-    state = {"row": {"shape": [len(encoding.names)], "dtype": "int32"}, "heard": {"shape": [2], "dtype": "float32"}}
+    state = {"row": {"shape": [len(encoding.names)], "dtype": "int32"}, "history": {"shape": [2], "dtype": "float32"}}
     return {"schema": 1, "recipe": "pianist", "encoding": encoding.config(), "state": state}
 
 
@@ -68,55 +68,55 @@ class Pianist:
         assert batch.shape == (1,)
         return {"card": np.array([json.dumps(card(self.encoding)).encode()], object)}
 
-    def _prime(self, rows, length, state_row, state_heard):
+    def _prime(self, rows, length, state_row, state_history):
         assert rows.dtype == length.dtype == np.dtype("i4") and rows.shape == (
             1,
             PRIME_BLOCK,
             len(self.encoding.names),
         )
-        self._check(state_row, state_heard)
+        self._check(state_row, state_history)
         assert (rows[0, length[0] :] == PAD).all()
         for row in rows[0, : length[0]]:
-            state_row, state_heard = self._hear(row, state_heard)
-        return self._hand_out(state_row, state_heard)
+            state_row, state_history = self._hear(row, state_history)
+        return self._hand_out(state_row, state_history)
 
-    def _step(self, noise, state_row, state_heard, **how):
+    def _step(self, noise, state_row, state_history, **how):
         assert noise.dtype == np.dtype("f4") and noise.shape == (1, len(self.encoding.names))
-        self._check(state_row, state_heard)
-        state_row, state_heard = self._draw(noise[0], state_row, state_heard)
-        return {"row": state_row} | self._hand_out(state_row, state_heard)
+        self._check(state_row, state_history)
+        state_row, state_history = self._draw(noise[0], state_row, state_history)
+        return {"row": state_row} | self._hand_out(state_row, state_history)
 
-    def _generate(self, noise, count, state_row, state_heard, **how):
+    def _generate(self, noise, count, state_row, state_history, **how):
         assert noise.shape == (1, CHUNK, len(self.encoding.names)) and count.shape == (1,)
-        self._check(state_row, state_heard)
+        self._check(state_row, state_history)
         rows = np.zeros(noise.shape, "i4")
         for k in range(count[0]):
-            state_row, state_heard = self._draw(noise[0, k], state_row, state_heard)
+            state_row, state_history = self._draw(noise[0, k], state_row, state_history)
             rows[0, k] = state_row[0]
-        return {"rows": rows} | self._hand_out(state_row, state_heard)
+        return {"rows": rows} | self._hand_out(state_row, state_history)
 
-    def _draw(self, noise, state_row, state_heard):
+    def _draw(self, noise, state_row, state_history):
         if state_row[0, 0] == END:
-            return state_row, state_heard
-        if state_heard[0, 0] >= self.last:
-            return self._hear(np.full(len(noise), END, "i4"), state_heard)
-        shift = (state_heard[0, 1] * 0.618) % 1  # the same noise after other music makes another note
+            return state_row, state_history
+        if state_history[0, 0] >= self.last:
+            return self._hear(np.full(len(noise), END, "i4"), state_history)
+        shift = (state_history[0, 1] * 0.618) % 1  # the same noise after other music makes another note
         limits = np.minimum(np.array(self.encoding.sizes) - FIRST, 60)
-        return self._hear(FIRST + ((noise + shift) % 1 * limits).astype("i4"), state_heard)
+        return self._hear(FIRST + ((noise + shift) % 1 * limits).astype("i4"), state_history)
 
     @staticmethod
-    def _hear(row, state_heard):
-        return row[None], state_heard + np.array([[1, row.sum()]], "f4")
+    def _hear(row, state_history):
+        return row[None], state_history + np.array([[1, row.sum()]], "f4")
 
-    def _hand_out(self, state_row, state_heard):
-        self._state = state_row.copy(), state_heard.copy()
-        return {"state_row": state_row, "state_heard": state_heard}
+    def _hand_out(self, state_row, state_history):
+        self._state = state_row.copy(), state_history.copy()
+        return {"state_row": state_row, "state_heard": state_history}
 
-    def _check(self, state_row, state_heard):
+    def _check(self, state_row, state_history):
         """Check that the state is the one of the last reply, or the empty one."""
-        assert (state_row.dtype, state_heard.dtype) == (np.dtype("i4"), np.dtype("f4"))
-        if state_row.any() or state_heard.any():
-            assert state_row.tolist() == self._state[0].tolist() and state_heard.tolist() == self._state[1].tolist()
+        assert (state_row.dtype, state_history.dtype) == (np.dtype("i4"), np.dtype("f4"))
+        if state_row.any() or state_history.any():
+            assert state_row.tolist() == self._state[0].tolist() and state_history.tolist() == self._state[1].tolist()
 
 
 def play(backend, seed=SEED, *, chunk=CHUNK, **settings):

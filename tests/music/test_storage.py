@@ -209,10 +209,10 @@ class TestLinks:
             "in/a/here": "in/a",
         }.items():
             (tmp_path / link).symlink_to(tmp_path / target)
-        told = []
-        names = below(str(tmp_path / "in"), storage.glob(f"{tmp_path}/in/**", lambda *each: told.append(each)))
+        passed_over = []
+        names = below(str(tmp_path / "in"), storage.glob(f"{tmp_path}/in/**", lambda *each: passed_over.append(each)))
         assert names == ["a/1", "a/x/b/2", "a/x/b/c/3"] == below(str(tmp_path / "in"), storage.walk(tmp_path / "in"))
-        assert sorted((path.removeprefix(f"{tmp_path}/in/"), why.split(",")[0]) for path, why in told) == [
+        assert sorted((path.removeprefix(f"{tmp_path}/in/"), why.split(",")[0]) for path, why in passed_over) == [
             ("a/here", "a link back to a folder that it is in"),
             ("a/x/b/up", "a folder that is read under another name already"),
             ("y", "a folder that is read under another name already"),
@@ -222,9 +222,9 @@ class TestLinks:
     def test_only_what_matches_is_told(self, tmp_path):
         for name in ("a.mid", "a.txt"):
             (tmp_path / name).symlink_to("nowhere")
-        told = []
-        assert storage.glob(f"{tmp_path}/*.mid", lambda *each: told.append(each)) == []
-        assert told == [(f"{tmp_path}/a.mid", "a link that leads to no file (No such file or directory)")]
+        passed_over = []
+        assert storage.glob(f"{tmp_path}/*.mid", lambda *each: passed_over.append(each)) == []
+        assert passed_over == [(f"{tmp_path}/a.mid", "a link that leads to no file (No such file or directory)")]
 
 
 class TestBucket:

@@ -106,8 +106,8 @@ def test_what_is_passed_over_is_named_and_counted(tmp_path, capsys):
 def test_a_source_without_music_says_what_is_there_instead(tmp_path, capsys):
     fill(tmp_path / "in", {"song.musicxml": b"", "b.txt": b""})
     assert run(tmp_path / "in", tmp_path / "out") == 2
-    assert "no .mid or .midi file in it, nor one of .kar, .rmi, .smf" in (said := capsys.readouterr().err)
-    assert said.endswith("; 2 other files, the first b.txt (its name is not that of a MIDI file)\n")
+    assert "no .mid or .midi file in it, nor one of .kar, .rmi, .smf" in (output := capsys.readouterr().err)
+    assert output.endswith("; 2 other files, the first b.txt (its name is not that of a MIDI file)\n")
 
 
 def test_drums_are_what_the_flag_says(tmp_path):

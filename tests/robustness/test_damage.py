@@ -38,12 +38,12 @@ def after(folder: Path, name: str, read, flips: int = FLIPS):
     whole = (folder / name).read_bytes()
     for damage in ways(len(whole), flips, seed=len(name)):
         inflict(folder / name, damage, whole)
-        found = error = None
+        result = error = None
         try:
-            found = read()
+            result = read()
         except (RecordError, FileNotFoundError) as raised:
             error = raised
-        yield damage, found, error
+        yield damage, result, error
     (folder / name).write_bytes(whole)
 
 
@@ -90,22 +90,22 @@ def test_a_damaged_shard_is_named_whatever_the_damage(dataset):
 
 def test_a_damaged_dataset_json_is_named_or_says_the_same(dataset):
     whole, noticed = music_of(dataset), 0
-    for damage, found, error in after(dataset, "dataset.json", lambda: music_of(dataset), flips=400):
+    for damage, result, error in after(dataset, "dataset.json", lambda: music_of(dataset), flips=400):
         if error:
             named(error, "dataset.json")
             noticed += 1
         else:  # a flip in the seal's own name
-            assert found[1] == whole[1] and {**found[0], **whole[0]} == found[0], damage
+            assert result[1] == whole[1] and {**result[0], **whole[0]} == result[0], damage
     assert noticed > 390
 
 
 def test_a_damaged_count_is_named_or_says_the_same(dataset):
     whole = statistics.read(dataset / "stats.json")
-    for damage, found, error in after(dataset, "stats.json", lambda: statistics.read(dataset / "stats.json"), 200):
+    for damage, result, error in after(dataset, "stats.json", lambda: statistics.read(dataset / "stats.json"), 200):
         if error:
             named(error, "stats.json")
         else:
-            assert repr(found) == repr(whole), damage
+            assert repr(result) == repr(whole), damage
 
 
 def test_shards_of_another_dataset_or_in_each_others_place_are_named(dataset, tmp_path):
@@ -135,8 +135,8 @@ def test_training_stops_in_a_line_where_the_dataset_is_damaged(dataset, tmp_path
     (dataset / name).write_bytes(whole[:-1])
     line = ("train", "--recipe", "performance", "--data", str(dataset), "--run", str(tmp_path / "run"))
     assert trainer(*line) == 2
-    said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith(f"trainer: {dataset}/{name} is not the shard that dataset.json lists: expected")
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith(f"trainer: {dataset}/{name} is not the shard that dataset.json lists: expected")
     assert not (tmp_path / "run").exists()
 
 
@@ -166,25 +166,25 @@ def run(trained, tmp_path) -> Path:
 def test_damaged_weights_are_named_or_are_the_same(run):
     from trainer import run_folder
 
-    made, _ = run_folder.load(str(run))
-    path, whole = f"{run}/weights/best.npz", run_folder.weights(made)
+    network, _ = run_folder.load(str(run))
+    path, whole = f"{run}/weights/best.npz", run_folder.weights(network)
 
     def read():
-        run_folder.load_weights(made, run_folder.unpack(path), path)
-        return run_folder.weights(made)
+        run_folder.load_weights(network, run_folder.unpack(path), path)
+        return run_folder.weights(network)
 
     (run / "weights" / "best.npz").rename(run / "weights" / "kept.npz")
     with pytest.raises(RecordError, match=r"best\.npz is missing; there are .*last"):
         run_folder.load(str(run))
     (run / "weights" / "kept.npz").rename(run / "weights" / "best.npz")
     noticed = 0
-    for damage, found, error in after(run / "weights", "best.npz", read):
+    for damage, result, error in after(run / "weights", "best.npz", read):
         if error:
             named(error, path)
             noticed += 1
         else:  # a date, say
             for name, value in whole.items():
-                np.testing.assert_array_equal(found[name], value, err_msg=f"{name} {damage}")
+                np.testing.assert_array_equal(result[name], value, err_msg=f"{name} {damage}")
     assert noticed > FLIPS // 2
 
 
@@ -192,38 +192,38 @@ def test_a_damaged_checkpoint_is_named_or_is_the_same(run):
     from trainer import recipe, run_folder
     from trainer.fit import checkpoints, loop
 
-    made, card = run_folder.load(str(run), "last")
-    made.compile(optimizer=loop.optimizer(recipe.from_card(card), 1))
-    made.optimizer.build(made.trainable_variables)
-    place, _ = checkpoints.load(str(run), made)
+    network, card = run_folder.load(str(run), "last")
+    network.compile(optimizer=loop.optimizer(recipe.from_card(card), 1))
+    network.optimizer.build(network.trainable_variables)
+    place, _ = checkpoints.load(str(run), network)
     whole = run_folder.unpack(f"{run}/checkpoint.npz")
     noticed = 0
-    for damage, found, error in after(run, "checkpoint.npz", lambda: _checkpoint(run, made)):
+    for damage, result, error in after(run, "checkpoint.npz", lambda: _checkpoint(run, network)):
         if error:
             named(error, "checkpoint.npz")
             noticed += 1
         else:
-            assert found[0] == place, damage
+            assert result[0] == place, damage
             for name, value in whole.items():
-                np.testing.assert_array_equal(found[1][name], value, err_msg=f"{name} {damage}")
+                np.testing.assert_array_equal(result[1][name], value, err_msg=f"{name} {damage}")
     assert noticed > FLIPS // 2
 
 
-def _checkpoint(run: Path, made) -> tuple:
+def _checkpoint(run: Path, network) -> tuple:
     from trainer import run_folder
     from trainer.fit import checkpoints
 
-    return checkpoints.load(str(run), made)[0], run_folder.unpack(f"{run}/checkpoint.npz")
+    return checkpoints.load(str(run), network)[0], run_folder.unpack(f"{run}/checkpoint.npz")
 
 
 def test_a_damaged_card_of_a_run_is_named_or_says_the_same(run):
     path = run / "card.json"
     whole = Card.parse(path.read_bytes())
-    for damage, found, error in after(run, "card.json", lambda: _card(path), flips=400):
+    for damage, result, error in after(run, "card.json", lambda: _card(path), flips=400):
         if error:
             named(error, str(path))
         else:
-            assert found.encoding == whole.encoding and {**found.facts, **whole.facts} == found.facts, damage
+            assert result.encoding == whole.encoding and {**result.facts, **whole.facts} == result.facts, damage
 
 
 def _card(path: Path) -> Card:
@@ -289,10 +289,10 @@ def test_any_damage_to_a_version_is_noticed_before_it_is_loaded(version):
     noticed, listed = 0, read()
     index = f"assets.extra/{memorization.FILE}"
     for name in names_in(version):
-        for damage, found, error in after(version, name, read):
+        for damage, result, error in after(version, name, read):
             if name == checksums.MANIFEST:  # without which it is a version of before there was one
                 noticed += bool(error)
-                same = damage.kind == "flip" and found == listed  # in the seal's own name
+                same = damage.kind == "flip" and result == listed  # in the seal's own name
                 assert error or damage.kind == "missing" or same, f"{name}: {damage} is not noticed"
             elif name == index:
                 assert error or damage.kind != "missing"
@@ -328,8 +328,10 @@ def test_what_is_damaged_is_neither_served_nor_trained_on(version, tiny_dataset,
         ["export", "--model", str(version), "--output", str(tmp_path / "out")],
     ):
         assert trainer(*flags) == 2
-        said = capsys.readouterr().err.splitlines()[-1]
-        assert re.match(rf"trainer: {version}/saved_model\.pb is damaged: expected [\d,]+ bytes with the sha256", said)
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert re.match(
+            rf"trainer: {version}/saved_model\.pb is damaged: expected [\d,]+ bytes with the sha256", message
+        )
     assert not (tmp_path / "run").exists() and not (tmp_path / "out").exists()
     done = subprocess.run(
         [sys.executable, "-m", "serving", "--model", str(version), "--port", "0"],
@@ -361,9 +363,9 @@ def test_an_index_that_is_replaced_is_no_damage(version):
 def test_a_damaged_index_is_named_or_says_the_same(version):
     path = version / "assets.extra" / memorization.FILE
     whole = memorization.read(path)
-    for damage, found, error in after(path.parent, path.name, lambda: memorization.read(path), flips=200):
+    for damage, result, error in after(path.parent, path.name, lambda: memorization.read(path), flips=200):
         if error:
             named(error, str(path))
         else:
-            assert found.bits.tobytes() == whole.bits.tobytes(), damage
-            assert {**found.facts, **whole.facts} == found.facts, damage
+            assert result.bits.tobytes() == whole.bits.tobytes(), damage
+            assert {**result.facts, **whole.facts} == result.facts, damage

@@ -79,11 +79,11 @@ def test_what_was_there_stays_and_nothing_is_left_beside(tmp_path):
     assert contents(tmp_path) == {"deep/file": b"before"}
 
 
-@pytest.mark.parametrize(("why", "said"), [(errno.ENOSPC, "No space left"), (errno.EROFS, "Read-only")])
-def test_the_line_names_the_file(tmp_path, failing, why, said):
+@pytest.mark.parametrize(("why", "message"), [(errno.ENOSPC, "No space left"), (errno.EROFS, "Read-only")])
+def test_the_line_names_the_file(tmp_path, failing, why, message):
     failing(2, why)
     storage.write(tmp_path / "a", b"x" * 99)
-    with pytest.raises(OSError, match=rf"{said}.*/b'$"):
+    with pytest.raises(OSError, match=rf"{message}.*/b'$"):
         storage.write(tmp_path / "b", b"x" * 99)
     assert contents(tmp_path) == {"a": b"x" * 99}
 
@@ -110,9 +110,9 @@ def test_two_that_publish_at_once_do_not_mix(tmp_path):
         storage.write(tmp_path / name / "file", name.encode())
     with (
         pytest.raises(Conflict, match="is there already"),
-        atomic.folder(tmp_path / "there") as made,
+        atomic.folder(tmp_path / "there") as created,
     ):
-        (made / "file").write_bytes(b"one")
+        (created / "file").write_bytes(b"one")
         storage.publish(tmp_path / "two", tmp_path / "there", "file")
     assert contents(tmp_path) == {"one/file": b"one", "two/file": b"two", "there/file": b"two"}
 
@@ -146,17 +146,17 @@ def test_a_file_is_held_until_it_is_in_its_place(tmp_path, monkeypatch):
 
 def test_where_there_are_no_locks_nothing_is_opened_that_cannot_be(tmp_path, monkeypatch):
     """Windows neither opens a folder nor renames an open file."""
-    replace, made = os.replace, []
+    replace, created = os.replace, []
 
     def closed(*paths):
-        assert made[-1].closed
+        assert created[-1].closed
         replace(*paths)
 
     monkeypatch.setattr(atomic, "fcntl", None)
     monkeypatch.setattr(os, "open", lambda path, *_: pytest.fail(f"{path} is opened"))
     monkeypatch.setattr(os, "replace", closed)
     with atomic.folder(tmp_path / "folder") as folder, atomic.file(folder / "file") as file:
-        made.append(file)
+        created.append(file)
         file.write(b"x")
     assert contents(tmp_path) == {"folder/file": b"x"}
 
@@ -194,9 +194,9 @@ def test_preprocessing(tmp_path, capsys, size):
     line = ["--input", str(tmp_path / "midi"), "--shards", "2", "--overwrite", "--output", str(tmp_path / "out")]
     with room(size):
         assert run(line) == 1
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1 and said[0].startswith("preprocessing: [Errno 27] File too large: ")
-    assert f"{tmp_path}/out/" in said[0] and said[0].endswith(".tfrecord'")
+    message = capsys.readouterr().err.splitlines()
+    assert len(message) == 1 and message[0].startswith("preprocessing: [Errno 27] File too large: ")
+    assert f"{tmp_path}/out/" in message[0] and message[0].endswith(".tfrecord'")
     assert "dataset.json" not in storage.entries(tmp_path / "out")
     assert run(line) == 0
     assert run([*line[:-1], str(tmp_path / "whole")]) == 0
@@ -215,8 +215,8 @@ def test_places_that_cannot_be_written_are_named(tiny_dataset, tmp_path, capsys)
         (trainer, ["originality", "--data", tiny_dataset, "--output", f"{NOWHERE}/it.index"], 2),
     ):
         assert command(line) == code
-        said = capsys.readouterr().err.splitlines()[-1]
-        assert said.startswith(f"{command.__module__.partition('.')[0]}: [Errno ") and NOWHERE in said
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert message.startswith(f"{command.__module__.partition('.')[0]}: [Errno ") and NOWHERE in message
 
 
 @pytest.mark.slow
@@ -256,7 +256,7 @@ def test_training_goes_on_as_if_there_had_been_room(tiny_recipe, tiny_dataset, t
         failing(None)
         train(run)
         same(run, tmp_path / "whole")
-        found = contents(run)
-        assert found.keys() == whole.keys()
+        files = contents(run)
+        assert files.keys() == whole.keys()
         for name in whole:
-            assert not name.startswith(("weights", "samples")) or found[name] == whole[name], name
+            assert not name.startswith(("weights", "samples")) or files[name] == whole[name], name

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*SpooledTemporaryFile:pytest.Py
 def test_what_was_found_breaks_nothing_any_more(name):
     target = importlib.import_module(f"tests.robustness.fuzz.{name}")
     assert target.SEEDS
-    for data in (*target.SEEDS, *target.FOUND):
+    for data in (*target.SEEDS, *target.REGRESSIONS):
         target.one(data)
 
 
@@ -28,11 +28,13 @@ def test_a_little_damage_breaks_nothing(name):
     target, draw = importlib.import_module(f"tests.robustness.fuzz.{name}"), random.Random(3)
     for data in target.SEEDS:
         for _ in range(30):
-            made = bytearray(data)
+            changed = bytearray(data)
             for _ in range(draw.randint(1, 4)):
-                at = draw.randrange(1, len(made))
-                made[at : at + draw.choice([0, 1, 1, 4])] = draw.choice([b"", b"\0", b"\xff", b"9", draw.randbytes(2)])
-            target.one(bytes(made))
+                at = draw.randrange(1, len(changed))
+                changed[at : at + draw.choice([0, 1, 1, 4])] = draw.choice(
+                    [b"", b"\0", b"\xff", b"9", draw.randbytes(2)]
+                )
+            target.one(bytes(changed))
 
 
 def places(value: object) -> list[list]:
@@ -56,14 +58,14 @@ anything = st.recursive(
 @given(st.data())
 def test_a_card_or_dataset_with_anything_anywhere_is_read_or_refused(data):
     seed = data.draw(st.sampled_from(cards.SEEDS))
-    made = json.loads(seed[1:])
+    changed = json.loads(seed[1:])
     for _ in range(data.draw(st.integers(1, 2))):
-        *way, last = data.draw(st.sampled_from(places(made)))
-        part = made
+        *way, last = data.draw(st.sampled_from(places(changed)))
+        part = changed
         for key in way:
             part = part[key]
         part[last] = data.draw(anything)
-    cards.one(seed[:1] + json.dumps(made).encode())
+    cards.one(seed[:1] + json.dumps(changed).encode())
 
 
 @law

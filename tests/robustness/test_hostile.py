@@ -289,14 +289,14 @@ def test_a_good_file_with_bytes_changed_lost_and_added_is_read_or_refused(data, 
 
 def mutated(data: bytes, draw: random.Random) -> bytes:
     """A file after some accidents."""
-    made = bytearray(data)
+    changed = bytearray(data)
     for _ in range(draw.randint(1, 6)):
-        at = draw.randrange(len(made) + 1)
+        at = draw.randrange(len(changed) + 1)
         size = draw.choice([1, 1, 2, 4, 30])
-        made[at : at + draw.choice([0, size])] = draw.choice(
-            [b"", draw.randbytes(size), b"\xff" * size, b"MTrk", bytes(made[at : at + size]) * 2]
+        changed[at : at + draw.choice([0, size])] = draw.choice(
+            [b"", draw.randbytes(size), b"\xff" * size, b"MTrk", bytes(changed[at : at + size]) * 2]
         )
-    return bytes(made)
+    return bytes(changed)
 
 
 def test_damaged_waltzes_are_read_or_refused():
@@ -335,14 +335,14 @@ def test_inspect_tells_what_is_damaged(tmp_path, capsys):
     path = tmp_path / "cut.mid"
     path.write_bytes(song(note() * 3)[:-6])
     assert cli.run(["inspect", str(path), "--notes", "0"]) == 0
-    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("damaged")]
-    assert told == [
+    warned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("damaged")]
+    assert warned == [
         "damaged      byte 18: a track is said to have 31 bytes, 25 are there",
         "damaged      track 1, byte 44: it is cut inside an event",
         "damaged      1 note is never released; it is left out",
     ]
     assert cli.run(["inspect", str(path), "--json"]) == 0
-    assert [f"damaged      {line}" for line in json.loads(capsys.readouterr().out)["warnings"]] == told
+    assert [f"damaged      {line}" for line in json.loads(capsys.readouterr().out)["warnings"]] == warned
 
 
 @pytest.fixture(scope="module")

@@ -95,9 +95,9 @@ def test_training(tiny_dataset, tmp_path, backend):
             weights = {
                 name: data for name, data in contents(whole).items() if name.startswith(("weights/", "samples/"))
             }
-            found = contents(run)
-            assert {name: found[name] for name in weights} == weights
-            assert found.keys() == contents(whole).keys()
+            result = contents(run)
+            assert {name: result[name] for name in weights} == weights
+            assert result.keys() == contents(whole).keys()
             storage.remove(run)
         rounds = (rounds + 1) % 10
 
@@ -120,14 +120,14 @@ def test_export(tiny_dataset, tiny_export, tmp_path):
                 checksums.check_folder(base / "performance" / version)
     time.sleep(2.5)  # until what is left is old enough to be nobody's
     whole_run(line(base))
-    found = sorted(storage.entries(base / "performance"), key=int)
-    print(f"export: {-(-KILLS // 4)} killed, {len(found) - 1} of them after the end", flush=True)
-    assert found == [str(number + 1) for number in range(len(found))]
-    ours, theirs = contents(base / "performance" / found[-1]), contents(tmp_path / "whole" / "performance" / "1")
+    result = sorted(storage.entries(base / "performance"), key=int)
+    print(f"export: {-(-KILLS // 4)} killed, {len(result) - 1} of them after the end", flush=True)
+    assert result == [str(number + 1) for number in range(len(result))]
+    ours, theirs = contents(base / "performance" / result[-1]), contents(tmp_path / "whole" / "performance" / "1")
     assert ours.keys() == theirs.keys()
     for name in ("assets/card.json", "variables/variables.data-00000-of-00001"):
         assert ours[name] == theirs[name]
-    assert Embedded(base, xla=False).folder.name == found[-1]
+    assert Embedded(base, xla=False).folder.name == result[-1]
 
 
 def test_publishing_under_the_eyes_of_a_server(tiny_export, tmp_path):

@@ -51,10 +51,10 @@ def client(backend):
 
 
 def archive(path: Path, members: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made, warnings.catch_warnings():
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as created, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name, data in members.items():
-            made.writestr(name, data)
+            created.writestr(name, data)
     return path
 
 
@@ -75,15 +75,15 @@ def test_what_an_archive_calls_its_members_leads_nowhere(tmp_path):
     assert new and all(name.startswith("a/b/c/out/") for name in new), new
     assert not Path("/slipped.mid").exists()
     dataset = pieces.Dataset.open(str(inside / "out"))
-    found = {piece.id for shard in dataset.facts["shards"] for piece in dataset.read_shard(shard)}
-    assert found == {"/slipped.mid", "C:/slipped.mid"}  # with a part that begins with a dot they count as hidden
+    results = {piece.id for shard in dataset.facts["shards"] for piece in dataset.read_shard(shard)}
+    assert results == {"/slipped.mid", "C:/slipped.mid"}  # with a part that begins with a dot they count as hidden
 
 
 def unpacked(source: sources.Source) -> dict[str, bytes | str]:
     """What is read of each file, or why not."""
     with source.reading() as read:
-        found = [each for group in source.groups() for each in read(group)]
-    return dict(each.value if hasattr(each, "tag") else each for each in found)
+        results = [each for group in source.groups() for each in read(group)]
+    return dict(each.value if hasattr(each, "tag") else each for each in results)
 
 
 def test_a_zip_bomb_is_not_unpacked(tmp_path, monkeypatch):
@@ -92,9 +92,9 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path, monkeypatch):
     opened = []
     real = zipfile.ZipFile.open
     monkeypatch.setattr(zipfile.ZipFile, "open", lambda self, info: opened.append(info.filename) or real(self, info))
-    found = unpacked(sources.find(str(bomb)))
-    assert found["good.mid"] == SEED and opened == ["good.mid"]
-    assert found["bomb.mid"] == "bomb.mid: expected at most 20,000,000 bytes, unpacked, got 200,000,000"
+    results = unpacked(sources.find(str(bomb)))
+    assert results["good.mid"] == SEED and opened == ["good.mid"]
+    assert results["bomb.mid"] == "bomb.mid: expected at most 20,000,000 bytes, unpacked, got 200,000,000"
 
 
 def test_a_table_that_is_a_bomb_stops_the_command(tmp_path):
@@ -107,9 +107,9 @@ def test_a_bomb_in_an_archives_archive_is_not_unpacked(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "_MOST_ARCHIVE", 2**20)
     inner = archive(tmp_path / "inner.zip", {"bomb.mid": bytes(100_000_000), "good.mid": SEED})
     source = archive(tmp_path / "outer.zip", {"inner.zip": inner.read_bytes(), "big.zip": bytes(2**20 + 1)})
-    found = unpacked(sources.find(str(source)))
-    assert found.pop("inner.zip/good.mid") == SEED
-    assert found == {
+    results = unpacked(sources.find(str(source)))
+    assert results.pop("inner.zip/good.mid") == SEED
+    assert results == {
         "inner.zip/bomb.mid": "bomb.mid: expected at most 20,000,000 bytes, unpacked, got 100,000,000",
         "big.zip": "big.zip: expected at most 1,048,576 bytes, unpacked, got 1,048,577",
     }
@@ -117,21 +117,21 @@ def test_a_bomb_in_an_archives_archive_is_not_unpacked(tmp_path, monkeypatch):
 
 def test_an_archive_that_lies_about_a_size_is_found_out(tmp_path):
     path = archive(tmp_path / "liar.zip", {"liar.mid": bytes(50_000_000)})
-    told = path.read_bytes().replace((50_000_000).to_bytes(4, "little"), (100).to_bytes(4, "little"))
-    assert told != path.read_bytes()
-    path.write_bytes(told)
-    found = unpacked(sources.find(str(path)))
-    assert isinstance(found["liar.mid"], str) and "CRC" in found["liar.mid"]
+    forged = path.read_bytes().replace((50_000_000).to_bytes(4, "little"), (100).to_bytes(4, "little"))
+    assert forged != path.read_bytes()
+    path.write_bytes(forged)
+    results = unpacked(sources.find(str(path)))
+    assert isinstance(results["liar.mid"], str) and "CRC" in results["liar.mid"]
 
 
 def test_a_link_in_an_archive_is_a_file_that_says_where_it_would_lead(tmp_path):
-    with zipfile.ZipFile(tmp_path / "links.zip", "w") as made:
+    with zipfile.ZipFile(tmp_path / "links.zip", "w") as created:
         link = zipfile.ZipInfo("link.mid")
         link.external_attr = 0o120777 << 16
-        made.writestr(link, "/etc/passwd")
-        made.writestr("good.mid", SEED)
-    found = unpacked(sources.find(str(tmp_path / "links.zip")))
-    assert found == {"link.mid": b"/etc/passwd", "good.mid": SEED}  # no MIDI, which is told when it is parsed
+        created.writestr(link, "/etc/passwd")
+        created.writestr("good.mid", SEED)
+    results = unpacked(sources.find(str(tmp_path / "links.zip")))
+    assert results == {"link.mid": b"/etc/passwd", "good.mid": SEED}  # no MIDI, which is told when it is parsed
 
 
 def test_what_has_no_end_is_not_read(tmp_path):
@@ -142,11 +142,11 @@ def test_what_has_no_end_is_not_read(tmp_path):
     (tmp_path / "good.mid").write_bytes(SEED)
     with open(tmp_path / "huge.mid", "wb") as huge:
         huge.truncate(10**12)  # no room is taken
-    found = unpacked(sources.find(str(tmp_path)))
-    assert found.pop("good.mid") == SEED
-    assert "expected at most 20,000,000 bytes" in found.pop("huge.mid")
-    assert set(found) == {"pipe.mid", "pipe.zip", "zeros.mid", "zeros.tar.gz"}
-    assert all(isinstance(reason, str) and "expected a file" in reason for reason in found.values()), found
+    results = unpacked(sources.find(str(tmp_path)))
+    assert results.pop("good.mid") == SEED
+    assert "expected at most 20,000,000 bytes" in results.pop("huge.mid")
+    assert set(results) == {"pipe.mid", "pipe.zip", "zeros.mid", "zeros.tar.gz"}
+    assert all(isinstance(reason, str) and "expected a file" in reason for reason in results.values()), results
 
 
 # Paths and names
@@ -239,7 +239,7 @@ def test_keys_are_compared_in_constant_time_with_every_one_that_is_known(monkeyp
 @contextmanager
 def logged(*flags: str, **environ: str) -> Iterator[tuple[tuple[str, int], list[str]]]:
     """A front end's address; and all that it has written, which is there when it has ended."""
-    said: list[str] = []
+    log: list[str] = []
     flag, program = scripted(40)
     with subprocess.Popen(
         [sys.executable, flag, program, "--port", "0", *flags], text=True, stdout=subprocess.PIPE,
@@ -249,12 +249,12 @@ def logged(*flags: str, **environ: str) -> Iterator[tuple[tuple[str, int], list[
         try:
             while not at:
                 line = process.stdout.readline()
-                assert line, "".join(said)
-                said.append(line)
+                assert line, "".join(log)
+                log.append(line)
                 at = re.search(r"Listening at: http://([^:]+):(\d+)", line)
-            rest = threading.Thread(target=lambda: said.extend(process.stdout))
+            rest = threading.Thread(target=lambda: log.extend(process.stdout))
             rest.start()
-            yield (at[1], int(at[2])), said
+            yield (at[1], int(at[2])), log
         finally:
             process.terminate()
             process.wait(60)
@@ -293,19 +293,19 @@ SMUGGLED = {
 
 
 def test_what_two_servers_might_read_differently_is_refused_and_no_log_line_is_broken():
-    with logged() as (address, said):
+    with logged() as (address, log):
         for what, data in SMUGGLED.items():
             got = answered(address, data)
             assert re.match(rb"HTTP/1\.[01] [45]\d\d ", got), (what, got[:200])
             assert got.count(b"HTTP/1.1 ") == 1, what  # nothing behind it was taken for another request
             assert b" 500 " not in got, what
         assert b"200 OK" in answered(address, b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n")
-    text = "".join(said)
+    text = "".join(log)
     assert "\x1b" not in text and "\x07" not in text and "\x00" not in text and "Traceback" not in text, text[-3000:]
 
 
 def test_no_key_and_no_token_stands_in_a_log():
-    with logged("--api-keys-env", "KEYS", KEYS=f"{KEY} {TOKEN}") as (address, said):
+    with logged("--api-keys-env", "KEYS", KEYS=f"{KEY} {TOKEN}") as (address, log):
         url = f"http://{address[0]}:{address[1]}"
         guessed = "a-guess-of-a-key-that-is-wrong"
         for path in ("/generate?notes=1", "/nowhere", f"/generate?key={KEY}", "/generate?notes=no"):
@@ -315,8 +315,8 @@ def test_no_key_and_no_token_stands_in_a_log():
         answered(address, b"POST /generate HTTP/1.1\r\nAuthorization : Bearer " + TOKEN.encode() + b"\r\n\r\n")
         metrics = requests.get(f"{url}/metrics", headers={"X-API-Key": KEY}, timeout=60).text
         assert KEY not in metrics and guessed not in metrics
-    text = "".join(said)
-    assert len([line for line in said if line.startswith("{")]) >= 13
+    text = "".join(log)
+    assert len([line for line in log if line.startswith("{")]) >= 13
     for secret in (KEY, TOKEN, guessed):
         assert secret not in text
 
@@ -338,28 +338,28 @@ FORBIDDEN = {  # what lets data be code, or a name be a path; SECURITY.md and de
 
 def forbidden(source: str) -> list[str]:
     """What a module does that none of ours may."""
-    found = []
+    results = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names if alias.name.split(".")[0] in FORBIDDEN["import"]]
+            results += [alias.name for alias in node.names if alias.name.split(".")[0] in FORBIDDEN["import"]]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found += [node.module] if node.module.split(".")[0] in FORBIDDEN["import"] else []
+            results += [node.module] if node.module.split(".")[0] in FORBIDDEN["import"] else []
         elif isinstance(node, ast.Call):
             name = ast.unparse(node.func)
             words = {word.arg: word.value.value for word in node.keywords if isinstance(word.value, ast.Constant)}
             if name in FORBIDDEN["call"] or (name.split(".")[-1] in FORBIDDEN["method"] and "." in name):
-                found.append(f"{name}(…)")
+                results.append(f"{name}(…)")
             if name in ("np.load", "numpy.load") and words.get("allow_pickle", True):
-                found.append(f"{name} without allow_pickle=False")
-            found += [f"{word}={value}" for word, value in words.items() if FORBIDDEN["word"].get(word, ...) is value]
-    return found
+                results.append(f"{name} without allow_pickle=False")
+            results += [f"{word}={value}" for word, value in words.items() if FORBIDDEN["word"].get(word, ...) is value]
+    return results
 
 
 @pytest.mark.parametrize("folder", OURS)
 def test_no_data_of_ours_is_code(folder):
     modules = sorted((ROOT / folder).rglob("*.py"))
     assert modules
-    assert {str(path): found for path in modules if (found := forbidden(path.read_text()))} == {}
+    assert {str(path): results for path in modules if (results := forbidden(path.read_text()))} == {}
 
 
 @pytest.mark.parametrize(
@@ -394,8 +394,8 @@ def tracked() -> list[Path]:
 def test_no_secret_is_committed():
     texts = [path for path in tracked() if path.is_file() and path.suffix not in (".mp3", ".png", ".index")]
     assert len(texts) > 200
-    found = [str(path) for path in texts if SECRETS.search(path.read_bytes().decode("utf-8", "replace"))]
-    assert [path for path in found if not path.endswith("test_nobody_gets_in.py")] == []
+    results = [str(path) for path in texts if SECRETS.search(path.read_bytes().decode("utf-8", "replace"))]
+    assert [path for path in results if not path.endswith("test_nobody_gets_in.py")] == []
 
 
 def test_a_planted_secret_is_found():

@@ -163,7 +163,7 @@ def test_every_kind_of_visitor_comes_to_a_soak():
 def test_a_soak_of_half_a_minute(capfd):
     with pytest.raises(SystemExit) as exit:
         soak.main(["--minutes", "0.6", "--every", "12", "--megabytes", "300"])
-    said = capfd.readouterr().out
-    faults = [line for line in said.splitlines() if line.startswith("wrong")]
-    assert not faults and len(said.splitlines()) >= 5, said
-    assert exit.value.code == (" grew from " in said)  # in half a minute it may not yet be warm
+    output = capfd.readouterr().out
+    faults = [line for line in output.splitlines() if line.startswith("wrong")]
+    assert not faults and len(output.splitlines()) >= 5, output
+    assert exit.value.code == (" grew from " in output)  # in half a minute it may not yet be warm

@@ -1,5 +1,6 @@
-"""Targets for a fuzzer: each module has `SEEDS`, to begin with, `FOUND`, what once broke it, and `one`, which takes any
-bytes and raises for what must not be.
+"""Targets for a fuzzer. Each module has `SEEDS` to begin with, `REGRESSIONS`, which once broke it, and `one`.
+
+`one` takes any bytes and raises for a result that must not be.
 
     make fuzz MINUTES=15                 # each target for so long, two at a time; TARGET=midi for one
 """

@@ -2,7 +2,7 @@
 
 What a run reached stays in out/fuzz/TARGET and is where the next one begins. A failure leaves its bytes in
 out/fuzz/TARGET-crash-… and ends with an exit code above 0, as does a signal, over a minute, or over 6 GB; that
-file as an argument does it again. Bytes that broke something belong into the target's FOUND.
+file as an argument does it again. Bytes that broke something belong into the target's REGRESSIONS.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def main() -> None:
         return
     corpus = Path("out/fuzz") / args.target
     corpus.mkdir(parents=True, exist_ok=True)
-    for data in (*target.SEEDS, *target.FOUND):
+    for data in (*target.SEEDS, *target.REGRESSIONS):
         (corpus / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
     # Atheris itself keeps some 250 bytes an input where strings are compared: 2 GB of `cards` in nine minutes
     limits = ["-timeout=60", "-rss_limit_mb=6144", "-max_len=4096", "-print_final_stats=1"]

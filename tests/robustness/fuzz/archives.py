@@ -39,7 +39,7 @@ SEEDS = [  # the first byte says whether the name is that of a zip
     b"t" + bz2.compress(_tar(a=b"MThd")),
     b"t" + _zip(a=b"in disguise"),
 ]
-FOUND: list[bytes] = []
+REGRESSIONS: list[bytes] = []
 
 
 def one(data: bytes) -> None:

@@ -43,7 +43,7 @@ def _columns(**config: object) -> bytes:
     return _with(encoding={"kind": "note_rows", "columns": [_PITCH, {"name": "step", "low": 0, "high": 9, **config}]})
 
 
-FOUND = [  # what was made of each is in docs/reliability.md
+REGRESSIONS = [  # what was made of each is in docs/reliability.md
     _with(state={"row": {"shape": [4], "dtype": "float27"}}),
     _with(state={"row": {"shape": [10**12], "dtype": "int32"}}),
     _with(state=[]),

@@ -20,7 +20,7 @@ SEEDS = [  # method and path, query, content type, accept, body
     b"\1\2\nx=%ff%00\n\n\nchorale.mid",
     b"\2\0\n\n\n\n",
 ]
-FOUND = [  # a part of a form that has no name was a 500
+REGRESSIONS = [  # a part of a form that has no name was a 500
     b"\0\0\n\nmultipart/form-data; boundary=x\n\n--x\r\nContent-Disposition: form-data\r\n\r\nMThd\r\n--x--\r\n",
     b"\0\1\n\nmultipart/form-data; boundary=x\n\n"
     b'--x\r\nContent-Disposition: form-data; filename="a.mid"\r\n\r\nMThd\r\n--x--\r\n',
@@ -44,7 +44,7 @@ def one(data: bytes) -> None:
         headers={name: value for name, value in headers.items() if value},
         data=body,
     )
-    said = response.get_data()
-    assert response.status_code < 500, (response.status_code, said)
+    reply = response.get_data()
+    assert response.status_code < 500, (response.status_code, reply)
     if response.status_code >= 400 and response.request.method != "HEAD":
-        assert response.mimetype == "application/problem+json", (response.status_code, said)
+        assert response.mimetype == "application/problem+json", (response.status_code, reply)

@@ -23,7 +23,7 @@ SEEDS = [
     head() + chunk(random.Random(1).randbytes(300)),
     b"\xff\xfe" + '<?xml version="1.0"?><score-partwise>'.encode("utf-16-le"),
 ]
-FOUND = [  # a system message cut at the track's end, where many events are read at once, was a ValueError
+REGRESSIONS = [  # a system message cut at the track's end, where many events are read at once, was a ValueError
     head() + chunk(note() * 64 + b"\0\xf2"),
     head() + chunk(note() + b"\0\xf2\1"),
     b"MThd\0\0\0\6\0\1\0\1\n\na\x90\0\0\0\x83t@c\6\0\1\xff/\0MTrk\0\0\0\x17\0\xc0\0\0\x90<P\x83t@@c\x83u\xbc\0\x87h@\0\1\xff/"

@@ -17,7 +17,7 @@ SEEDS = [
     b"\2" + wire.write_records([_PIECE, _EMPTY]),
     b"\2" + wire.frame(b""),
 ]
-FOUND: list[bytes] = []
+REGRESSIONS: list[bytes] = []
 
 
 def one(data: bytes) -> None:
@@ -31,11 +31,11 @@ def one(data: bytes) -> None:
         else:
             records = list(wire.read_records(io.BytesIO(data), "fuzz"))
             assert wire.write_records(records) == data
-        found = [pieces.from_example(record) for record in records]
+        decoded = [pieces.from_example(record) for record in records]
     except RecordError as error:
         assert str(error)
         return
-    for piece in found:
+    for piece in decoded:
         assert isinstance(piece.id, str) and isinstance(piece.year, int)
         assert len(piece.notes) == 0 or piece.notes.dtype.names
         if sound(piece.notes) and abs(piece.notes["end"]).max(initial=0) < 1e9:

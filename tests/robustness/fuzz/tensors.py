@@ -45,9 +45,9 @@ def _rows(*shape: int) -> bytes:
     return b"\0" + reply.SerializeToString()
 
 
-FOUND = [_rows(), _rows(1), _rows(1, 0, 4), b"\0"]
-FOUND += [_one_value(2**40), _one_value(2**40, 2**40), _one_value(*[1] * 70), _one_value(0, 2**62, 2**62)]
-FOUND += [_one_value(0, 2**62, 2**62, values=0)]  # numpy measures what is empty by its other sizes
+REGRESSIONS = [_rows(), _rows(1), _rows(1, 0, 4), b"\0"]
+REGRESSIONS += [_one_value(2**40), _one_value(2**40, 2**40), _one_value(*[1] * 70), _one_value(0, 2**62, 2**62)]
+REGRESSIONS += [_one_value(0, 2**62, 2**62, values=0)]  # numpy measures what is empty by its other sizes
 
 
 def one(data: bytes) -> None:
