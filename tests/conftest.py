@@ -37,7 +37,7 @@ def waltz(seed: int, bars: int = 24) -> nt.Notes:
 
 
 def stepwise(model, rows: np.ndarray) -> np.ndarray:
-    """Nats of rows heard one at a time, as a server hears them: int32 [B, T, F] → float32 [B, T, F]."""
+    """Nats of rows read one at a time, as a server reads them: int32 [B, T, F] → float32 [B, T, F]."""
     state, singly = model.initial_state(len(rows)), []
     for t in range(rows.shape[1]):
         nats, state = model.likelihood(rows[:, t : t + 1], state)

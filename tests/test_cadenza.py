@@ -103,7 +103,7 @@ def test_generate_writes_each_output(version, seed, tmp_path, capsys):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_cannot_be_written_or_reached_is_said_before_the_work(version, seed, tmp_path, capsys):
+def test_what_cannot_be_written_or_reached_is_reported_before_the_work(version, seed, tmp_path, capsys):
     output = str(tmp_path / "a.xyz")
     assert cadenza.main(["generate", str(seed), "--model", version, "--output", output]) == 2
     assert "a.xyz: expected a name that ends in one of .mid, .midi, .mp3" in capsys.readouterr().err

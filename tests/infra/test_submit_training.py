@@ -224,7 +224,7 @@ def test_the_same_command_finds_its_job_and_goes_on_behind_one_that_ended(serve,
     assert list(fake.jobs) == [name, f"{name}-2"]
 
 
-def test_the_last_epoch_is_told_as_it_comes(serve, capsys):
+def test_the_last_epoch_is_reported_as_it_comes(serve, capsys):
     fake = FakeBatch([(State.RUNNING,), (State.RUNNING,), (State.RUNNING,), (State.SUCCEEDED,)])
     client = serve(fake)
     job = submit_training.submit(client, "projects/p/locations/r", "x", batch.job(batch.Training((), "i", "r")))

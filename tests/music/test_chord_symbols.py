@@ -58,7 +58,7 @@ def test_symbols_decoded_are_the_symbols_encoded(notes, encoding):
 
 @law
 @given(strategies.notes(), st.sampled_from(KNOWS_ALL))
-def test_heard_twice_is_heard_once_and_rows_are_events(notes, encoding):
+def test_played_twice_is_written_once_and_rows_are_events(notes, encoding):
     supported = encoding.supported_notes(notes)
     np.testing.assert_array_equal(encoding.supported_notes(supported), supported)
     assert len(encoding.encode(notes, begin=False, end=False)) == len(encoding.events(supported)) - 1

@@ -168,7 +168,7 @@ def test_a_damaged_file_is_refused_in_a_line(path, change, message):
     assert str(path) in str(refused.value) and "\n" not in str(refused.value)
 
 
-def test_a_front_end_does_not_start_without_the_index_that_it_is_told_of(tmp_path, capsys):
+def test_a_front_end_does_not_start_without_the_index_that_is_configured(tmp_path, capsys):
     with pytest.raises(SystemExit) as exit:
         serve(["--server", "127.0.0.1:1", "--model-name", "toy", "--originality", str(tmp_path / "none")])
     assert exit.value.code == 2
@@ -225,7 +225,7 @@ def test_other_formats_tell_it_in_a_header(client, format):
     assert client.post(f"{URL}&format={format}").headers["X-Longest-Run"].startswith("notes=40, start=0.0, ")
 
 
-def test_nobody_is_told_who_does_not_ask(client):
+def test_nothing_is_reported_unless_asked_for(client):
     for url in ("/generate?format=json", "/generate?format=json&originality=false&notes=9"):
         response = client.post(url)
         assert "longest_run" not in response.get_json() and "X-Longest-Run" not in response.headers

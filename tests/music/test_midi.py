@@ -118,7 +118,7 @@ def test_notes_are_sorted_by_start_and_pitch_whatever_their_track():
     assert midi.read(data)["pitch"].tolist() == [48, 72, 50]
 
 
-def test_drums_and_programs_are_told_apart():
+def test_drums_and_programs_are_distinguished():
     data = file([program(0, 40), on(0, 60), off(480, 60), on(0, 36, channel=9), off(480, 36, channel=9)])
     assert midi.read(data)["program"].tolist() == [nt.DRUMS, 40]
 
@@ -582,7 +582,7 @@ def test_what_continues_20_programs_shares_its_channel_with_no_other_program(pro
 
 @law
 @given(st.lists(st.integers(0, nt.DRUMS), unique=True, max_size=40), st.integers(0, 127))
-def test_programs_one_after_the_other_are_told_apart_however_many(programs, program):
+def test_programs_one_after_the_other_are_distinguished_however_many(programs, program):
     before, at = one_after_the_other(programs), float(len(programs))
     music = nt.sort(np.concatenate([before, nt.from_tuples([(at, at + 1, 64, 80, program)])]))
     read_back = midi.read(midi.write(music[-1:], music[:-1]))
@@ -679,7 +679,7 @@ def test_what_is_not_midi_is_an_error_that_says_so(data, says):
         midi.inspect(data)
 
 
-def test_of_a_file_cut_short_the_notes_before_the_cut_are_read_and_the_cut_is_told():
+def test_of_a_file_cut_short_the_notes_before_the_cut_are_read_and_the_cut_is_reported():
     complete = midi.read(WHOLE).tolist()
     counts = []
     for length in range(14, len(WHOLE)):

@@ -98,7 +98,7 @@ def test_csv_is_whole(duet, capsys):
     }  # fmt: skip
 
 
-def test_a_part_is_told_as_it_stands_in_the_whole(duet, capsys):
+def test_a_part_is_reported_as_it_stands_in_the_whole(duet, capsys):
     """On the file's own clock, with the step from the onset before, which is not in the part."""
     part = ["inspect", str(duet), "--start", "0.25", "--seconds", "10"]
     assert cli.run([*part, "--json"]) == 0
@@ -118,7 +118,7 @@ def test_a_part_is_told_as_it_stands_in_the_whole(duet, capsys):
     assert capsys.readouterr().out.endswith("this part    0 notes\n")
 
 
-def test_a_file_without_notes_is_told_too(tmp_path, capsys):
+def test_a_file_without_notes_is_reported_too(tmp_path, capsys):
     (tmp_path / "silence.mid").write_bytes(midi.write(nt.empty()))
     assert cli.run(["inspect", str(tmp_path / "silence.mid")]) == 0
     assert "length       0.0 s, 0 notes" in capsys.readouterr().out
@@ -182,7 +182,7 @@ def test_inspect_says_what_is_left_out(stopped, capsys):
 
 
 @pytest.mark.parametrize("command", ["render", "score", "plot"])
-def test_why_a_file_has_no_notes_is_said(tmp_path, capsys, command):
+def test_why_a_file_has_no_notes_is_reported(tmp_path, capsys, command):
     path = tmp_path / "drum-machine.mid"
     path.write_bytes(NEVER)
     says = mistake(capsys, command, path, tmp_path / ("x.wav" if command == "render" else "x.png"))

@@ -240,7 +240,7 @@ def test_silence_is_left_out_with_words(exact):
     assert pitches(xml) == Counter(pitch for *_, pitch in rows)
 
 
-def test_too_long_for_a_score_is_said_so():
+def test_too_long_for_a_score_is_reported_so():
     notes = nt.from_tuples([(19.0 * k, 19.0 * k + 1, 60) for k in range(200)])
     with pytest.raises(EncodingError, match="expected at most 3,600 seconds of music for one score, got 3,782"):
         musicxml(notes)

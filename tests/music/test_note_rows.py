@@ -325,7 +325,7 @@ def test_what_a_config_says_beyond_what_we_know_is_ignored():
     assert from_config(_damaged(flavour="minor")) == TIME
 
 
-def test_drums_are_not_heard_without_a_program_column():
+def test_drums_are_not_encoded_without_a_program_column():
     music = nt.from_tuples([(0, 1, 60), (0.25, 0.5, 36, 80, nt.DRUMS), (0.5, 1, 64)])
     rows = TIME.encode(music, begin=False, end=False)
     np.testing.assert_array_equal(rows, TIME.encode(music[music["program"] == 0], begin=False, end=False))

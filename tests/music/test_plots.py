@@ -110,7 +110,7 @@ def test_the_same_picture_has_the_same_bytes(tmp_path):
         assert (tmp_path / f"0.{ending}").read_bytes() == (tmp_path / f"1.{ending}").read_bytes()
 
 
-def test_an_unknown_ending_is_told_before_anything_is_read(tmp_path, capsys):
+def test_an_unknown_ending_is_reported_before_anything_is_read(tmp_path, capsys):
     for name in ("roll.jpg", "roll", "roll.png.gz"):
         printed = mistake(capsys, "nowhere.mid", tmp_path / name)
         assert printed == f"music plot: {tmp_path / name}: expected a name that ends in .png, .svg or .pdf\n"
@@ -310,7 +310,7 @@ def test_several_pieces_have_lengths(drawn):
     assert height(drawn[0].axes[4], np.log10(40)) == 25
 
 
-def test_the_last_thousandth_is_told_and_not_drawn(drawn):
+def test_the_last_thousandth_is_reported_and_not_drawn(drawn):
     start = np.arange(4000) / 10
     music = nt.from_columns(start, start + 0.1, 60, 64)
     music["end"][0] += 30
@@ -488,7 +488,7 @@ def test_an_equals_sign_may_belong_to_a_path(tmp_path, song, drawn):
     assert ["a=b.mid" in texts(drawn[0]), "e.mid" in texts(drawn[1]), "named" in texts(drawn[2])] == [True] * 3
 
 
-def test_files_of_one_name_are_told_apart(tmp_path, song, drawn):
+def test_files_of_one_name_are_distinguished(tmp_path, song, drawn):
     (tmp_path / "other").mkdir()
     other = tmp_path / "other/nocturne.mid"
     other.write_bytes(midi.write(nt.transpose(SONG, 1)))
@@ -534,6 +534,6 @@ def test_help_lists_every_kind(capsys):
     assert all(kind in printed for kind in ("roll", "distributions", "composers", "chords", "losses", "--baseline"))
 
 
-def test_a_set_without_a_median_is_told():
+def test_a_set_without_a_median_is_reported():
     assert np.isnan(Histogram(np.array([0.0, 1.0]), np.array([0])).median())
     assert Statistics(0, 0, {}).chords is None

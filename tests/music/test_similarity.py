@@ -55,7 +55,7 @@ def test_overlap_divergence_and_distance_by_hand():
     assert np.isnan(similarity.distances(np.array([p]), np.array([nothing]))).all()
 
 
-def test_structure_is_told_at_every_lag_that_fits():
+def test_structure_is_measured_at_every_lag_that_fits():
     """A theme of twenty seconds that returns, in two keys that share nothing: alike at even lags, else not."""
     notes = drone(60, count=100, step=1.0)
     notes["pitch"] += np.where(np.arange(100) // 10 % 2, 6, 0).astype("i2")

@@ -219,7 +219,7 @@ class TestLinks:
             ("z", "a folder that is read under another name already"),
         ]
 
-    def test_only_what_matches_is_told(self, tmp_path):
+    def test_only_what_matches_is_reported(self, tmp_path):
         for name in ("a.mid", "a.txt"):
             (tmp_path / name).symlink_to("nowhere")
         passed_over = []
@@ -502,7 +502,7 @@ class TestFaults:
         assert list(results) == list(range(1, 60))
         assert 2 <= most <= 8
 
-    def test_a_failure_among_many_is_told_and_ends_the_rest(self):
+    def test_a_failure_among_many_is_reported_and_ends_the_rest(self):
         called = []
 
         def call(number: int) -> None:

@@ -408,7 +408,7 @@ def render(song, out, before, **environment):
     return done.returncode, done.stdout, done.stderr
 
 
-def test_without_the_library_the_command_that_installs_it_is_told(tmp_path, song):
+def test_without_the_library_the_command_that_installs_it_is_reported(tmp_path, song):
     """Runs everywhere: pyfluidsynth does not see the library."""
     absent = "import ctypes.util; ctypes.util.find_library = lambda name: None"
     status, out, err = render(song, tmp_path / "a.mp3", absent)
@@ -418,7 +418,7 @@ def test_without_the_library_the_command_that_installs_it_is_told(tmp_path, song
 
 
 @pytest.mark.parametrize("name", ["fluidsynth", "soundfile"])
-def test_without_a_python_package_the_extra_is_told(monkeypatch, name):
+def test_without_a_python_package_the_extra_is_reported(monkeypatch, name):
     if MISSING and name == "soundfile":
         pytest.skip(MISSING)
     monkeypatch.setitem(sys.modules, name, None)  # what import takes for "not there"

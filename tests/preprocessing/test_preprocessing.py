@@ -455,7 +455,7 @@ class TestDataset:
         statistics = json.loads((tmp_path / "out/stats.json").read_text())
         assert statistics["composers"] == {"a": 1, "in": 1}
 
-    def test_damaged_files_are_told_and_nothing_else_changes(self, corpus, tmp_path):
+    def test_damaged_files_are_reported_and_nothing_else_changes(self, corpus, tmp_path):
         process(corpus, tmp_path / "without")
         fill(corpus, DAMAGED)
         process(corpus, tmp_path / "with")

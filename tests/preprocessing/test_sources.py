@@ -120,7 +120,7 @@ def test_drums_are_what_the_flag_says(tmp_path):
 # --- links ---------------------------------------------------------------------------------------------------------
 
 
-def test_linked_folders_are_followed_once_and_loops_told(tmp_path):
+def test_linked_folders_are_followed_once_and_loops_reported(tmp_path):
     fill(tmp_path, {"in/a/1.mid": tune(1), "elsewhere/b/2.mid": tune(2)})
     links = {
         "in/link": "elsewhere",
@@ -200,7 +200,7 @@ def test_of_a_tar_that_is_cut_the_members_before_the_cut_are_read(tmp_path):
     assert "bach.tar.gz" in errors(tmp_path / "out")
 
 
-def test_a_link_in_a_tar_is_told(tmp_path):
+def test_a_link_in_a_tar_is_reported(tmp_path):
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as archive:
         for name, data in (("a.mid", tune(1)), ("c.mid", tune(2))):

@@ -213,7 +213,7 @@ TRACK = note() + note(62)
     }.values(),
     ids=lambda value: f"{value!r:.30}",
 )  # fmt: skip
-def test_what_is_damaged_is_read_as_far_as_it_goes_and_told(data, notes, says):
+def test_what_is_damaged_is_read_as_far_as_it_goes_and_reported(data, notes, says):
     read, warnings = midi.read_with_warnings(data)
     assert short(read) == notes
     assert "; ".join(warnings) == says
@@ -221,7 +221,7 @@ def test_what_is_damaged_is_read_as_far_as_it_goes_and_told(data, notes, says):
     assert midi.grid(data).seconds[0] == 0
 
 
-def test_of_one_kind_of_damage_the_first_place_is_told_and_their_number():
+def test_of_one_kind_of_damage_the_first_place_is_reported_and_their_number():
     _, warnings = midi.read_with_warnings(song(note(), b"\0\xf8" * 1000, b"\0\xf8"))
     assert warnings == [
         "track 2, byte 43: a system message, which no file may hold, is left out (and 1,000 more of this)"

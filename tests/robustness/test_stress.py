@@ -121,18 +121,18 @@ def looks(*memory: float, threads: int = 70, descriptors: int = 20) -> list[Look
     return [Look(megabytes, threads, descriptors, 0, number) for number, megabytes in enumerate(memory)]
 
 
-def test_what_does_not_grow_is_not_told():
+def test_what_does_not_grow_is_not_reported():
     assert growth(looks(*[500.0] * 60)) == []
     assert growth(looks(300, 400, 480, 490, *[500.0, 505.0] * 28)) == []  # it had to warm up
 
 
-def test_what_grows_is_told():
+def test_what_grows_is_reported():
     assert growth(looks(*(500 + n for n in range(60)))) == ["memory grew from 518 to 552 MB"]
     assert growth(looks(*[500.0] * 40) + looks(*[500.0] * 20, threads=71)) == ["threads grew from 70 to 71"]
     assert growth(looks(*[500.0] * 40) + looks(*[500.0] * 20, descriptors=21)) == ["descriptors grew from 20 to 21"]
 
 
-def test_a_server_that_is_stuck_is_told():
+def test_a_server_that_is_stuck_is_reported():
     well = looks(*[500.0] * 12)
     assert stuck(well) == stuck(well[:3]) == []
     assert stuck([*well[:5], well[5]._replace(in_flight=2), *well[6:]]) == ["2 pieces stayed in flight"]

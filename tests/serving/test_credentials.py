@@ -202,7 +202,7 @@ def test_a_token_file_is_read_anew_for_each_call(server, ca, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", " \n", "two words", "two\nlines", "naïve"])
-def test_what_is_no_token_is_refused_and_not_told(monkeypatch, tmp_path, text):
+def test_what_is_no_token_is_refused_and_not_shown(monkeypatch, tmp_path, text):
     (tmp_path / "token").write_text(text)
     monkeypatch.setenv("TOKEN", text)
     for token, place in (

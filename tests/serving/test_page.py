@@ -291,7 +291,7 @@ def test_keys_that_the_model_does_not_know_are_counted_and_stay(visit):
     assert page.is_hidden("#message")
 
 
-def test_what_is_damaged_in_a_file_is_told_in_a_sentence(visit):
+def test_what_is_damaged_in_a_file_is_reported_in_a_sentence(visit):
     page = visit()
     ready(page)
     for data, sentence in (
@@ -605,7 +605,7 @@ def test_a_server_that_wants_a_key_is_given_one_and_no_other_page_hears_of_it(vi
     shows(page, "#message", re.compile("^This server needs a valid key.$"))
 
 
-def test_a_model_that_is_away_is_told(visit, backend):
+def test_a_model_that_is_away_is_reported(visit, backend):
     visit.refused = (REFUSED,)
     page = visit()
     ready(page)
@@ -626,7 +626,7 @@ def test_a_model_that_is_away_is_told(visit, backend):
     eventually(lambda: inked(page, "--seed") > 500, "the nocturne on the roll")
 
 
-def test_a_model_that_goes_away_in_the_middle_is_told_and_what_came_is_kept(visit, backend):
+def test_a_model_that_goes_away_in_the_middle_is_reported_and_what_came_is_kept(visit, backend):
     def on_call(number, _):
         if number > 8:
             raise Unavailable("the model server stopped")
@@ -641,7 +641,7 @@ def test_a_model_that_goes_away_in_the_middle_is_told_and_what_came_is_kept(visi
     assert page.is_enabled("#continue")
 
 
-def test_a_server_that_stops_in_the_middle_is_told_and_what_came_is_kept(visit, app):
+def test_a_server_that_stops_in_the_middle_is_reported_and_what_came_is_kept(visit, app):
     inner = app.wsgi_app
 
     def breaking(environ, start_response):
@@ -661,7 +661,7 @@ def test_a_server_that_stops_in_the_middle_is_told_and_what_came_is_kept(visit, 
     shows(page, "#takes .facts", re.compile(r"^34 notes · broke off"))
 
 
-def test_a_server_that_is_gone_is_told(visit, chromium, app):
+def test_a_server_that_is_gone_is_reported(visit, chromium, app):
     visit.refused = (REFUSED,)
     with serving(app) as other:
         context = chromium.new_context()
@@ -673,7 +673,7 @@ def test_a_server_that_is_gone_is_told(visit, chromium, app):
     context.close()
 
 
-def test_a_setting_that_is_wrong_is_told_where_it_stands(visit):
+def test_a_setting_that_is_wrong_is_reported_where_it_stands(visit):
     page = visit()
     ready(page)
     for field, value in (("#temperature", "3"), ("#top-p", "0"), ("#min-p", "1"), ("#notes", "5000")):

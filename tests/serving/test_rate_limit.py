@@ -156,7 +156,7 @@ def test_by_default_nobody_counts():
 
 
 @pytest.mark.parametrize("rate", ["0", "-1", "nan", "inf", "0.5"])
-def test_a_rate_that_is_none_is_told(rate, capsys):
+def test_a_rate_that_is_none_is_reported(rate, capsys):
     with pytest.raises(SettingError, match="expected at least 1 request a minute"):
         Rate(float(rate))
     with pytest.raises(SystemExit) as exit:
@@ -165,7 +165,7 @@ def test_a_rate_that_is_none_is_told(rate, capsys):
     assert "rate: expected at least 1 request a minute" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_fewer_than_no_proxies_are_told(capsys):
+def test_fewer_than_no_proxies_are_reported(capsys):
     with pytest.raises(SystemExit) as exit:
         run(["--proxies", "-1"])
     assert exit.value.code == 2 and "--proxies: expected 0 or more, got -1" in capsys.readouterr().err

@@ -192,7 +192,7 @@ def test_metrics_count_requests_notes_and_time(client):
     assert counted["cadenza_pieces_limit"] == 2 and counted["cadenza_pieces_in_flight"] == 0
 
 
-def test_metrics_count_the_models_errors_also_those_that_nobody_heard_of(backend, client):
+def test_metrics_count_the_models_errors_also_those_that_nobody_waited_for(backend, client):
     def fails(number, signature):
         if number == 3:
             raise Unavailable("x")

@@ -261,7 +261,7 @@ def is_a_file(response, kind, name):
 
 
 @pytest.mark.parametrize(("format", "kind"), [("wav", "audio/wav"), ("mp3", "audio/mpeg")])
-def test_a_continuation_may_be_heard(client, sound, format, kind):
+def test_a_continuation_may_be_played(client, sound, format, kind):
     import soundfile
 
     response = post_seed(client, f"{URL}&notes=8&format={format}")
@@ -275,14 +275,14 @@ def test_a_continuation_may_be_heard(client, sound, format, kind):
     assert by_accept.data == response.data
 
 
-def test_what_is_heard_is_what_the_midi_says(client, sound):
+def test_what_is_played_is_what_the_midi_says(client, sound):
     for parameters in ("", "&include_seed=false", "&program=40"):
         written, file = midi.read(post_seed(client, f"{URL}&notes=8{parameters}").data), io.BytesIO()
         synthesis.write(written, file, "wav")
         assert post_seed(client, f"{URL}&notes=8&format=wav{parameters}").data == file.getvalue()
 
 
-def test_a_piece_that_ended_before_its_first_note_may_be_heard_too(sound):
+def test_a_piece_that_ended_before_its_first_note_may_be_played_too(sound):
     client = create_app(backend=ScriptedBackend(nt.empty())).test_client()
     for format in ("wav", "mp3", "png"):
         response = client.post(f"/generate?format={format}")
@@ -344,7 +344,7 @@ def test_what_is_not_midi_is_bounded(backend, client, sound, format):
     assert client.post(URL, data=midi.write(late), headers=MIDI).status_code == 200
 
 
-def test_what_is_too_long_is_told_to_a_tenth_of_a_second(client, sound):
+def test_what_is_too_long_is_reported_to_a_tenth_of_a_second(client, sound):
     for end, shown in ((1800.083, "1,800.1"), (1804.2, "1,804.2"), (1800.001, "1,800.1")):
         seed = nt.from_tuples([(0, 1, 60), (1799, end, 62)])
         detail = problem(client.post(f"{URL}&format=wav", data=midi.write(seed), headers=MIDI), 422)
@@ -524,7 +524,7 @@ def test_stray_keys_stay_in_the_reply_and_are_counted(client):
     assert (len(notes["notes"]), notes["drums"], notes["unheard_notes"]) == (6, 1, 3)
 
 
-def test_a_seed_that_the_model_reads_whole_has_no_unheard_notes(client):
+def test_a_seed_that_the_model_reads_whole_has_no_unread_notes(client):
     response = post_seed(client, f"{URL}&notes=4&format=json")
     assert "X-Unheard-Notes" not in response.headers and "unheard_notes" not in response.get_json()
 
@@ -588,7 +588,7 @@ def test_another_content_type_is_415(client):
     assert "application/json" in detail and "audio/midi" in detail
 
 
-def test_a_midi_file_that_says_it_is_a_form_is_415_and_told_what_to_say(client):
+def test_a_midi_file_that_says_it_is_a_form_is_415_with_the_type_to_send(client):
     ascii_only = b"MThd=&\x00\x00"
     for kind in ("application/x-www-form-urlencoded", "multipart/form-data"):  # curl --data-binary says the first one
         for data in (midi.write(SEED), ascii_only):
@@ -887,7 +887,7 @@ def test_the_command_without_a_model_says_so_in_one_line(tmp_path):
     )
 
 
-def test_a_damaged_model_is_told_in_one_line(tmp_path):
+def test_a_damaged_model_is_reported_in_one_line(tmp_path):
     (saved(tmp_path / "1") / "saved_model.pb").write_bytes(b"damaged")
     command = [sys.executable, "-m", "serving", "--model", str(tmp_path), "--port", "0"]
     process = subprocess.run(command, capture_output=True, text=True, timeout=120)

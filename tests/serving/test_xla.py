@@ -87,7 +87,7 @@ def test_one_size_is_enough(graph):
     assert graph.sizes == [SIZES[0]] * 4
 
 
-def test_what_fails_to_compile_is_told_and_done_without(compiled, graph, caplog):
+def test_what_fails_to_compile_is_reported_and_done_without(compiled, graph, caplog):
     def failing(arrays):
         if len(arrays["a"]) > SIZES[0]:
             raise MemoryError("no room")

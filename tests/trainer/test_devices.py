@@ -172,7 +172,7 @@ def test_bfloat16_is_chosen_where_the_gpu_has_units_for_it(monkeypatch, capabili
     assert devices.precision("auto", ["gpu:0"]) == (chosen, "")
 
 
-def test_on_a_gpu_no_product_of_an_lstm_layer_is_said_to_be_in_bfloat16(monkeypatch):
+def test_on_a_gpu_no_product_of_an_lstm_layer_is_reported_as_bfloat16(monkeypatch):
     monkeypatch.setattr(recurrence, "has_cudnn", lambda: True)
     assert recurrence.products("bfloat16") == "products in bfloat16 outside the LSTM layers"
     assert recurrence.products("float32") == "products in float32"

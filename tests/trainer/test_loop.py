@@ -394,7 +394,7 @@ def test_a_sample_is_a_midi_file(unbroken, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sample_begins_where_it_is_told_to(unbroken, tiny_dataset, tmp_path, capsys):
+def test_a_sample_begins_where_it_is_asked_to(unbroken, tiny_dataset, tmp_path, capsys):
     """With the first notes of a file, or with some from a random place of the training data."""
 
     def sample(*flags: str, code: int = 0) -> str:

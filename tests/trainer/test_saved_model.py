@@ -80,7 +80,7 @@ def test_warm_up_records_call_every_signature(loaded, tiny_export):
 
 
 @pytest.mark.slow  # each export traces and compiles
-def test_where_it_is_told_to_compile_it_does_for_every_size_before_the_first_call(loaded, tiny_model, tmp_path):
+def test_where_it_is_configured_to_compile_it_does_for_every_size_before_the_first_call(loaded, tiny_model, tmp_path):
     saved_model.save(*tiny_model, str(tmp_path), xla=True)
     sizes: dict[str, list[int]] = {}
     for name, inputs in warm_up(tmp_path):

@@ -42,7 +42,7 @@ def test_a_row_has_the_same_bits_alone_as_among_others(tiny_model, tiny_export):
         np.testing.assert_array_equal(value[:2], np.concatenate([each[name] for each in alone[:2]]), err_msg=name)
 
 
-def test_rows_are_heard_as_far_as_they_count(tiny_model, tiny_export):
+def test_rows_are_read_as_far_as_they_count(tiny_model, tiny_export):
     model, _ = tiny_model
     loaded = Loaded(str(tiny_export / "performance" / "1"))
     inputs = noisy(signatures.specs(model)["prime"], 3)
