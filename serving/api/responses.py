@@ -5,6 +5,7 @@ NDJSON is sent while the music is generated; an error in the middle is its last 
 """
 
 import importlib.util
+import itertools
 import json
 import logging
 import math
@@ -12,6 +13,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -39,7 +41,30 @@ _log = logging.getLogger(__name__)
 
 def reply(request: GenerateRequest, chunks: Iterator[Chunk], renderers: Renderers) -> flask.Response:
     """Make the reply in the requested format. Raises what `chunks` raises: in a stream, only for the first of them."""
+    if request.from_start:
+        request, chunks = _from_start(request, chunks)
     return _MAKERS[request.format](request, chunks, renderers)
+
+
+def _from_start(request: GenerateRequest, chunks: Iterator[Chunk]) -> tuple[GenerateRequest, Iterator[Chunk]]:
+    """Move seed and chunks to a clock that begins with the first note of the reply; the seed's may be below 0 there."""
+    begun: list[Chunk] = []
+    offset = nt.first_onset(request.seed.notes)
+    if not (request.include_seed and len(request.seed.notes)):
+        for chunk in chunks:  # up to the first new note
+            begun.append(chunk)
+            if len(chunk.notes):
+                break
+        offset = nt.first_onset(begun[-1].notes)
+    seed = replace(request.seed, notes=nt.shift(request.seed.notes, -offset))
+    return replace(request, seed=seed), (_earlier(chunk, offset) for chunk in itertools.chain(begun, chunks))
+
+
+def _earlier(chunk: Chunk, seconds: float) -> Chunk:
+    """Move a chunk, and the run of notes that it reports, earlier."""
+    run = chunk.longest_run
+    run = run and run._replace(start=run.start - seconds)
+    return chunk._replace(notes=nt.shift(chunk.notes, -seconds), longest_run=run)
 
 
 def _midi(request: GenerateRequest, chunks: Iterator[Chunk], renderers: Renderers) -> flask.Response:

@@ -103,6 +103,37 @@ def test_the_continuation_alone_stays_on_the_seeds_clock(client):
     same(midi.read(response.data), nt.shift(SCRIPT[:4], 1.0))
 
 
+def test_from_start_the_reply_begins_with_its_first_note(client):
+    late = midi.write(nt.shift(SEED, 2.0))
+    for query, expected in (
+        ("&include_seed=false", SCRIPT[:4]),
+        ("", nt.shift(np.concatenate([SEED, nt.shift(SCRIPT[:4], 1.0)]), -0.5)),
+    ):
+        url = f"{URL}&notes=4&from_start=true{query}"
+        same(midi.read(client.post(url, data=late, headers=MIDI).data), expected)
+        piece = client.post(f"{url}&format=json", data=late, headers=MIDI).get_json()["notes"]
+        assert [note["start"] for note in piece] == expected["start"].tolist()
+        assert all(note["step"] >= 0 for note in piece) and piece[-1]["step"] == 0.25
+        lines = client.post(f"{url}&format=ndjson", data=late, headers=MIDI).text.splitlines()[1:-1]
+        assert [*map(json.loads, lines)] == piece
+
+
+def test_from_start_sound_and_score_begin_with_the_first_new_note(client, sound):
+    hour = midi.write(nt.shift(SEED, 3600.0))  # longer than what is rendered
+    for format in ("wav", "musicxml", "png"):
+        url = f"{URL}&notes=4&include_seed=false&format={format}"
+        assert client.post(url, data=hour, headers=MIDI).status_code == 422
+        alone = client.post(f"{url}&from_start=true", data=hour, headers=MIDI)
+        assert alone.status_code == 200 and alone.data == client.post(url).data
+
+
+def test_from_start_of_a_piece_without_notes_is_an_empty_reply():
+    client = create_app(backend=ScriptedBackend(nt.empty())).test_client()
+    for query in ("", "&include_seed=false"):
+        reply = post_seed(client, f"{URL}&from_start=true&format=json{query}").get_json()
+        assert [note["start"] for note in reply["notes"]] == ([] if query else [0.0, 0.25, 0.5])
+
+
 def test_without_a_body_a_new_piece_begins(client):
     response = client.post("/generate")
     same(midi.read(response.data), SCRIPT)
