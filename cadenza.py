@@ -52,9 +52,14 @@ class Piece:
         """The seed and the new notes, in the order of their onsets."""
         return nt.sort(np.concatenate([self.seed, self.new]))
 
-    def save(self, path: str | os.PathLike, *, include_seed: bool = True) -> None:
+    def save(self, path: str | os.PathLike, *, include_seed: bool = True, pedal: bool = False) -> None:
         """Write a file. Its ending decides what it is: .mid, a sound (.mp3 .wav .flac .ogg) or a score (.musicxml
         .pdf .svg).
+
+        Args:
+            path: of the file to write.
+            include_seed: write the seed's notes, too.
+            pedal: write a sustain pedal and shorter keys into .mid.
 
         Raises:
             SettingError: an unknown ending.
@@ -63,7 +68,7 @@ class Piece:
         notes, path = self.notes if include_seed else self.new, os.fspath(path)
         ending = _ending(path)
         if ending in _MIDI:
-            storage.write(path, midi.write(self.new, before=self.seed if include_seed else None))
+            storage.write(path, midi.write(self.new, before=self.seed if include_seed else None, pedal=pedal))
         elif ending in _SCORE:
             from music.notation import engraving
             from music.notation.musicxml import musicxml
@@ -199,6 +204,9 @@ def _generate(argv: Sequence[str]) -> int:
         help="the model's name on --server (default: %(default)s)",
     )  # fmt: skip
     flags.add_settings(parser)
+    parser.add_argument(
+        "--pedal", action="store_true", help="write a sustain pedal and shorter keys into .mid (default: no pedal)"
+    )
     args = parser.parse_args(argv)
     if args.server is not None and not _SERVER.fullmatch(args.server):
         parser.error(f"--server: expected HOST:PORT, got {args.server!r}")
@@ -213,7 +221,7 @@ def _generate(argv: Sequence[str]) -> int:
         if ending == ".png":
             piece.plot(path)
         else:
-            piece.save(path)
+            piece.save(path, pedal=args.pedal)
         print(path)
     return 0
 

@@ -50,6 +50,8 @@ def test_a_piece_is_saved_as_its_ending_says(model, seed, tmp_path):
     piece.save(tmp_path / "new.mid", include_seed=False)
     assert len(cadenza.read(tmp_path / "whole.mid")) == len(piece.notes)
     assert len(cadenza.read(tmp_path / "new.mid")) == len(piece.new)
+    piece.save(tmp_path / "pedal.mid", pedal=True)
+    np.testing.assert_array_equal(cadenza.read(tmp_path / "pedal.mid"), cadenza.read(tmp_path / "whole.mid"))
     piece.save(tmp_path / "whole.musicxml")
     assert b"<score-partwise" in (tmp_path / "whole.musicxml").read_bytes()
     piece.plot(tmp_path / "roll.png")
@@ -97,7 +99,7 @@ def test_a_training_runs_folder_is_a_model(tiny_model, version, seed, tmp_path):
 def test_generate_writes_each_output(version, seed, tmp_path, capsys):
     files = [str(tmp_path / name) for name in ("a.mid", "a.png", "a.musicxml")]
     command = ["generate", str(seed), "--model", version, "--notes", "16", "--random-seed", "7", "--output", *files]
-    assert cadenza.main(command) == 0
+    assert cadenza.main([*command, "--pedal"]) == 0
     assert capsys.readouterr().out.split() == files
     assert len(cadenza.read(files[0])) == len(waltz(1, bars=4)) + 16
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

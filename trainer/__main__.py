@@ -169,6 +169,9 @@ def _add_sample(commands) -> None:
         help=f"use N notes of the seed (default: all of --seed; {_SEED_NOTES} with --seed-from)",
     )  # fmt: skip
     flags.add_settings(sample)
+    sample.add_argument(
+        "--pedal", action="store_true", help="write a sustain pedal and shorter keys (default: no pedal)"
+    )
     sample.add_argument("--output", required=True, metavar="MIDI", help="the MIDI file to write")
 
 
@@ -361,7 +364,7 @@ def _sample(args) -> None:
         seed = nt.pitched(seed)[: args.seed_notes] if args.seed_notes else seed
     chunks = list(Generator(backend).stream(seed, settings))
     new = np.concatenate([chunk.notes for chunk in chunks])
-    storage.write(args.output, midi.write(new, before=seed))
+    storage.write(args.output, midi.write(new, before=seed, pedal=args.pedal))
     unread = f" ({chunks[0].unread} of them unread: the model cannot express them)" if chunks[0].unread else ""
     print(f"{args.output}: {len(seed)} notes of the seed{unread} and {len(new)} new ones, {nt.length(new):.0f} s")
 

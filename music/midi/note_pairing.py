@@ -169,27 +169,22 @@ def _hold_by_pedal(file: File, pedals, leader, struck, key, begin, end, drum) ->
         np.maximum.at(last, leader[pedals], file.tick[pedals])
         lift[never] = last[own[held[never]]]
     end = end.copy()
-    end[held] = np.minimum(lift, _next_later_onset(key, begin)[held])
+    end[held] = np.minimum(lift, next_onset(key, begin)[held])
     return end
 
 
 def next_onset(key: np.ndarray, begin: np.ndarray) -> np.ndarray:
-    """Find the onset of the note that follows each note on its key, the largest int64 where none follows.
+    """Find the next later onset on each note's key, int64 [n], the largest int64 where none follows.
 
     Args:
         key: whole numbers [n], rising.
-        begin: int64 [n], rising within a key. Notes that begin together follow one another.
+        begin: int64 [n], ticks, rising within a key.
     """
-    following = np.full(len(key), np.iinfo("i8").max)
-    same = np.flatnonzero(key[1:] == key[:-1])
-    following[same] = begin[same + 1]
-    return following
-
-
-def _next_later_onset(key, begin) -> np.ndarray:
-    """Find the next later onset of each note's key, as `next_onset` but past notes that begin together."""
     last = np.flatnonzero(np.diff(key << 32 | begin, append=-1))  # of those that begin together on one key
-    return np.repeat(next_onset(key[last], begin[last]), np.diff(last, prepend=-1))
+    following = np.full(len(last), np.iinfo("i8").max)
+    same = np.flatnonzero(np.diff(key[last]) == 0)
+    following[same] = begin[last[same + 1]]
+    return np.repeat(following, np.diff(last, prepend=-1))
 
 
 def _programs(file: File, changes, leader, struck) -> np.ndarray:

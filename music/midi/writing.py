@@ -8,7 +8,8 @@ import numpy as np
 
 from music import notes as nt
 from music.midi.note_pairing import DRUM_CHANNEL, next_onset
-from music.midi.parser import NOTE_OFF, NOTE_ON, PROGRAM
+from music.midi.parser import CONTROL, NOTE_OFF, NOTE_ON, PROGRAM, SUSTAIN
+from music.midi.pedal import release_keys
 from music.notes import DRUMS, Notes
 
 TICKS_PER_QUARTER = 500
@@ -18,10 +19,11 @@ _TIME = b"\xff\x58\4\4\2\x18\x08"  # 4/4
 _END = b"\0\xff\x2f\0"
 _RELEASE = 64  # the velocity of a release
 _CHANNELS = [channel for channel in range(16) if channel != DRUM_CHANNEL]
-_OFF, _CHANGE, _ON = range(3)  # the order of events at one tick
+_PEDAL, _OFF, _CHANGE, _ON = range(4)  # the order of events at one tick
+_DOWN, _UP = 127, 0  # values of the pedal's controller
 
 
-def write(notes: Notes, before: Notes | None = None) -> bytes:
+def write(notes: Notes, before: Notes | None = None, *, pedal: bool = False) -> bytes:
     """Write Notes as a Standard MIDI File of 1 ms ticks; a note lasts at least one tick.
 
     A note ends at the latest where its key is struck again: MIDI cannot say which of two notes a release ends.
@@ -29,16 +31,25 @@ def write(notes: Notes, before: Notes | None = None) -> bytes:
     Args:
         notes: their channels are those of no other program, unless they have more than 15 programs themselves.
         before: what `notes` continue. Where channels run out, its programs share some.
+        pedal: write a sustain pedal (CC64), and release keys earlier; `read` reads the same notes.
     """
     before = nt.empty() if before is None else before
     every = np.concatenate([before, notes])
     programs, group = np.unique(every["program"], return_inverse=True)
     channel = np.array(_channels(every, programs, group, len(before)), "i8")[group]
-    start, end = _ticks(every, channel)
+    key = channel << 7 | every["pitch"]
+    start, end, restruck = _ticks(every, key)
     tracks: list[list[tuple[int, int, bytes]]] = [[] for _ in programs]  # (tick, order at one tick, message)
     for k, first in _changes(every["program"], channel, start):
         message = bytes((PROGRAM << 4 | channel[k], every["program"][k] % DRUMS))
         tracks[group[k]].append((0 if first else int(start[k]), _CHANGE, message))
+    if pedal:
+        held = np.flatnonzero(every["program"] != DRUMS)
+        end[held], presses = release_keys(channel[held], start[held], end[held], restruck[held])
+        for press in presses:
+            track, status = tracks[group[np.argmax(channel == press.channel)]], CONTROL << 4 | press.channel
+            track.append((press.down, _PEDAL, bytes((status, SUSTAIN, _DOWN))))
+            track.append((press.up, _PEDAL, bytes((status, SUSTAIN, _UP))))
     columns = (group, channel, every["pitch"], every["velocity"], start, end)
     for g, c, pitch, velocity, on, off in zip(*(column.tolist() for column in columns), strict=True):
         tracks[g].append((on, _ON, bytes((NOTE_ON << 4 | c, pitch, velocity))))
@@ -72,15 +83,18 @@ def _channels(notes: Notes, programs: np.ndarray, group: np.ndarray, new: int) -
     return channels
 
 
-def _ticks(notes: Notes, channel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Round starts and ends to ticks, int64 [n] each; an end is at the latest where its key is struck again."""
+def _ticks(notes: Notes, key: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Round starts and ends to ticks, int64 [n] each; an end is at the latest where its key is struck again.
+
+    Returns:
+        Starts, ends, and whether a note ends where its key is struck again, bool [n].
+    """
     start = np.rint(notes["start"] / _TICK).astype("i8")
-    key = channel << 7 | notes["pitch"]
     order = np.lexsort((start, key))
     again = np.empty(len(notes), "i8")
     again[order] = next_onset(key[order], start[order])
-    end = np.minimum(np.rint(notes["end"] / _TICK), np.where(again > start, again, np.inf))
-    return start, np.maximum(end, start + 1).astype("i8")
+    end = np.maximum(np.minimum(np.rint(notes["end"] / _TICK), again), start + 1).astype("i8")
+    return start, end, end == again
 
 
 def _changes(program: np.ndarray, channel: np.ndarray, start: np.ndarray) -> list[tuple[int, bool]]:

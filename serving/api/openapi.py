@@ -14,6 +14,7 @@ _MEANS = {
     "program": "The General MIDI instrument of all notes but drums. Without it, as the notes say.",
     "include_seed": "Whether the reply begins with the seed's own notes.",
     "from_start": "Whether the first note of the reply begins at second 0; without it times are those of the seed.",
+    "pedal": "Whether a MIDI file has a sustain pedal (CC64) and shorter keys, which give the same ends of notes.",
     "originality": "Whether to report the longest run of new notes that the training set also has, in any key and "
     "tempo. 422 where the server has no index of the training set.",
     "format": "What the reply is. Without it the Accept header decides, and without that it is MIDI.",

@@ -59,6 +59,7 @@ class GenerateRequest:
     program: int | None = None  # the instrument of every note that is not a drum; None: as the notes say
     originality: bool = False  # report the longest run of new notes that the training set also has
     from_start: bool = False  # the clock of the reply begins with its first note
+    pedal: bool = False  # a MIDI file has a sustain pedal and shorter keys
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ NUMBERS = {
 }
 BOOLS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 DEFAULTS = {"notes": NEW_NOTES, **{name: getattr(Settings(), name) for name in ("temperature", "top_p", "min_p")}}
-FLAGS = {"include_seed": True, "from_start": False, "originality": False}  # and their defaults
+FLAGS = {"include_seed": True, "from_start": False, "pedal": False, "originality": False}  # and their defaults
 PARAMETERS = (*NUMBERS, *FLAGS, "format")
 
 

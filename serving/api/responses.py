@@ -70,7 +70,7 @@ def _earlier(chunk: Chunk, seconds: float) -> Chunk:
 def _midi(request: GenerateRequest, chunks: Iterator[Chunk], renderers: Renderers) -> flask.Response:
     pieces = list(chunks)
     seed, continuation = _parts(request, pieces)
-    return _file(request, pieces, midi.write(continuation, before=seed))
+    return _file(request, pieces, midi.write(continuation, before=seed, pedal=request.pedal))
 
 
 def _sound(request: GenerateRequest, chunks: Iterator[Chunk], renderers: Renderers) -> flask.Response:

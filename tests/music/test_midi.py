@@ -538,6 +538,42 @@ def test_empty_music_is_a_file_without_notes():
     assert len(midi.read(midi.write(nt.empty()))) == 0
 
 
+@law
+@given(notes(lowest=60, highest=66), st.lists(st.sampled_from([0, 0, 40, nt.DRUMS]), min_size=25, max_size=25))
+def test_with_a_pedal_the_same_notes_are_read(music, programs):
+    music["program"] = programs[: len(music)]
+    music["end"] = np.ceil(music["end"]) - (music["end"] % 1 > 0.5) * 0.4  # many end together
+    music["end"] = np.maximum(music["end"], music["start"] + 0.001)
+    plain, pedalled = midi.write(music), midi.write(music, pedal=True)
+    assert short(midi.read(pedalled)) == short(midi.read(plain))
+    keys = midi.read(pedalled, pedal=False)
+    assert len(keys) == len(music) and (keys["end"] <= midi.read(pedalled)["end"]).all()
+
+
+def test_a_pedal_holds_what_was_struck_in_turn_and_ends_together():
+    broken = [(k, 4, 48 + 5 * k) for k in range(4)] + [(4 + k, 8, 51 + 5 * k) for k in range(4)]
+    data = midi.write(
+        nt.from_tuples([*broken, (8, 9, 60), (8, 9, 64), (8.5, 9.5, 72), (0, 8, 36, 80, nt.DRUMS)]), pedal=True
+    )
+    assert midi.inspect(data).pedal_presses == 2
+    keys = midi.read(data, pedal=False)
+    ends = keys["end"][keys["program"] != nt.DRUMS].tolist()
+    assert ends == [1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9.5]  # chords and single notes end by the fingers
+    pedal = [
+        (round(second, 3), message.value)
+        for second, message in timed(data)
+        if message.type == "control_change" and message.control == 64
+    ]
+    assert pedal == [(0.05, 127), (4, 0), (4.05, 127), (8, 0)]
+    assert midi.inspect(midi.write(nt.from_tuples(broken))).pedal_presses == 0
+
+
+def timed(data):
+    """List the messages of a file with their seconds."""
+    messages = list(mido.MidiFile(file=io.BytesIO(data)))
+    return list(zip(np.cumsum([message.time for message in messages]).tolist(), messages, strict=True))
+
+
 def test_pretty_midi_reads_what_we_write():
     music = nt.from_tuples(
         [(0.0, 0.25, 60), (0.25, 1.5, 64, 33), (1.0, 1.001, 67, 127, 40), (1.0, 2.0, 36, 99, nt.DRUMS)]

@@ -134,6 +134,17 @@ def test_from_start_of_a_piece_without_notes_is_an_empty_reply():
         assert [note["start"] for note in reply["notes"]] == ([] if query else [0.0, 0.25, 0.5])
 
 
+def test_with_a_pedal_a_midi_file_has_presses_and_the_same_notes():
+    broken = nt.from_tuples([(k / 4, 1.0, 60 + 4 * k) for k in range(4)])
+    client = create_app(backend=ScriptedBackend(nt.transpose(broken, -12))).test_client()
+    seed = midi.write(nt.shift(broken, 0.5))
+    plain, pedalled = (client.post(f"{URL}{q}", data=seed, headers=MIDI).data for q in ("", "&pedal=true"))
+    assert midi.inspect(plain).pedal_presses == 0 and midi.inspect(pedalled).pedal_presses == 2
+    same(midi.read(pedalled), midi.read(plain))
+    keys, notes = midi.read(pedalled, pedal=False), midi.read(plain)
+    assert (keys["end"] < notes["end"]).sum() >= 4 and (keys["end"] <= notes["end"]).all()
+
+
 def test_without_a_body_a_new_piece_begins(client):
     response = client.post("/generate")
     same(midi.read(response.data), SCRIPT)
