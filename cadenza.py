@@ -13,6 +13,7 @@
 """
 
 import argparse
+import math
 import os
 import re
 import sys
@@ -191,6 +192,18 @@ def _generate(argv: Sequence[str]) -> int:
     )
     flags.add_drums(parser)
     parser.add_argument(
+        "--seed-start", type=flags.seconds, default=0.0, metavar="S",
+        help="continue only what begins at S seconds of the seed or later (default: 0)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seed-end", type=flags.seconds, default=math.inf, metavar="S",
+        help="continue only the seed before S seconds (default: all of it)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seed-notes", type=flags.positive, metavar="N",
+        help="continue only the last N notes of the seed, or of that part (default: all)",
+    )  # fmt: skip
+    parser.add_argument(
         "--output", nargs="+", required=True, metavar="FILE",
         help="one file or several; its ending is the format: .mid; .mp3, .wav, .flac, .ogg; .musicxml, .pdf, .svg; "
         ".png is a piano roll",
@@ -211,11 +224,18 @@ def _generate(argv: Sequence[str]) -> int:
     if args.server is not None and not _SERVER.fullmatch(args.server):
         parser.error(f"--server: expected HOST:PORT, got {args.server!r}")
     place = next((place for place in (args.model, args.run, args.server) if place is not None), None)
+    if not args.seed and (args.seed_start or args.seed_end != math.inf or args.seed_notes):
+        parser.error("--seed-start, --seed-end, --seed-notes: expected SEED.mid as well, to take a part of")
+    if args.seed_end <= args.seed_start:
+        parser.error(f"--seed-end: expected more than --seed-start, {args.seed_start:g}, got {args.seed_end:g}")
     if place == "":
         parser.error("--model, --run, --server: expected a name, got an empty one")
     endings = {path: _ending(path, picture=True) for path in args.output}  # before the work
     model = load(place, name=args.model_name)
-    seed = flags.read_part(args.seed, drums=args.drums) if args.seed else nt.empty()
+    seed = nt.empty()
+    if args.seed:
+        seed = flags.read_part(args.seed, args.seed_start, args.seed_end - args.seed_start, drums=args.drums)
+        seed = seed if args.seed_notes is None else seed[-args.seed_notes :]
     piece = model.continue_(seed, **asdict(flags.settings(args)))
     for path, ending in endings.items():
         if ending == ".png":

@@ -22,6 +22,13 @@ def count(text: str) -> int:
     return int(text)
 
 
+def positive(text: str) -> int:
+    """Parse a flag's value as a whole number, 1 or more (an argparse type)."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of 1 or more, got {text!r}")
+    return int(text)
+
+
 def seconds(text: str) -> float:
     """Parse a flag's value as seconds, 0 or more (an argparse type)."""
     try:

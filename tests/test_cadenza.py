@@ -105,6 +105,18 @@ def test_generate_writes_each_output(version, seed, tmp_path, capsys):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_part_of_a_file_is_continued(version, seed, tmp_path, capsys):
+    output = str(tmp_path / "a.mid")
+    settings = ["--model", version, "--notes", "4", "--random-seed", "7", "--output", output]
+    assert cadenza.main(["generate", str(seed), "--seed-end", "2", "--seed-notes", "3", *settings]) == 0
+    first, notes = cadenza.read(output), waltz(1, bars=4)
+    assert len(first) == 7 and first["start"][:3].tolist() == notes[notes["start"] < 2]["start"][-3:].round(3).tolist()
+    for flag in ("--seed-start", "--seed-notes"):
+        with pytest.raises(SystemExit):
+            cadenza.main(["generate", flag, "2", *settings])
+        assert "expected SEED.mid as well" in capsys.readouterr().err
+
+
 def test_what_cannot_be_written_or_reached_is_reported_before_the_work(version, seed, tmp_path, capsys):
     output = str(tmp_path / "a.xyz")
     assert cadenza.main(["generate", str(seed), "--model", version, "--output", output]) == 2

@@ -12,6 +12,9 @@ _MEANS = {
     "min_p": "Draw only from choices at least this share as likely as the likeliest.",
     "random_seed": "The same one gives the same bytes. Without it one is drawn, and reported in X-Random-Seed.",
     "program": "The General MIDI instrument of all notes but drums. Without it, as the notes say.",
+    "seed_start": "The seed is the notes of its file that begin at this second or later. Times stay those of the file.",
+    "seed_end": "The seed is the notes of its file that begin before this second; they end there at the latest.",
+    "seed_notes": "The seed is the last so many notes of its file, or of the part from seed_start to seed_end.",
     "include_seed": "Whether the reply begins with the seed's own notes.",
     "from_start": "Whether the first note of the reply begins at second 0; without it times are those of the seed.",
     "pedal": "Whether a MIDI file has a sustain pedal (CC64) and shorter keys, which give the same ends of notes.",
@@ -20,6 +23,7 @@ _MEANS = {
     "format": "What the reply is. Without it the Accept header decides, and without that it is MIDI.",
 }
 _EXAMPLES = {"notes": 8, "temperature": 0.9, "top_p": 0.95, "min_p": 0.02, "random_seed": 7, "program": 0}
+_EXAMPLES |= {"seed_start": 0, "seed_end": 30, "seed_notes": 64}
 _BINARY = {"type": "string", "format": "binary"}
 _NOTE_EXAMPLE = {
     **{"pitch": 60, "name": "C4", "start": 0.5, "end": 0.9, "velocity": 70, "step": 0.0, "duration": 0.4},

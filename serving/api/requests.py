@@ -93,7 +93,11 @@ NUMBERS = {
     "min_p": Number(float, 0, 1, below=True),
     "random_seed": Number(int, 0, 2**32 - 1),
     "program": Number(int, 0, 127),
+    "seed_start": Number(float, 0, 86_400),
+    "seed_end": Number(float, 0, 86_400, above=True),
+    "seed_notes": Number(int, 1, MOST_NOTES),
 }
+_PART = ("seed_start", "seed_end", "seed_notes")  # which part of the seed's file is the seed
 BOOLS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 DEFAULTS = {"notes": NEW_NOTES, **{name: getattr(Settings(), name) for name in ("temperature", "top_p", "min_p")}}
 FLAGS = {"include_seed": True, "from_start": False, "pedal": False, "originality": False}  # and their defaults
@@ -117,9 +121,12 @@ def parse(request: flask.Request, reading: ConcurrencyLimit) -> GenerateRequest:
     texts = _parameters(request)
     numbers: dict[str, Any] = {name: _number(name, texts[name]) for name in NUMBERS if name in texts}
     numbers.setdefault("random_seed", secrets.randbelow(2**32))
+    part = {name: numbers.pop(name) for name in _PART if name in numbers}
+    if part and data is None:
+        raise UnprocessableEntity(f"{next(iter(part))}: expected a seed as well, to take a part of, got none")
     return GenerateRequest(
         program=numbers.pop("program", None),
-        seed=Seed(nt.empty()) if data is None else _read(data, reading),
+        seed=Seed(nt.empty()) if data is None else _read(data, reading, **part),
         settings=Settings(**numbers),
         **{name: _bool(name, texts[name]) if name in texts else default for name, default in FLAGS.items()},
         format=_format(texts.get("format"), request),
@@ -217,7 +224,22 @@ def _format(name: str | None, request: flask.Request) -> str:
     return name.lower()
 
 
-def _read(data: bytes, reading: ConcurrencyLimit) -> Seed:
+def _read(
+    data: bytes,
+    reading: ConcurrencyLimit,
+    seed_start: float = 0.0,
+    seed_end: float = math.inf,
+    seed_notes: int | None = None,
+) -> Seed:
+    """Read the notes that begin in [seed_start, seed_end) seconds, cut at its end; of these the last `seed_notes`.
+
+    Raises:
+        UnprocessableEntity: the part ends before it begins.
+        MidiError, EncodingError: the seed is not MIDI; the part has no notes, or too many.
+        Overloaded: too many MIDI files are being read.
+    """
+    if seed_end <= seed_start:
+        raise UnprocessableEntity(f"seed_end: expected more than seed_start, {seed_start:g}, got {seed_end:g}")
     if not data:
         raise MidiError("the seed is empty, expected a MIDI file")
     with reading.take():
@@ -225,6 +247,13 @@ def _read(data: bytes, reading: ConcurrencyLimit) -> Seed:
     if not len(notes):
         reasons = "".join(f"; {warning}" for warning in warnings)
         raise EncodingError(f"the seed is a MIDI file without notes, so there is nothing to continue{reasons}")
-    if len(notes) > MOST_NOTES:
-        raise EncodingError(f"the seed has {len(notes):,} notes, expected at most {MOST_NOTES:,}")
-    return Seed(notes, tuple(warnings))
+    part = nt.shift(nt.excerpt(notes, seed_start, seed_end - seed_start), seed_start)
+    part = part if seed_notes is None else part[-seed_notes:]
+    if not len(part):
+        raise EncodingError(
+            f"seed_start, seed_end: expected a part in which a note begins; the seed has {len(notes):,}, from "
+            f"{nt.first_onset(notes):.1f} s to {nt.length(notes):.1f} s"
+        )
+    if len(part) > MOST_NOTES:
+        raise EncodingError(f"the seed has {len(part):,} notes, expected at most {MOST_NOTES:,}")
+    return Seed(part, tuple(warnings))

@@ -145,6 +145,38 @@ def test_with_a_pedal_a_midi_file_has_presses_and_the_same_notes():
     assert (keys["end"] < notes["end"]).sum() >= 4 and (keys["end"] <= notes["end"]).all()
 
 
+@pytest.mark.parametrize(
+    ("query", "part"),
+    [
+        ("seed_start=0.75", SEED[1:]),
+        ("seed_notes=2", SEED[1:]),
+        ("seed_notes=9", SEED),
+        ("seed_start=0.5&seed_end=0.8&seed_notes=1", nt.from_tuples([(0.75, 0.8, 64, 71)])),
+        ("seed_end=0.75", nt.from_tuples([(0.5, 0.75, 60, 70)])),
+    ],
+)
+def test_a_part_of_a_file_is_continued_on_the_files_clock(client, query, part):
+    alone = client.post(f"{URL}&notes=4", data=midi.write(part), headers=MIDI).data
+    same(midi.read(post_seed(client, f"{URL}&notes=4&{query}").data), midi.read(alone))
+    new = post_seed(client, f"{URL}&notes=4&include_seed=false&{query}").data
+    same(midi.read(new), nt.shift(SCRIPT[:4], part["start"][-1]))
+
+
+def test_the_model_reads_only_the_part(backend, client):
+    for query, blocks in (("", 2), ("&seed_notes=60", 1), ("&seed_end=10", 1)):
+        backend.calls.clear()
+        client.post(f"{URL}&notes=1{query}", data=midi.write(melody(100, pitch=30)), headers=MIDI)
+        assert [signature for signature, *_ in backend.calls].count("prime") == blocks
+
+
+def test_a_part_without_notes_is_422(client):
+    for query, message in (
+        ("seed_start=1.5", "expected a part in which a note begins; the seed has 3, from 0.5 s to 2.0 s"),
+        ("seed_start=2&seed_end=1.5", "seed_end: expected more than seed_start, 2, got 1.5"),
+    ):
+        assert message in problem(post_seed(client, f"{URL}&{query}"), 422)
+
+
 def test_without_a_body_a_new_piece_begins(client):
     response = client.post("/generate")
     same(midi.read(response.data), SCRIPT)
@@ -487,6 +519,10 @@ def test_a_format_that_is_not_made_is_406_and_names_those_that_are(client):
         ("program=-1", "got '-1'"),
         ("program=violin", "got 'violin'"),
         ("include_seed=perhaps", "include_seed: expected true or false, got 'perhaps'"),
+        ("seed_start=-1", "seed_start: expected a number from 0 to 86400, got '-1'"),
+        ("seed_end=0", "seed_end: expected a number above 0 to 86400, got '0'"),
+        ("seed_notes=0", "seed_notes: expected a whole number from 1 to 30000, got '0'"),
+        ("seed_notes=4", "seed_notes: expected a seed as well, to take a part of, got none"),
         ("temprature=1", "unknown parameter 'temprature', did you mean 'temperature'?"),
         ("xyzzy=1", "unknown parameter 'xyzzy'. Expected notes, temperature, top_p, min_p, random_seed"),
         ("seed=5", "unknown parameter 'seed'"),
@@ -539,6 +575,8 @@ def test_a_seed_of_too_many_notes_is_422_and_never_reaches_the_model(backend, cl
     assert "has 30,001 notes, expected at most 30,000" in detail
     assert not backend.calls
     assert client.post("/generate?notes=1", data=midi.write(notes[:count]), headers=MIDI).status_code == 200
+    part = client.post("/generate?notes=1&seed_notes=9", data=midi.write(notes), headers=MIDI)
+    assert part.status_code == 200 and len(midi.read(part.data)) == 10
 
 
 def test_a_seed_of_which_the_model_can_express_nothing_is_422(client):
