@@ -2,15 +2,22 @@
 
 from typing import Any
 
+from music.generation import MOST_NEW_NOTES
 from serving.api.requests import BOOLS, DEFAULTS, FLAGS, FORMATS, MIDI_TYPES, NUMBERS, RAW_TYPES, Number
 from serving.middleware import api_keys, request_context
 
 _MEANS = {
-    "notes": "How many new notes at most; a piece may end earlier by itself.",
+    "notes": "How many new notes at most; a piece may end earlier by itself. With `seconds` and without it: "
+    f"{MOST_NEW_NOTES:,}.",
     "temperature": "0 takes the likeliest note each time; above 1 is wilder.",
     "top_p": "Draw only from the likeliest choices that make up this share.",
     "min_p": "Draw only from choices at least this share as likely as the likeliest.",
     "random_seed": "The same one gives the same bytes. Without it one is drawn, and reported in X-Random-Seed.",
+    "density": "About how many notes a second. The four of density, loudness, seconds and style are only for models "
+    "with controls, whose card lists the values; others reply 422.",
+    "loudness": "About how loud, as the mean velocity.",
+    "seconds": "The piece, the seed included, ends by itself at about this second.",
+    "style": "A composer whose style the model has learned, or a part of that name.",
     "program": "The General MIDI instrument of all notes but drums. Without it, as the notes say.",
     "seed_start": "The seed is the notes of its file that begin at this second or later. Times stay those of the file.",
     "seed_end": "The seed is the notes of its file that begin before this second; they end there at the latest.",
@@ -23,6 +30,7 @@ _MEANS = {
     "format": "What the reply is. Without it the Accept header decides, and without that it is MIDI.",
 }
 _EXAMPLES = {"notes": 8, "temperature": 0.9, "top_p": 0.95, "min_p": 0.02, "random_seed": 7, "program": 0}
+_EXAMPLES |= {"density": 8, "loudness": 60, "seconds": 60}
 _EXAMPLES |= {"seed_start": 0, "seed_end": 30, "seed_notes": 64}
 _BINARY = {"type": "string", "format": "binary"}
 _NOTE_EXAMPLE = {
@@ -180,7 +188,8 @@ def _parameters() -> list[dict]:
     boolean = {"anyOf": [{"type": "boolean"}, {"enum": sorted(BOOLS)}]}
     flags = [_parameter(name, boolean | {"default": default}, not default) for name, default in FLAGS.items()]
     formats = {"type": "string", "enum": [*FORMATS], "default": "mid"}
-    return [*numbers, *flags, _parameter("format", formats, "json")]
+    style = _parameter("style", {"type": "string"}, "Chopin")
+    return [*numbers, *flags, style, _parameter("format", formats, "json")]
 
 
 def _parameter(name: str, schema: dict, example: Any) -> dict:

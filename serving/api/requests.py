@@ -92,6 +92,9 @@ NUMBERS = {
     "top_p": Number(float, 0, 1, above=True),
     "min_p": Number(float, 0, 1, below=True),
     "random_seed": Number(int, 0, 2**32 - 1),
+    "density": Number(float, 0, 100, above=True),
+    "loudness": Number(float, 1, 127),
+    "seconds": Number(float, 0, 600, above=True),
     "program": Number(int, 0, 127),
     "seed_start": Number(float, 0, 86_400),
     "seed_end": Number(float, 0, 86_400, above=True),
@@ -101,7 +104,7 @@ _PART = ("seed_start", "seed_end", "seed_notes")  # which part of the seed's fil
 BOOLS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 DEFAULTS = {"notes": NEW_NOTES, **{name: getattr(Settings(), name) for name in ("temperature", "top_p", "min_p")}}
 FLAGS = {"include_seed": True, "from_start": False, "pedal": False, "originality": False}  # and their defaults
-PARAMETERS = (*NUMBERS, *FLAGS, "format")
+PARAMETERS = (*NUMBERS, *FLAGS, "style", "format")
 
 
 def reading_limit() -> ConcurrencyLimit:
@@ -127,7 +130,7 @@ def parse(request: flask.Request, reading: ConcurrencyLimit) -> GenerateRequest:
     return GenerateRequest(
         program=numbers.pop("program", None),
         seed=Seed(nt.empty()) if data is None else _read(data, reading, **part),
-        settings=Settings(**numbers),
+        settings=Settings(**numbers, style=texts.get("style")),
         **{name: _bool(name, texts[name]) if name in texts else default for name, default in FLAGS.items()},
         format=_format(texts.get("format"), request),
     )

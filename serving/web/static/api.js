@@ -4,7 +4,19 @@
  */
 
 /** @typedef {import("./format.js").Note} Note */
-/** @typedef {{notes: number, temperature: number, top_p: number, min_p: number, random_seed: number|null}} Settings */
+/**
+ * @typedef {object} Settings  null: not asked
+ * @property {number|null} notes  null where `seconds` says how long the piece is
+ * @property {number} temperature
+ * @property {number} top_p
+ * @property {number} min_p
+ * @property {number|null} random_seed
+ * @property {string|null} style
+ * @property {number|null} density
+ * @property {number|null} loudness
+ * @property {number|null} seconds
+ */
+/** @typedef {{styles: string[], density: number[], loudness: number[]}} Controls  what can be asked of a model */
 
 const MIDI = "audio/midi";
 const HIDDEN_DETAILS = [400, 401, 415]; // statuses whose details are for programmers: bytes of a file, names of headers
@@ -60,10 +72,10 @@ export async function example(name) {
   return new Uint8Array(await (await request(`/examples/${encodeURIComponent(name)}.mid`)).arrayBuffer());
 }
 
-/** Fetch the model's name and version, such as "performance/1". @returns {Promise<string>} */
+/** Fetch the model's name and version, such as "performance/1". @returns {Promise<{name: string, controls?: Controls}>} */
 export async function model() {
-  const { name, version } = await (await request("/model")).json();
-  return `${name}/${version}`;
+  const { name, version, card } = await (await request("/model")).json();
+  return { name: `${name}/${version}`, controls: card.controls };
 }
 
 /**

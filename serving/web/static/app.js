@@ -130,7 +130,10 @@ async function start() {
   addListeners();
   player.prepare().catch(() => {}); // Player.play tries again and reports the error
   const modelShown = api.model().then(
-    (name) => (byId("model").textContent = `the model ${name}`),
+    ({ name, controls }) => {
+      byId("model").textContent = `the model ${name}`;
+      if (controls) settings.showControls(controls);
+    },
     (error) => error,
   );
   if (!(await openLink())) await chooseExample("nocturne", exampleTitle("nocturne"));

@@ -48,6 +48,10 @@ export function settingsLine(settings) {
   const parts = [`temperature ${settings.temperature}`];
   if (settings.top_p !== 1) parts.push(`top-p ${settings.top_p}`);
   if (settings.min_p !== 0) parts.push(`min-p ${settings.min_p}`);
+  if (settings.style !== null) parts.push(settings.style);
+  if (settings.density !== null) parts.push(`${settings.density} notes a second`);
+  if (settings.loudness !== null) parts.push(`velocity ${settings.loudness}`);
+  if (settings.seconds !== null) parts.push(`to end at ${clock(settings.seconds)}`);
   if (settings.random_seed !== null) parts.push(`random seed ${settings.random_seed}`);
   return parts.join(" · ");
 }

@@ -7,7 +7,7 @@
 /** @typedef {import("./api.js").Settings} Settings */
 
 const MAX_FRAGMENT = 6000; // characters: some programs that pass links on cut longer ones
-const NUMBERS = ["notes", "temperature", "top_p", "min_p", "random_seed"];
+const NUMBERS = ["notes", "temperature", "top_p", "min_p", "random_seed", "density", "loudness", "seconds"];
 
 /**
  * @typedef {object} LinkedTake  what a link says of a take
@@ -26,7 +26,7 @@ const NUMBERS = ["notes", "temperature", "top_p", "min_p", "random_seed"];
  */
 export async function write(seed, settings, model) {
   const query = new URLSearchParams();
-  for (const name of NUMBERS) if (settings[name] !== null) query.set(name, String(settings[name]));
+  for (const name of [...NUMBERS, "style"]) if (settings[name] !== null) query.set(name, String(settings[name]));
   if (model) query.set("model", model);
   let fragment = "";
   let complete = true;
@@ -54,6 +54,7 @@ export async function read(href) {
     const value = query.get(name);
     if (value !== null && value !== "" && Number.isFinite(Number(value))) settings[name] = Number(value);
   }
+  if (query.get("style")) settings.style = query.get("style");
   const linked = { settings, kind: "nothing", name: "", bytes: null, model: query.get("model") ?? "" };
   const midi = new URLSearchParams(url.hash.slice(1)).get("midi");
   if (midi) return { ...linked, kind: "midi", name: "the link's beginning", bytes: await decompress(midi) };

@@ -5,7 +5,10 @@
 
 /** @typedef {import("./api.js").Settings} Settings */
 
-const FIELDS = { notes: "notes", temperature: "temperature", top_p: "top-p", min_p: "min-p", random_seed: "random-seed" };
+const FIELDS = {
+  ...{ notes: "notes", temperature: "temperature", top_p: "top-p", min_p: "min-p", random_seed: "random-seed" },
+  ...{ style: "style", density: "density", loudness: "loudness", seconds: "seconds" },
+};
 const LINEAR = { min: 0, max: 1, step: 0.01, toValue: (position) => position, toSlider: (value) => value };
 const SLIDERS = {
   notes: { min: 4, max: 12, step: 0.25, toValue: (position) => Math.round(2 ** position), toSlider: (value) => Math.log2(value) },
@@ -28,6 +31,18 @@ export function connectSliders() {
   }
 }
 
+/** Show the fields of what can be asked of this model. @param {import("./api.js").Controls} controls */
+export function showControls({ styles, density, loudness }) {
+  const style = document.getElementById("style");
+  const { value } = style;
+  style.replaceChildren(new Option("as it comes", ""), ...styles.map((name) => new Option(name, name)));
+  style.value = styles.includes(value) ? value : "";
+  for (const [id, values] of Object.entries({ density, loudness })) {
+    Object.assign(document.getElementById(id), { min: values[0], max: values.at(-1) });
+  }
+  document.getElementById("controls").hidden = false;
+}
+
 /** @returns {Settings|null} null where a field is invalid; the browser shows which */
 export function read() {
   const settings = {};
@@ -40,8 +55,9 @@ export function read() {
       field.reportValidity();
       return null;
     }
-    settings[name] = field.value === "" ? null : Number(field.value);
+    settings[name] = field.value === "" ? null : name === "style" ? field.value : Number(field.value);
   }
+  if (settings.seconds !== null) settings.notes = null; // the piece ends at that second, however many notes it has
   return settings;
 }
 
@@ -50,6 +66,7 @@ export function fill(settings) {
   for (const [name, id] of Object.entries(FIELDS)) {
     if (!(name in settings)) continue;
     const field = document.getElementById(id);
+    if (name === "style" && settings[name]) field.append(new Option(settings[name], settings[name]));
     field.value = settings[name] === null ? "" : String(settings[name]);
     field.dispatchEvent(new Event("change"));
   }
