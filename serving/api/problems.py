@@ -14,6 +14,7 @@ RETRY_AFTER = 2  # seconds; most pieces take less
 _STATUS = {  # most specific first
     errors.MidiError: 400,
     errors.EncodingError: 422,
+    errors.SettingError: 422,  # what this model, or its controls, cannot do
     errors.SoundFontError: 422,  # the font is the server's and undamaged: it has no such note of the requested program
     errors.MissingDependency: 406,  # for one format; others work
     errors.Unavailable: 503,
