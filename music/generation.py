@@ -430,11 +430,10 @@ class Generator:
                     unread = len(notes) - len(supported)
                     seed_rows, asked = len(rows), ask(card, settings, clock)
                 call = partial(self._call, until, version)
-                state = prime(call, [rows[:seed_rows]], card.empty_state())
-                if asked is not None:
+                state = prime(call, [rows if asked is None else rows[:seed_rows]], card.empty_state())
+                if asked is not None:  # it holds for the other rows only
                     state = {**state, f"state_{controls.STATE}": asked[None]}
-                if seed_rows < len(rows):
-                    state = prime(call, [rows[seed_rows:]], state)
+                    state = prime(call, [rows[seed_rows:]], state) if seed_rows < len(rows) else state
                 return _PieceState(card, version, state, clock, rows, seed_rows, asked, unread)
             except Unavailable as error:
                 budget.spend(version, error)
