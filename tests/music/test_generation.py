@@ -77,7 +77,7 @@ class Pianist:
         self._check(state_row, state_history)
         assert (rows[0, length[0] :] == PAD).all()
         for row in rows[0, : length[0]]:
-            state_row, state_history = self._hear(row, state_history)
+            state_row, state_history = self._read(row, state_history)
         return self._hand_out(state_row, state_history)
 
     def _step(self, noise, state_row, state_history, **how):
@@ -99,18 +99,18 @@ class Pianist:
         if state_row[0, 0] == END:
             return state_row, state_history
         if state_history[0, 0] >= self.last:
-            return self._hear(np.full(len(noise), END, "i4"), state_history)
+            return self._read(np.full(len(noise), END, "i4"), state_history)
         shift = (state_history[0, 1] * 0.618) % 1  # the same noise after other music makes another note
         limits = np.minimum(np.array(self.encoding.sizes) - FIRST, 60)
-        return self._hear(FIRST + ((noise + shift) % 1 * limits).astype("i4"), state_history)
+        return self._read(FIRST + ((noise + shift) % 1 * limits).astype("i4"), state_history)
 
     @staticmethod
-    def _hear(row, state_history):
+    def _read(row, state_history):
         return row[None], state_history + np.array([[1, row.sum()]], "f4")
 
     def _hand_out(self, state_row, state_history):
         self._state = state_row.copy(), state_history.copy()
-        return {"state_row": state_row, "state_heard": state_history}
+        return {"state_row": state_row, "state_history": state_history}
 
     def _check(self, state_row, state_history):
         """Check that the state is the one of the last reply, or the empty one."""
@@ -143,7 +143,7 @@ def test_a_new_piece_is_primed_with_its_beginning():
     continuation, _ = play(pianist, nt.empty(), notes=3)
     (block,) = pianist.inputs("prime")
     assert block["length"].tolist() == [1] and (block["rows"][0, 0] == BEGIN).all()
-    assert not block["state_row"].any() and not block["state_heard"].any()
+    assert not block["state_row"].any() and not block["state_history"].any()
     (first, *_) = pianist.inputs("step")
     assert (first["state_row"] == BEGIN).all()
     assert len(continuation) == 3 and continuation["start"][0] >= 0
@@ -406,12 +406,12 @@ def test_other_errors_are_not_tried_again(error, number):
 SPOILED = {
     "no card": ("describe", "card", None),
     "two cards": ("describe", "card", np.array([b"{}", b"{}"], object)),
-    "no state": ("prime", "state_heard", None),
-    "state of another shape": ("prime", "state_heard", np.zeros((1, 3), "f4")),
+    "no state": ("prime", "state_history", None),
+    "state of another shape": ("prime", "state_history", np.zeros((1, 3), "f4")),
     "state of another batch": ("step", "state_row", np.zeros((2, 4), "i4")),
-    "state of another type": ("prime", "state_heard", np.zeros((1, 2), "f8")),
-    "state that is no number": ("prime", "state_heard", np.full((1, 2), np.nan, "f4")),
-    "endless state": ("generate", "state_heard", np.full((1, 2), np.inf, "f4")),
+    "state of another type": ("prime", "state_history", np.zeros((1, 2), "f8")),
+    "state that is no number": ("prime", "state_history", np.full((1, 2), np.nan, "f4")),
+    "endless state": ("generate", "state_history", np.full((1, 2), np.inf, "f4")),
     "no row": ("step", "row", None),
     "a row of fractions": ("step", "row", np.full((1, 4), FIRST, "f4")),
     "a row of three columns": ("step", "row", np.full((1, 3), FIRST, "i4")),
@@ -462,7 +462,7 @@ def test_a_card_tells_the_name_the_encoding_and_the_empty_state():
     state = parsed.empty_state(batch=3)
     assert {name: (array.shape, str(array.dtype)) for name, array in state.items()} == {
         "state_row": ((3, 4), "int32"),
-        "state_heard": ((3, 2), "float32"),
+        "state_history": ((3, 2), "float32"),
     }
     assert not any(array.any() for array in state.values())
 
