@@ -29,9 +29,10 @@ TABLE = {
     "music/notes.py": "numpy music.errors",
     "music/wire.py": "numpy google.protobuf google_crc32c music.errors",
     "music/pieces.py": "numpy google_crc32c music.errors music.notes music.storage music.wire",
-    "music/generation.py": "numpy music.analysis music.encodings music.errors music.notes music.storage",
+    "music/controls.py": "numpy music.encodings.columns music.errors",
+    "music/generation.py": "numpy music.analysis music.controls music.encodings music.errors music.notes music.storage",
     "music/model_folder.py": "numpy (tensorflow) music.errors music.generation music.storage",  # to load a SavedModel
-    "music/flags.py": "music.errors music.midi music.notes music.storage",
+    "music/flags.py": "music.errors music.generation music.midi music.notes music.storage",
     "music/midi/": "numpy pretty_midi music.errors music.midi music.notes",
     "music/encodings/": "numpy music.encodings music.errors music.notes",
     "music/storage/": "google_crc32c (google) (requests) (urllib3) music.errors music.storage",

@@ -22,7 +22,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from music import flags
 from music.command_line import fail
 from music.errors import MusicError
 from trainer import BACKENDS, use_backend
@@ -114,6 +113,8 @@ def _add_evaluate(commands) -> None:
 
 
 def _add_listen(commands) -> None:
+    from music import flags
+
     listen = commands.add_parser(
         "listen",
         parents=[_model_flags(), _backend_flags()],
@@ -156,6 +157,8 @@ def _add_listen(commands) -> None:
 
 
 def _add_sample(commands) -> None:
+    from music import flags
+
     sample = commands.add_parser("sample", parents=[_model_flags(), _backend_flags()], help="write a piece as MIDI")
     seed = sample.add_mutually_exclusive_group()
     seed.add_argument("--seed", metavar="MIDI", help="continue this file; absent: a new piece from its beginning")
@@ -346,7 +349,7 @@ def _listen(args) -> None:
 def _sample(args) -> None:
     import numpy as np
 
-    from music import midi, storage
+    from music import flags, midi, storage
     from music import notes as nt
     from music.errors import SettingError
     from music.generation import Generator
