@@ -65,9 +65,9 @@ PIANIST_1 = --recipe performance --set core.units=256 --set core.layers=2 --set 
 PIANIST_2 = --from $(FROM) --set core.units=512 --set training.window=256 --set training.batch=16 \
   --set training.steps=125 --set training.epochs=60 --set training.rate=0.002 --set training.warmup=100 \
   --set training.floor=0.1 --set training.average=0.995 --set training.patience=60 --set training.keep=10
-PIANIST_3 = --from $(FROM) --set core.attention=256 --set training.window=256 --set training.batch=16 \
-  --set training.steps=125 --set training.epochs=36 --set training.rate=0.002 --set training.warmup=100 \
-  --set training.floor=0.1 --set training.average=0.995 --set training.patience=60 --set training.keep=10
+PIANIST_3 = --from $(FROM) --set controls.use=True --set core.dropout=0.1 --set training.window=256 --set training.batch=16 \
+  --set training.steps=125 --set training.epochs=28 --set training.rate=0.002 --set training.warmup=100 \
+  --set training.floor=0.05 --set training.average=0.995 --set training.patience=60 --set training.keep=10
 
 pianist: .venv/ready
 	nice -n 5 $(BIN)/python -m trainer train $(PIANIST_$(PHASE)) --backend $(BACKEND) --data $(DATA) --run $(PIANIST)/$(PHASE)
