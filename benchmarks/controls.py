@@ -63,7 +63,8 @@ def _numbers(backend, card: Card, name: str, pieces: int) -> None:
                 if len(piece.notes) > 1]  # fmt: skip
         x, y = np.array(came).T
         slope, offset = np.polyfit(x, y, 1)
-        line = f"slope {slope:.2f}, at 0 {offset:.1f}, correlation {np.corrcoef(x, y)[0, 1]:.2f}; middle {np.median(y):.1f}"
+        correlation = np.corrcoef(x, y)[0, 1]
+        line = f"slope {slope:.2f}, at 0 {offset:.1f}, correlation {correlation:.2f}; middle {np.median(y):.1f}"
         print(f"{title:44} {len(x)} pieces: {line}", flush=True)
 
 
