@@ -19,7 +19,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from music import notes as nt
 from music.command_line import fail
 from music.errors import MusicError, SettingError
 from music.generation import Backend, Card, Chunk, Generator, Settings
+from music.midi import Grid
 from music.notes import Notes
 
 _SERVER = re.compile(r"[^/\s]+:\d+")
@@ -47,6 +48,7 @@ class Piece:
     new: Notes
     model: str  # name/version
     ended: str  # "final": it ended by itself; "length": it has as many notes as were asked for
+    grid: Grid | None = None  # tempo map, metres, keys and names of the seed's file, which .mid and scores keep
 
     @property
     def notes(self) -> Notes:
@@ -69,12 +71,15 @@ class Piece:
         notes, path = self.notes if include_seed else self.new, os.fspath(path)
         ending = _ending(path)
         if ending in _MIDI:
-            storage.write(path, midi.write(self.new, before=self.seed if include_seed else None, pedal=pedal))
+            before = self.seed if include_seed else None
+            storage.write(path, midi.write(self.new, before=before, grid=self.grid, pedal=pedal))
         elif ending in _SCORE:
-            from music.notation import engraving
+            from music.notation import beats, engraving
             from music.notation.musicxml import musicxml
 
-            engraving.write(musicxml(notes, title=Path(path).stem), path)
+            exact = beats.is_on_grid(self.seed, self.grid)
+            grid = self.grid if exact else None
+            engraving.write(musicxml(notes, grid, title=Path(path).stem, exact=exact), path)
         else:
             from music import audio
 
@@ -114,10 +119,10 @@ class Model:
             EncodingError: the model cannot express a note of the seed.
             BackendError: the model does not answer.
         """
-        notes = seed if isinstance(seed, np.ndarray) else read(seed)
+        notes, grid = (seed, None) if isinstance(seed, np.ndarray) else (read(seed), _grid(os.fspath(seed)))
         chunks = list(self.stream(notes, **settings))
         ended = chunks[-1].ended or ""
-        return Piece(notes, np.concatenate([chunk.notes for chunk in chunks]), chunks[-1].model, ended)
+        return Piece(notes, np.concatenate([chunk.notes for chunk in chunks]), chunks[-1].model, ended, grid)
 
     def new(self, **settings) -> Piece:
         """Generate a piece from its beginning; settings and errors as for `continue_`."""
@@ -174,6 +179,10 @@ def read(path: str | os.PathLike) -> Notes:
     for line in damage:
         warnings.warn(f"{path}: {line}", stacklevel=2)
     return notes
+
+
+def _grid(path: str) -> Grid:
+    return midi.grid(flags.read_file(path))
 
 
 def _ending(path: str, *, picture: bool = False) -> str:
@@ -237,6 +246,7 @@ def _generate(argv: Sequence[str]) -> int:
         seed = flags.read_part(args.seed, args.seed_start, args.seed_end - args.seed_start, drums=args.drums)
         seed = seed if args.seed_notes is None else seed[-args.seed_notes :]
     piece = model.continue_(seed, **asdict(flags.settings(args)))
+    piece = replace(piece, grid=_grid(args.seed) if args.seed else None)
     for path, ending in endings.items():
         if ending == ".png":
             piece.plot(path)

@@ -14,7 +14,8 @@ import numpy as np
 from music import notes as nt
 from music.errors import MidiError, SettingError
 from music.midi import parser
-from music.midi.note_pairing import PEDAL_DOWN, pair_notes
+from music.midi.grids import FAR, Grid
+from music.midi.note_pairing import PEDAL_DOWN, PairedNotes, pair_notes
 from music.midi.parser import File
 from music.notes import DRUMS, Notes
 
@@ -24,6 +25,7 @@ with contextlib.redirect_stdout(
     import pretty_midi
 
 _LONGEST = 24 * 3600.0  # seconds; a file that claims more than a day is damaged
+_LONGEST_NAMES = 512  # bytes of the names of one program's tracks
 DEFAULT_TEMPO = 500_000  # microseconds per quarter where a file sets none
 
 
@@ -40,22 +42,11 @@ class Summary:
     warnings: list[str]  # what was damaged, and where; empty for an undamaged file
 
 
-@dataclass(frozen=True)
-class Grid:
-    """What a file says of its own bars and beats; positions are quarters from its beginning."""
-
-    seconds: np.ndarray  # float64 [knots], rising: times whose position is known; between them the tempo is constant
-    quarters: np.ndarray  # float64 [knots], rising: those positions
-    times: list[tuple[float, int, int]]  # (position, numerator, denominator), the first at position 0
-    keys: list[tuple[float, int]]  # (position, sharps or minus flats); a file need not have any
-    hands: tuple[Notes, Notes] | None = None  # of the two tracks with notes on one instrument; None: it has no such two
-
-
-def read(data: bytes, *, pedal: bool = True, drums: bool = True) -> Notes:
+def read(data: bytes | File, *, pedal: bool = True, drums: bool = True) -> Notes:
     """Read a Standard MIDI File, a damaged one as far as possible; `read_with_warnings` says what was damaged.
 
     Args:
-        data: the whole file.
+        data: the whole file, or its events as `parse` returns them.
         pedal: let notes sound until the sustain pedal (CC64 >= 64) lifts or their pitch is struck again, even if that
             is before their own release.
         drums: read channel 10 as drums, unless the file is MPE, where it is a channel like any other. False: never.
@@ -69,9 +60,13 @@ def read(data: bytes, *, pedal: bool = True, drums: bool = True) -> Notes:
     return read_with_warnings(data, pedal=pedal, drums=drums)[0]
 
 
-def read_with_warnings(data: bytes, *, pedal: bool = True, drums: bool = True) -> tuple[Notes, list[str]]:
+def read_with_warnings(data: bytes | File, *, pedal: bool = True, drums: bool = True) -> tuple[Notes, list[str]]:
     """Read a file as `read` does, and say what was repaired or left out: a line for each kind of damage."""
-    return _notes_and_warnings(parser.read(data), pedal, drums)
+    return _notes_and_warnings(_parsed(data), pedal, drums)
+
+
+def _parsed(data: bytes | File) -> File:
+    return data if isinstance(data, File) else parser.read(data)
 
 
 def no_notes(warnings: list[str]) -> MidiError:
@@ -105,30 +100,51 @@ def _presses(file: File) -> int:
     return int(np.sum(down & ~(np.append(False, down[:-1]) & (channel == np.append(-1, channel[:-1])))[: len(down)]))
 
 
-def grid(data: bytes) -> Grid:
-    """Read a file's tempo map, time signatures (else 4/4), keys and hands; of several songs those of the first.
+def grid(data: bytes | File) -> Grid:
+    """Read a file's tempo map, time signatures (else 4/4), keys, hands and names; of several songs those of the first.
 
     Raises:
         MidiError: as `read` does.
     """
-    file = parser.read(data)
+    file = _parsed(data)
     quarter = file.ticks_per_quarter
     ticks = np.unique([0, *(tick for song, tick, _ in _tempos(file) if song == 0), file.end + quarter])
     marks = [mark[1:] for mark in file.marks if mark[0] == 0]
     times = {tick: (value[0], 2 ** value[1]) for tick, kind, value in marks if kind == parser.TIME}
-    keys = {tick: (value[0] + 64) % 256 - 64 for tick, kind, value in marks if kind == parser.KEY}
+    keys = {tick: ((value[0] + 64) % 256 - 64, value[1] == 1) for tick, kind, value in marks if kind == parser.KEY}
+    seconds, paired = _tempo_map(file)(np.zeros(len(ticks), "i8"), ticks), pair_notes(file, pedal=False, drums=True)
+    pace = 1 / quarter / max((seconds[-1] - seconds[-2]) / (ticks[-1] - ticks[-2]), 1e-12)  # quarters a second, at last
     return Grid(
-        seconds=_tempo_map(file)(np.zeros(len(ticks), "i8"), ticks),
-        quarters=ticks / quarter,
+        seconds=np.append(seconds[:-1], seconds[-2] + FAR),
+        quarters=np.append(ticks[:-1] / quarter, ticks[-2] / quarter + FAR * pace),
         times=[(tick / quarter, *signature) for tick, signature in ({0: (4, 4)} | times).items()],
-        keys=[(tick / quarter, key) for tick, key in keys.items()],
-        hands=_two_tracks(file),
+        keys=[(tick / quarter, *key) for tick, key in keys.items()],
+        hands=_two_tracks(file, paired),
+        ticks_per_quarter=quarter,
+        names=_names(file, paired),
     )
 
 
-def _two_tracks(file: File) -> tuple[Notes, Notes] | None:
+def _names(file: File, paired: PairedNotes) -> list[tuple[int | None, int, bytes]]:
+    """List the names of each program's tracks, joined where it has several.
+
+    The first track of no program, or of several, names the song.
+    """
+    program = np.where(paired.drum, DRUMS, paired.program)
+    joined: dict[tuple[int | None, int], list[bytes]] = {}
+    own = {}  # track: the only program of its notes
+    for track, number in np.unique(np.stack([paired.track >> 4, program]), axis=1).T.tolist():
+        own[track] = None if track in own else number
+    for track, kind, text in file.names:
+        texts = joined.setdefault((own.get(track), kind), [])
+        if text not in texts and (own.get(track) is not None or not texts):
+            texts.append(text)
+    return [(number, kind, b", ".join(texts)[:_LONGEST_NAMES]) for (number, kind), texts in joined.items()]
+
+
+def _two_tracks(file: File, paired: PairedNotes) -> tuple[Notes, Notes] | None:
     """Read the notes of the only two tracks, or channels of one track, that have any, if they play one instrument."""
-    paired, seconds = pair_notes(file, pedal=False, drums=True), _tempo_map(file)
+    seconds = _tempo_map(file)
     tracks = np.unique(paired.track)
     if len(tracks) != 2 or paired.drum.any() or len(np.unique(paired.program)) > 1:
         return None

@@ -3,7 +3,8 @@
 It uses numpy alone: no native code of another library reads a stranger's bytes, so none can crash on them. Memory and
 time grow with the size of the file, never with a number that it states. A damaged file is read as far as it makes
 sense, with a warning for each kind of damage. Only one that does not say how long a tick is (no header, no division) is
-an error. Text, system-exclusive and most meta events are skipped unread, so their content has no effect.
+an error. Of text only the names of tracks and instruments are kept, as bytes. Other text, system-exclusive and most
+meta events are skipped unread, so their content has no effect.
 """
 
 from array import array
@@ -24,6 +25,8 @@ SILENCES = (120, 123, 124, 125, 126, 127)  # "all sound off", "all notes off", a
 RPN_HIGH, RPN_LOW, DATA = 101, 100, 6  # the controllers that choose a registered parameter, and set it
 _RESET = 121  # the controller number of "reset all controllers", which is stored as a pedal that lifts
 TEMPO, TIME, KEY = 0x51, 0x58, 0x59  # meta events
+TRACK_NAME, INSTRUMENT_NAME = 0x03, 0x04  # meta events
+_LONGEST_NAME = 128  # bytes; the rest of a longer name is left out
 _NAMES = {TEMPO: "a tempo", TIME: "a time signature", KEY: "a key signature"}
 _END = 0x2F
 _STORED = [kind in (NOTE_OFF, NOTE_ON, CONTROL, PROGRAM) for kind in range(16)]  # which events are stored
@@ -49,6 +52,7 @@ class File:
     first: np.ndarray  # uint8 [events]: key, controller or program
     second: np.ndarray  # uint8 [events]: velocity or value
     marks: list[tuple[int, int, int, bytes]]  # (song, tick, TEMPO | TIME | KEY, data), sorted; all of them make sense
+    names: list[tuple[int, int, bytes]]  # (track, TRACK_NAME | INSTRUMENT_NAME, text), one a track and kind; none empty
     songs: int  # how many; 1 at least
     end: int  # the tick of the last event of all
     ticks_per_quarter: int
@@ -89,7 +93,7 @@ def read(data: bytes) -> File:
     start, stop = _find_midi(data)
     data = bytes(data[:stop])
     after, announced, ticks_per_quarter, tempo, independent = _header(data, start, faults)
-    events, sizes, songs, marks, end = [], [], [], [], 0
+    events, sizes, songs, marks, names, end = [], [], [], [], [], 0
     for number, (begin, stop, headers) in enumerate(_tracks(data, after, faults)):
         if number == MOST_TRACKS:
             faults.add("more than {:,} tracks; the others are left out", begin - 8, 0, MOST_TRACKS)
@@ -100,6 +104,7 @@ def read(data: bytes) -> File:
         sizes.append(sum(map(len, track.events)))
         songs.append(number if independent else headers)
         marks += [(songs[-1], *mark) for mark in track.marks]
+        names += [(number, kind, text) for kind, text in track.names.items()]
         end = max(end, track.tick)
     if len(sizes) != announced:
         faults.add("the header announces {:,} tracks, there are {:,}", start + 10, 0, announced, len(sizes))
@@ -115,6 +120,7 @@ def read(data: bytes) -> File:
         first=(packed >> 8).astype("u1"),
         second=packed.astype("u1"),
         marks=sorted(marks, key=lambda mark: mark[:2]),
+        names=names,
         songs=max(songs, default=0) + 1,
         end=end,
         ticks_per_quarter=ticks_per_quarter,
@@ -230,6 +236,7 @@ class _Track:
         self.data, self.begin, self.number, self.faults = data[begin:stop], begin, number, faults
         self.events: list[np.ndarray] = []
         self.marks: list[tuple[int, int, bytes]] = []
+        self.names: dict[int, bytes] = {}  # kind: the first text of this kind that is not empty
         self.at = self.tick = 0  # the next byte, and the time there
         self.running = 0  # the status of an event that has none of its own
 
@@ -295,6 +302,8 @@ class _Track:
                         raise _TrackError("an event of {:,} bytes where {:,} are left", size, len(data) - at)
                     if kind in _NAMES:
                         self._mark(tick, kind, data[at : at + size])
+                    elif kind in (TRACK_NAME, INSTRUMENT_NAME) and size:
+                        self.names.setdefault(kind, data[at : at + min(size, _LONGEST_NAME)])
                     at += size
                 else:
                     self._add_fault("a system message, which no file may hold, is left out")

@@ -7,8 +7,10 @@ share a channel change it where their notes begin.
 import numpy as np
 
 from music import notes as nt
+from music.midi.grids import Clock, Grid
+from music.midi.grids import clock as clock_of
 from music.midi.note_pairing import DRUM_CHANNEL, next_onset
-from music.midi.parser import CONTROL, NOTE_OFF, NOTE_ON, PROGRAM, SUSTAIN
+from music.midi.parser import CONTROL, KEY, NOTE_OFF, NOTE_ON, PROGRAM, SUSTAIN, TEMPO, TIME
 from music.midi.pedal import release_keys
 from music.notes import DRUMS, Notes
 
@@ -19,18 +21,20 @@ _TIME = b"\xff\x58\4\4\2\x18\x08"  # 4/4
 _END = b"\0\xff\x2f\0"
 _RELEASE = 64  # the velocity of a release
 _CHANNELS = [channel for channel in range(16) if channel != DRUM_CHANNEL]
-_PEDAL, _OFF, _CHANGE, _ON = range(4)  # the order of events at one tick
+_META, _PEDAL, _OFF, _CHANGE, _ON = range(5)  # the order of events at one tick
 _DOWN, _UP = 127, 0  # values of the pedal's controller
 
 
-def write(notes: Notes, before: Notes | None = None, *, pedal: bool = False) -> bytes:
-    """Write Notes as a Standard MIDI File of 1 ms ticks; a note lasts at least one tick.
+def write(notes: Notes, before: Notes | None = None, grid: Grid | None = None, *, pedal: bool = False) -> bytes:
+    """Write Notes as a Standard MIDI File of ticks of 1 ms or less; a note lasts at least one tick.
 
     A note ends at the latest where its key is struck again: MIDI cannot say which of two notes a release ends.
 
     Args:
         notes: their channels are those of no other program, unless they have more than 15 programs themselves.
         before: what `notes` continue. Where channels run out, its programs share some.
+        grid: the tempo map, metres, keys and names to write; times of notes stay. None, or one that has more ticks up
+            to the last note than a file can have: 120 quarters a minute and 4/4.
         pedal: write a sustain pedal (CC64), and release keys earlier; `read` reads the same notes.
     """
     before = nt.empty() if before is None else before
@@ -38,7 +42,8 @@ def write(notes: Notes, before: Notes | None = None, *, pedal: bool = False) -> 
     programs, group = np.unique(every["program"], return_inverse=True)
     channel = np.array(_channels(every, programs, group, len(before)), "i8")[group]
     key = channel << 7 | every["pitch"]
-    start, end, restruck = _ticks(every, key)
+    clock = clock_of(grid, nt.length(every)) if grid else None
+    start, end, restruck = _ticks(every, key, clock)
     tracks: list[list[tuple[int, int, bytes]]] = [[] for _ in programs]  # (tick, order at one tick, message)
     for k, first in _changes(every["program"], channel, start):
         message = bytes((PROGRAM << 4 | channel[k], every["program"][k] % DRUMS))
@@ -54,9 +59,33 @@ def write(notes: Notes, before: Notes | None = None, *, pedal: bool = False) -> 
     for g, c, pitch, velocity, on, off in zip(*(column.tolist() for column in columns), strict=True):
         tracks[g].append((on, _ON, bytes((NOTE_ON << 4 | c, pitch, velocity))))
         tracks[g].append((off, _OFF, bytes((NOTE_OFF << 4 | c, pitch, _RELEASE))))
-    conductor = _chunk(b"MTrk", b"\0" + _TEMPO + b"\0" + _TIME + _END)
-    head = b"".join(number.to_bytes(2) for number in (1, 1 + len(tracks), TICKS_PER_QUARTER))
-    return _chunk(b"MThd", head) + conductor + b"".join(map(_track, tracks))
+    conductor = [(0, _META, _TEMPO), (0, _META, _TIME)]
+    if grid and clock:
+        conductor = _marks(grid, clock, int(end.max(initial=0)))
+    owners = {None: conductor, **dict(zip(programs.tolist(), tracks, strict=True))}
+    for program, kind, text in grid.names if grid else ():
+        owners.get(program, []).append((0, _META, _meta(kind, text)))
+    quarter = clock.ticks_per_quarter if clock else TICKS_PER_QUARTER
+    head = b"".join(number.to_bytes(2) for number in (1, 1 + len(tracks), quarter))
+    return _chunk(b"MThd", head) + b"".join(map(_track, [conductor, *tracks]))
+
+
+def _marks(grid: Grid, clock: Clock, last: int) -> list[tuple[int, int, bytes]]:
+    """Make the events of tempos, metres and keys up to tick `last`; of those at one tick the last one counts."""
+    marks = {}
+    new = np.diff(clock.tempos, prepend=0) != 0
+    for tick, tempo in zip(clock.ticks[new].tolist(), clock.tempos[new].tolist(), strict=True):
+        marks[tick, TEMPO] = tempo.to_bytes(3)
+    for position, numerator, denominator in grid.times:
+        marks[_tick(position, clock), TIME] = bytes((numerator, denominator.bit_length() - 1, 24, 8))
+    for position, sharps, minor in grid.keys:
+        marks[_tick(position, clock), KEY] = bytes((sharps % 256, minor))
+    return [(tick, _META, _meta(kind, data)) for (tick, kind), data in marks.items() if tick <= last]
+
+
+def _tick(position: float, clock: Clock) -> int:
+    """Find the tick at a position in quarters; what lies before the file's beginning counts from its beginning."""
+    return max(round((position - clock.begin) * clock.ticks_per_quarter), 0)
 
 
 def _channels(notes: Notes, programs: np.ndarray, group: np.ndarray, new: int) -> list[int]:
@@ -83,17 +112,18 @@ def _channels(notes: Notes, programs: np.ndarray, group: np.ndarray, new: int) -
     return channels
 
 
-def _ticks(notes: Notes, key: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _ticks(notes: Notes, key: np.ndarray, clock: Clock | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Round starts and ends to ticks, int64 [n] each; an end is at the latest where its key is struck again.
 
     Returns:
         Starts, ends, and whether a note ends where its key is struck again, bool [n].
     """
-    start = np.rint(notes["start"] / _TICK).astype("i8")
+    start, end = (clock.to_ticks(notes[name]) if clock else np.rint(notes[name] / _TICK) for name in ("start", "end"))
+    start = start.astype("i8")
     order = np.lexsort((start, key))
     again = np.empty(len(notes), "i8")
     again[order] = next_onset(key[order], start[order])
-    end = np.maximum(np.minimum(np.rint(notes["end"] / _TICK), again), start + 1).astype("i8")
+    end = np.maximum(np.minimum(end, again), start + 1).astype("i8")
     return start, end, end == again
 
 
@@ -115,6 +145,10 @@ def _track(events: list[tuple[int, int, bytes]]) -> bytes:
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
     return kind + len(body).to_bytes(4) + body
+
+
+def _meta(kind: int, data: bytes) -> bytes:
+    return bytes((0xFF, kind)) + _length(len(data)) + data
 
 
 def _length(ticks: int) -> bytes:

@@ -17,6 +17,7 @@ A file whose onsets lie on its own ticks keeps its own bars (`on_grid`). For a p
 MAESTRO's files claim 120 quarters a minute but hold performed onsets, so all of MAESTRO is estimated.
 """
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -24,9 +25,9 @@ import numpy as np
 
 from music import notes as nt
 from music.errors import EncodingError
-from music.midi import Grid
+from music.midi import FAR, Grid
 from music.notation import hands, shortest_path
-from music.notes import Notes
+from music.notes import DRUMS, Notes
 
 QUARTER = 10_080  # ticks; its halves down to the 128th, thirds, fifths, sevenths and ninths are whole numbers of them
 SILENCE = 20.0  # seconds; where beats are estimated, a longer time without an onset is written as if it were so long
@@ -98,18 +99,21 @@ class Rhythm(NamedTuple):
     omitted: list[tuple[int, float]]  # (at tick, seconds before it that are not written, as nothing begins in them)
 
 
-def on_grid(notes: Notes, grid: Grid) -> Rhythm | None:
+def on_grid(notes: Notes, grid: Grid, *, exact: bool = False) -> Rhythm | None:
     """Place notes by the beats of their own file; None where they are not on its beats, as in a recorded performance.
 
     They are where nine of ten onsets are within 1/120 of a quarter from a multiple of a 24th of it, or on a quintuplet,
     septuplet or the like. A passage that is not on the grid leaves the rest alone: half of the onsets are enough if
     some 24 in a row are on the grid, which chance does not do. Bars without an onset are left out from the ninth on.
+
+    Args:
+        exact: place them also where they are not on its beats, as what continues a file that is.
     """
     ticks = np.rint(np.interp(notes["start"], grid.seconds, grid.quarters) * QUARTER).astype("i8")
     end = np.rint(np.interp(notes["end"], grid.seconds, grid.quarters) * QUARTER).astype("i8")
     last = max(int(_snap(ticks).max()) + QUARTER // 16, int(_snap(end).max()))
     all_bars = _written_bars(grid, int(_snap(ticks).min()), last)
-    if all_bars is None or not _fits(ticks, all_bars, grid):
+    if all_bars is None or not (exact or _fits(ticks, all_bars, grid)):
         return None
     bars = _without_empty(all_bars, ticks)
     if len(bars) > MOST_BARS:
@@ -134,9 +138,15 @@ def on_grid(notes: Notes, grid: Grid) -> Rhythm | None:
         beat=beat_of(bars[0]),
         tempos=_tempos(grid, place),
         exact=True,
-        keys=[(int(place(np.array(round(at * QUARTER)))), fifths) for at, fifths in grid.keys],
+        keys=[(int(place(np.array(round(at * QUARTER)))), fifths) for at, fifths, _ in grid.keys],
         omitted=list(zip(written[cuts].tolist(), silent.tolist(), strict=True)),
     )
+
+
+def is_on_grid(notes: Notes, grid: Grid | None) -> bool:
+    """Tell whether notes, drums apart, lie on the beats of their file; not without a grid, or without such notes."""
+    notes = notes[notes["program"] != DRUMS]
+    return grid is not None and len(notes) > 0 and on_grid(notes, grid) is not None
 
 
 def _fits(ticks: np.ndarray, bars: list[Bar], grid: Grid) -> bool:
@@ -202,6 +212,86 @@ def estimate(notes: Notes, right: np.ndarray | None = None) -> Rhythm:
     Raises:
         EncodingError: there are more than MOST_SECONDS of music.
     """
+    pulses = _pulses(notes, right)
+    beat, bar = pulses.beat, pulses.numerator * pulses.beat
+    onset, end = pulses.onset - pulses.zero, np.maximum(pulses.end, pulses.onset + beat // 8) - pulses.zero
+    signature = _signature(pulses.numerator, beat)
+    count = -(-int(end.max()) // bar)
+    bars = [Bar(k * bar, bar, *signature) for k in range(count)]
+    tempo = max(round(60 / pulses.seconds), 1) * beat / QUARTER
+    omitted = [(int(onset[k]), float(pulses.silent[k])) for k in np.flatnonzero(pulses.silent)]
+    return _with_upbeat(Rhythm(onset, end, bars, beat, [(0, tempo)], False, [], omitted))
+
+
+def estimated_grid(notes: Notes, grid: Grid | None = None) -> Grid:
+    """Estimate beats and bars as `estimate` does, as a tempo map with a knot a beat, from second 0 on.
+
+    Args:
+        notes: at least one.
+        grid: whose keys, hands and names are kept.
+
+    Raises:
+        EncodingError: there are more than MOST_SECONDS of music.
+    """
+    pulses = _pulses(notes, None)
+    late, quarters = np.cumsum(pulses.silent), pulses.beat / QUARTER  # of a beat
+    note = np.searchsorted(notes["start"] - late, pulses.knots + _EARLY * _FRAME, side="right") - 1
+    seconds = pulses.knots + np.where(note >= 0, late[note], 0.0)
+    seconds = _filled(seconds, pulses.seconds, pulses.numerator)
+    early = int(np.searchsorted(seconds, -pulses.seconds / 2))  # beats before second 0
+    seconds = seconds[early:]
+    silent = round(float(seconds[0]) / pulses.seconds)  # beats before the first one
+    seconds = np.concatenate([np.linspace(0.0, seconds[0], silent, endpoint=False), seconds])
+    seconds[0] = 0.0
+    upbeat = (pulses.zero // pulses.beat - early + silent) % pulses.numerator
+    positions = quarters * np.arange(len(seconds))
+    times = [(upbeat * quarters, *_signature(pulses.numerator, pulses.beat))]
+    if upbeat:
+        times.insert(0, (0.0, *_signature(upbeat, pulses.beat)))
+    estimated = Grid(
+        seconds=np.append(seconds, seconds[-1] + FAR),
+        quarters=np.append(positions, positions[-1] + FAR / (seconds[-1] - seconds[-2]) * quarters),
+        times=times,
+        keys=[],
+    )
+    if grid is None:
+        return estimated
+    at = np.interp([position for position, *_ in grid.keys], grid.quarters, grid.seconds)
+    beat = np.rint(np.interp(at, estimated.seconds, estimated.quarters) / quarters).tolist()
+    keys = [(quarters * k, *key) for k, (_, *key) in zip(beat, grid.keys, strict=True)]
+    return replace(estimated, keys=keys, hands=grid.hands, ticks_per_quarter=grid.ticks_per_quarter, names=grid.names)
+
+
+def _signature(beats: int, beat: int) -> tuple[int, int]:
+    """Give the time signature of a bar of so many beats: in eighths in a compound metre, else in quarters."""
+    return (beats, 4) if beat == QUARTER else (beats * 3, 8)
+
+
+def _filled(seconds: np.ndarray, usual: float, numerator: int) -> np.ndarray:
+    """Put whole bars of beats into the beats that a silence makes long; `usual`: seconds of a beat."""
+    bars = np.maximum(np.rint((np.diff(seconds) / usual - 1) / numerator), 0).astype("i8")
+    bars[np.diff(seconds) < SILENCE / 2] = 0
+    for k in np.flatnonzero(bars)[::-1].tolist():
+        inner = np.linspace(seconds[k], seconds[k + 1], int(bars[k]) * numerator + 2)[1:-1]
+        seconds = np.concatenate([seconds[: k + 1], inner, seconds[k + 1 :]])
+    return seconds
+
+
+class _Pulses(NamedTuple):
+    """What is estimated of Notes: their positions in ticks from the first beat, and the beats and bars."""
+
+    onset: np.ndarray  # int64 [n], ticks
+    end: np.ndarray  # int64 [n], ticks
+    knots: np.ndarray  # float64 [beats + 1]: seconds where beats begin and the last one ends, long silences shortened
+    seconds: float  # of a usual beat
+    beat: int  # ticks of a beat
+    numerator: int  # beats of a bar
+    zero: int  # ticks: where the bar of the first onset begins
+    silent: np.ndarray  # float64 [n], seconds left out before each note
+
+
+def _pulses(notes: Notes, right: np.ndarray | None) -> _Pulses:
+    """Estimate the beats of at least one note; arguments and errors as for `estimate`."""
     right = hands.right_hand(notes) if right is None else right
     notes, silent = _without_silence(notes)
     if nt.length(notes) - notes["start"][0] > MOST_SECONDS:
@@ -244,13 +334,7 @@ def estimate(notes: Notes, right: np.ndarray | None = None) -> Rhythm:
     zero = (upbeat - numerator if upbeat else 0) * beat
     bar = numerator * beat
     zero += (int(onset.min()) - zero) // bar * bar
-    onset, end = onset - zero, np.maximum(end, onset + beat // 8) - zero
-    signature = (numerator * 3, 8) if kind else (numerator, 4)
-    count = -(-int(end.max()) // bar)
-    bars = [Bar(k * bar, bar, *signature) for k in range(count)]
-    tempo = max(round(60 / seconds), 1) * beat / QUARTER
-    omitted = [(int(onset[k]), float(silent[k])) for k in np.flatnonzero(silent)]
-    return _with_upbeat(Rhythm(onset, end, bars, beat, [(0, tempo)], False, [], omitted))
+    return _Pulses(onset, end, knots, seconds, beat, numerator, zero, silent)
 
 
 def _pulse(position: np.ndarray, ticks: int) -> np.ndarray:

@@ -38,13 +38,14 @@ class _Piece(NamedTuple):
     tuplet: Tuplet | None
 
 
-def musicxml(notes: Notes, grid: Grid | None = None, title: str = "") -> bytes:
+def musicxml(notes: Notes, grid: Grid | None = None, title: str = "", *, exact: bool = False) -> bytes:
     """Write notes as a piano score.
 
     Args:
         notes: at least one that is no drum.
         grid: the bars and the hands of the notes' file (`midi.grid`); the bars are used if the notes lie on them.
         title: printed above the first line.
+        exact: use the bars in any case, as for notes that continue such a file.
 
     Returns:
         MusicXML 4.0, UTF-8; the same bytes for the same notes.
@@ -58,7 +59,7 @@ def musicxml(notes: Notes, grid: Grid | None = None, title: str = "") -> bytes:
         raise EncodingError("no notes to write: expected at least one that is not for drums")
     check()
     right = hands.of_file(notes, grid.hands) if grid and grid.hands else hands.right_hand(notes)
-    rhythm = (beats.on_grid(notes, grid) if grid else None) or beats.estimate(notes, right)
+    rhythm = (beats.on_grid(notes, grid, exact=exact) if grid else None) or beats.estimate(notes, right)
     return _export(_score(notes, rhythm, np.where(right, 0, 1), title))
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from music.generation import MOST_NEW_NOTES
-from serving.api.requests import BOOLS, DEFAULTS, FLAGS, FORMATS, MIDI_TYPES, NUMBERS, RAW_TYPES, Number
+from serving.api.requests import BOOLS, DEFAULTS, FLAGS, FORMATS, MIDI_TYPES, NUMBERS, RAW_TYPES, TEMPO_MAPS, Number
 from serving.middleware import api_keys, request_context
 
 _MEANS = {
@@ -27,6 +27,8 @@ _MEANS = {
     "pedal": "Whether a MIDI file has a sustain pedal (CC64) and shorter keys, which give the same ends of notes.",
     "originality": "Whether to report the longest run of new notes that the training set also has, in any key and "
     "tempo. 422 where the server has no index of the training set.",
+    "tempo_map": "Of a MIDI file. seed: the seed's tempos, metres, keys and names. estimate: estimated beats and bars "
+    "where the seed's notes are not on the beats of its own file, and for a new piece.",
     "format": "What the reply is. Without it the Accept header decides, and without that it is MIDI.",
 }
 _EXAMPLES = {"notes": 8, "temperature": 0.9, "top_p": 0.95, "min_p": 0.02, "random_seed": 7, "program": 0}
@@ -189,7 +191,9 @@ def _parameters() -> list[dict]:
     flags = [_parameter(name, boolean | {"default": default}, not default) for name, default in FLAGS.items()]
     formats = {"type": "string", "enum": [*FORMATS], "default": "mid"}
     style = _parameter("style", {"type": "string"}, "Chopin")
-    return [*numbers, *flags, style, _parameter("format", formats, "json")]
+    tempo_maps = {"type": "string", "enum": [*TEMPO_MAPS], "default": TEMPO_MAPS[0]}
+    tempo_map = _parameter("tempo_map", tempo_maps, "estimate")
+    return [*numbers, *flags, style, tempo_map, _parameter("format", formats, "json")]
 
 
 def _parameter(name: str, schema: dict, example: Any) -> dict:

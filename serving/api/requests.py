@@ -9,7 +9,7 @@ import difflib
 import math
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import flask
@@ -20,6 +20,7 @@ from music import midi
 from music import notes as nt
 from music.errors import EncodingError, MidiError
 from music.generation import MOST_NEW_NOTES, NEW_NOTES, Settings
+from music.midi import Grid
 from music.notes import Notes
 from serving.middleware.concurrency import ConcurrencyLimit
 
@@ -46,6 +47,13 @@ class Seed:
 
     notes: Notes  # empty: a new piece
     warnings: tuple[str, ...] = ()  # what was damaged in its file, or left out
+    keys: Notes = field(default_factory=nt.empty)  # the same notes, without the pedal: each ends with its key
+    grid: Grid | None = None  # tempo map, metres, keys and names of its file
+
+    def shifted(self, seconds: float) -> "Seed":
+        """Move the seed later by `seconds`."""
+        grid = self.grid and self.grid.shifted(seconds)
+        return replace(self, notes=nt.shift(self.notes, seconds), keys=nt.shift(self.keys, seconds), grid=grid)
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,7 @@ class GenerateRequest:
     program: int | None = None  # the instrument of every note that is not a drum; None: as the notes say
     originality: bool = False  # report the longest run of new notes that the training set also has
     from_start: bool = False  # the clock of the reply begins with its first note
+    tempo_map: str = "seed"  # of TEMPO_MAPS
     pedal: bool = False  # a MIDI file has a sustain pedal and shorter keys
 
 
@@ -104,7 +113,8 @@ _PART = ("seed_start", "seed_end", "seed_notes")  # which part of the seed's fil
 BOOLS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 DEFAULTS = {"notes": NEW_NOTES, **{name: getattr(Settings(), name) for name in ("temperature", "top_p", "min_p")}}
 FLAGS = {"include_seed": True, "from_start": False, "pedal": False, "originality": False}  # and their defaults
-PARAMETERS = (*NUMBERS, *FLAGS, "style", "format")
+TEMPO_MAPS = ("seed", "estimate")  # of a MIDI file: the seed's, or the estimated beats where the seed is not on its own
+PARAMETERS = (*NUMBERS, *FLAGS, "style", "tempo_map", "format")
 
 
 def reading_limit() -> ConcurrencyLimit:
@@ -132,6 +142,7 @@ def parse(request: flask.Request, reading: ConcurrencyLimit) -> GenerateRequest:
         seed=Seed(nt.empty()) if data is None else _read(data, reading, **part),
         settings=Settings(**numbers, style=texts.get("style")),
         **{name: _bool(name, texts[name]) if name in texts else default for name, default in FLAGS.items()},
+        tempo_map=_tempo_map(texts.get("tempo_map", TEMPO_MAPS[0])),
         format=_format(texts.get("format"), request),
     )
 
@@ -212,6 +223,12 @@ def _bool(name: str, text: str) -> bool:
     return BOOLS[text.lower()]
 
 
+def _tempo_map(text: str) -> str:
+    if text.lower() not in TEMPO_MAPS:
+        raise UnprocessableEntity(f"tempo_map: expected {' or '.join(TEMPO_MAPS)}, got {text[:50]!r}")
+    return text.lower()
+
+
 def _format(name: str | None, request: flask.Request) -> str:
     """Choose the parameter, else the Accept header, else MIDI; MIDI for a browser, too, which would take a picture."""
     if name is None and "text/html" in request.accept_mimetypes.values():
@@ -246,12 +263,16 @@ def _read(
     if not data:
         raise MidiError("the seed is empty, expected a MIDI file")
     with reading.take():
-        notes, warnings = midi.read_with_warnings(data)
+        file = midi.parse(data)
+        notes, warnings = midi.read_with_warnings(file)
+        keys, grid = midi.read(file, pedal=False), midi.grid(file)
     if not len(notes):
         reasons = "".join(f"; {warning}" for warning in warnings)
         raise EncodingError(f"the seed is a MIDI file without notes, so there is nothing to continue{reasons}")
-    part = nt.shift(nt.excerpt(notes, seed_start, seed_end - seed_start), seed_start)
-    part = part if seed_notes is None else part[-seed_notes:]
+    part, keys = (
+        nt.shift(nt.excerpt(each, seed_start, seed_end - seed_start), seed_start)[-(seed_notes or MOST_NOTES + 1) :]
+        for each in (notes, keys)
+    )
     if not len(part):
         raise EncodingError(
             f"seed_start, seed_end: expected a part in which a note begins; the seed has {len(notes):,}, from "
@@ -259,4 +280,4 @@ def _read(
         )
     if len(part) > MOST_NOTES:
         raise EncodingError(f"the seed has {len(part):,} notes, expected at most {MOST_NOTES:,}")
-    return Seed(part, tuple(warnings))
+    return Seed(part, tuple(warnings), keys, grid)

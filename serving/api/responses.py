@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,6 +26,7 @@ from music import audio, midi
 from music import notes as nt
 from music.errors import EncodingError, MissingDependency, MusicError
 from music.generation import Chunk
+from music.notation import beats
 from music.notes import Notes
 from music.plots.piano_roll import piano_roll
 from serving.api import problems
@@ -56,8 +58,8 @@ def _from_start(request: GenerateRequest, chunks: Iterator[Chunk]) -> tuple[Gene
             if len(chunk.notes):
                 break
         offset = nt.first_onset(begun[-1].notes)
-    seed = replace(request.seed, notes=nt.shift(request.seed.notes, -offset))
-    return replace(request, seed=seed), (_earlier(chunk, offset) for chunk in itertools.chain(begun, chunks))
+    moved = (_earlier(chunk, offset) for chunk in itertools.chain(begun, chunks))
+    return replace(request, seed=request.seed.shifted(-offset)), moved
 
 
 def _earlier(chunk: Chunk, seconds: float) -> Chunk:
@@ -70,7 +72,14 @@ def _earlier(chunk: Chunk, seconds: float) -> Chunk:
 def _midi(request: GenerateRequest, chunks: Iterator[Chunk], renderers: Renderers) -> flask.Response:
     pieces = list(chunks)
     seed, continuation = _parts(request, pieces)
-    return _file(request, pieces, midi.write(continuation, before=seed, pedal=request.pedal))
+    grid = request.seed.grid
+    if request.tempo_map == "estimate" and not beats.is_on_grid(request.seed.keys, request.seed.grid):
+        notes = nt.sort(np.concatenate([seed, continuation]))
+        notes = notes[notes["program"] != nt.DRUMS]
+        if len(notes):
+            _check_length(request, notes)
+            grid = renderers.draw(beats.estimated_grid, notes, grid)
+    return _file(request, pieces, midi.write(continuation, before=seed, grid=grid, pedal=request.pedal))
 
 
 def _sound(request: GenerateRequest, chunks: Iterator[Chunk], renderers: Renderers) -> flask.Response:
@@ -142,15 +151,19 @@ def _lines(request: GenerateRequest, first: Chunk, rest: Iterator[Chunk]) -> Ite
 
 
 def _score(request: GenerateRequest, chunks: Iterator[Chunk], renderers: Renderers) -> flask.Response:
-    """Make MusicXML."""
+    """Make MusicXML: on the seed's own grid if the seed lies on it, else with estimated beats."""
     from music.notation import musicxml  # late, as only this format needs what it imports
 
     musicxml.check()
-    pieces, *parts = _rendered_parts(request, chunks)
-    notes = np.concatenate(parts)
+    pieces, seed, continuation = _rendered_parts(request, chunks)
+    exact = beats.is_on_grid(request.seed.keys, request.seed.grid)
+    if exact:
+        seed, continuation = _parts(request, pieces, request.seed.keys)  # a score shows the ends of the keys
+    notes = nt.sort(np.concatenate([seed, continuation]))
     if len(notes) > MOST_SCORED:
         raise EncodingError(f"format 'musicxml': expected at most {MOST_SCORED:,} notes, got {len(notes):,}")
-    return _file(request, pieces, renderers.draw(musicxml.musicxml, notes))
+    draw = partial(musicxml.musicxml, grid=request.seed.grid if exact else None, exact=exact)
+    return _file(request, pieces, renderers.draw(draw, notes))
 
 
 _MAKERS = {
@@ -189,9 +202,14 @@ def _check_length(request: GenerateRequest, notes: Notes) -> None:
         )
 
 
-def _parts(request: GenerateRequest, pieces: list[Chunk]) -> tuple[Notes, Notes]:
-    """Return the seed, empty if it is not wanted, and the continuation; both on the requested instrument."""
-    seed = request.seed.notes if request.include_seed else nt.empty()
+def _parts(request: GenerateRequest, pieces: list[Chunk], keys: Notes | None = None) -> tuple[Notes, Notes]:
+    """Return the seed, empty if it is not wanted, and the continuation; both on the requested instrument.
+
+    Args:
+        keys: the seed's notes that are returned instead of those with the pedal in their ends.
+    """
+    seed = request.seed.notes if keys is None else keys
+    seed = seed if request.include_seed else nt.empty()
     continuation = np.concatenate([chunk.notes for chunk in pieces])
     if request.program is None:
         return seed, continuation

@@ -1,5 +1,6 @@
 """Hands, beats and bars."""
 
+import dataclasses
 import io
 
 import mido
@@ -96,7 +97,7 @@ def test_a_file_keeps_its_own_bars():
     data = file(rows, times=[(0, 3, 4), (12, 2, 4), (14, 6, 8)], keys=[(0, 2), (12, 12 + 9)])
     notes, grid = midi.read(data), midi.grid(data)
     assert [(n, d) for _, n, d in grid.times] == [(3, 4), (2, 4), (6, 8)]
-    assert grid.keys[0] == (0.0, 2)
+    assert grid.keys[0] == (0.0, 2, False)
     rhythm = beats.on_grid(notes, grid)
     assert rhythm.onset.tolist() == [round(at * QUARTER) for at, *_ in rows]
     assert rhythm.end.tolist() == [round((at + length) * QUARTER) for at, length, _ in rows]
@@ -282,3 +283,55 @@ def test_two_tracks_that_are_no_two_hands_are_guessed():
         data = song(tracks)
         notes = midi.read(data)
         assert hands.of_file(notes, midi.grid(data).hands).tolist() == hands.right_hand(notes).tolist()
+
+
+def beat_onsets(notes, grid):
+    """Give each note's distance from the nearest beat of a grid, in quarters."""
+    position = np.interp(notes["start"], grid.seconds, grid.quarters)
+    return np.abs(position - np.rint(position))
+
+
+@pytest.mark.parametrize("silence", [0.0, 7.3, 3600.0])
+def test_estimated_beats_are_a_tempo_map_from_second_0_on(silence):
+    notes, onset = waltz(tempo=150.0)
+    notes = nt.shift(notes, silence)
+    grid = beats.estimated_grid(notes)
+    assert (grid.seconds[0], grid.quarters[0]) == (0, 0) and (np.diff(grid.seconds) > 0).all()
+    assert grid.times[-1][1:] == (3, 4) and len(grid.times) <= 2
+    assert np.mean(beat_onsets(notes[onset % 1 == 0], grid) < 0.1) > 0.95
+    bars = (np.interp(notes["start"][onset % 3 == 0], grid.seconds, grid.quarters) - grid.times[-1][0]) % 3
+    assert np.mean(np.minimum(bars, 3 - bars) < 0.15) > 0.95  # the first beats of the music are first beats
+    written = midi.read(midi.write(notes, None, grid))
+    np.testing.assert_allclose(written["start"], notes["start"], atol=0.0005, rtol=0)
+
+
+def test_a_long_silence_is_whole_bars_of_the_estimated_tempo_map():
+    notes, _ = waltz(tempo=150.0)
+    later = nt.shift(notes, nt.length(notes) + 600.0)
+    both = np.concatenate([notes, later])
+    grid, rhythm = beats.estimated_grid(both), beats.estimate(both)
+    assert np.diff(grid.seconds)[:-1].max() < 2  # no beat of ten minutes
+    bar = rhythm.bars[1].length / QUARTER
+    position = np.interp(later["start"][0], grid.seconds, grid.quarters) - grid.times[-1][0]
+    expected = (rhythm.onset[len(notes)] - rhythm.bars[1].start) / QUARTER  # where the silence is left out
+    assert abs((position - expected + 0.5) % bar - 0.5) < 0.1
+    np.testing.assert_allclose(midi.read(midi.write(later, None, grid))["start"], later["start"], atol=0.0005, rtol=0)
+
+
+def test_an_estimated_grid_keeps_keys_and_names():
+    notes, _ = waltz()
+    own = midi.grid(midi.write(notes))
+    own = dataclasses.replace(own, keys=[(0.0, 2, False)], names=[(0, 3, b"Piano")], ticks_per_quarter=96)
+    grid = beats.estimated_grid(notes, own)
+    assert (grid.keys, grid.names, grid.ticks_per_quarter) == (own.keys, own.names, 96)
+
+
+def test_what_continues_a_file_is_on_its_grid_also_between_the_beats():
+    notes = midi.read(file([(k, 1, 60) for k in range(16)], tempo=90, times=[(0, 3, 4)]))
+    grid = midi.grid(midi.write(notes, None, midi.grid(file([(0, 1, 60)], tempo=90, times=[(0, 3, 4)]))))
+    new = nt.shift(nt.from_tuples([(k * 0.61, k * 0.61 + 0.5, 72) for k in range(40)]), nt.length(notes) + 60)
+    assert beats.is_on_grid(notes, grid) and not beats.is_on_grid(new, grid)
+    rhythm = beats.on_grid(new, grid, exact=True)
+    assert rhythm.exact and {bar[2:] for bar in rhythm.bars} == {(3, 4)} and rhythm.tempos == [(0, 90.0)]
+    assert np.abs(np.diff(rhythm.onset) - 0.61 * 1.5 * QUARTER).max() <= 20  # far behind the end of the file
+    assert not beats.is_on_grid(notes, None) and not beats.is_on_grid(nt.empty(), grid)

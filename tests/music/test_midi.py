@@ -539,6 +539,51 @@ def test_empty_music_is_a_file_without_notes():
 
 
 @law
+@given(midi_files(), st.floats(0, 3))
+def test_on_a_files_own_grid_its_notes_and_tempos_are_written_as_they_were(data, later):
+    music, grid = _without_overlaps(midi.read(data)), midi.grid(data)
+    written = midi.write(music, None, grid)
+    assert np.abs(midi.read(written)["start"] - music["start"]).max(initial=0) < SAME  # on the very same ticks
+    until = nt.length(music)
+    tempos, own = (
+        [(at, round(tempo, 3)) for at, tempo in midi.inspect(each).tempos if at < until] for each in (written, data)
+    )
+    changes = [new for old, new in zip([(0, 0), *own], own, strict=False) if new[1] != old[1]]
+    assert len(tempos) == len(changes) or not len(music)
+    new = nt.from_tuples([(until + later, until + later + 1, 60)])  # on a tick of 1 ms at most, by the last tempo
+    last = midi.read(midi.write(new, music, grid))[-1]
+    assert abs(last["start"] - until - later) <= 0.0005 + SAME and abs(last["end"] - until - later - 1) <= 0.0005 + SAME
+    shifted = midi.write(nt.shift(new, -until), None, grid.shifted(-until))
+    assert abs(midi.read(shifted)["start"][0] - later) <= 0.0005 + SAME
+
+
+def test_of_a_file_the_tempos_metres_keys_and_names_are_written():
+    data = file(
+        [(0, mido.MetaMessage("track_name", name="Song")), tempo(0, 90),
+         (0, mido.MetaMessage("key_signature", key="F#m")),
+         (0, mido.MetaMessage("time_signature", numerator=6, denominator=8)), tempo(480, 30)],
+        [(0, mido.MetaMessage("track_name", name="Solo")), program(0, 40), on(0, 60), off(960, 60)],
+        [(0, mido.MetaMessage("track_name", name="Kit")), on(0, 36, channel=9), off(960, 36, channel=9)],
+        [(0, mido.MetaMessage("track_name", name="Nobody"))],
+    )  # fmt: skip
+    written = midi.write(midi.read(data), None, midi.grid(data))
+    grid = midi.grid(written)
+    assert (grid.times, grid.keys) == ([(0, 6, 8)], [(0, 3, True)])
+    assert midi.inspect(written).tempos == midi.inspect(data).tempos and grid.ticks_per_quarter == 5 * 480
+    names = [track.name for track in mido.MidiFile(file=io.BytesIO(written)).tracks]
+    assert names == ["Song", "Solo", "Kit"]
+    violin = midi.write(nt.with_program(midi.read(data), 41), None, midi.grid(data))
+    assert [track.name for track in mido.MidiFile(file=io.BytesIO(violin)).tracks] == ["Song", "", "Kit"]
+
+
+def test_a_tempo_map_of_more_ticks_than_a_file_can_have_is_left_out():
+    data = file([(0, mido.MetaMessage("set_tempo", tempo=1))], [on(0, 60), off(48_000_000, 60)])  # 0.1 s
+    music = nt.sort(np.concatenate([midi.read(data), nt.from_tuples([(1, 2, 64)])]))
+    assert midi.inspect(midi.write(music, None, midi.grid(data))).tempos == [(0.0, 120.0)]
+    assert short(midi.read(midi.write(music, None, midi.grid(data)))) == short(music)
+
+
+@law
 @given(notes(lowest=60, highest=66), st.lists(st.sampled_from([0, 0, 40, nt.DRUMS]), min_size=25, max_size=25))
 def test_with_a_pedal_the_same_notes_are_read(music, programs):
     music["program"] = programs[: len(music)]

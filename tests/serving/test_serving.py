@@ -119,7 +119,7 @@ def test_from_start_the_reply_begins_with_its_first_note(client):
 
 
 def test_from_start_sound_and_score_begin_with_the_first_new_note(client, sound):
-    hour = midi.write(nt.shift(SEED, 3600.0))  # longer than what is rendered
+    hour = midi.write(nt.shift(SEED, 3600.013))  # longer than what is rendered, and not on the beats of its file
     for format in ("wav", "musicxml", "png"):
         url = f"{URL}&notes=4&include_seed=false&format={format}"
         assert client.post(url, data=hour, headers=MIDI).status_code == 422
@@ -175,6 +175,83 @@ def test_a_part_without_notes_is_422(client):
         ("seed_start=2&seed_end=1.5", "seed_end: expected more than seed_start, 2, got 1.5"),
     ):
         assert message in problem(post_seed(client, f"{URL}&{query}"), 422)
+
+
+def waltz_in_d() -> bytes:
+    """Build a waltz of 90 quarters a minute that slows down to 60, in D major, then B minor, on 96 ticks a quarter."""
+    conductor = mido.MidiTrack([
+        mido.MetaMessage("track_name", name="Waltz"),
+        mido.MetaMessage("set_tempo", tempo=666_667),
+        mido.MetaMessage("time_signature", numerator=3, denominator=4),
+        mido.MetaMessage("key_signature", key="D"),
+        mido.MetaMessage("set_tempo", tempo=1_000_000, time=6 * 96),
+        mido.MetaMessage("key_signature", key="Bm"),
+    ])  # fmt: skip
+    hands = [mido.MidiTrack([mido.MetaMessage("track_name", name=name)]) for name in ("Right", "Left")]
+    hands[0].append(mido.MetaMessage("instrument_name", name="Upright"))
+    for k in range(12):
+        hands[0] += [mido.Message("note_on", note=74 + k % 5), mido.Message("note_off", note=74 + k % 5, time=96)]
+    for k in range(4):
+        hands[1] += [mido.Message("note_on", note=38 + k), mido.Message("note_off", note=38 + k, time=3 * 96)]
+    file, out = mido.MidiFile(ticks_per_beat=96, tracks=[conductor, *hands]), io.BytesIO()
+    file.save(file=out)
+    return out.getvalue()
+
+
+def test_a_midi_reply_keeps_the_tempos_metres_keys_and_names_of_the_seed(client):
+    seed = waltz_in_d()
+    for query in ("", "&include_seed=false", "&seed_notes=3"):
+        reply = client.post(f"{URL}&notes=8{query}", data=seed, headers=MIDI).data
+        file = mido.MidiFile(file=io.BytesIO(reply))
+        assert file.ticks_per_beat == 96 * 11  # ticks of 1 ms at most, and the seed's own are some of them
+        names = [[(m.type, m.name) for m in track if m.type.endswith("_name")] for track in file.tracks]
+        assert names == [[("track_name", "Waltz")], [("track_name", "Right, Left"), ("instrument_name", "Upright")]]
+        grid, own = midi.grid(reply), midi.grid(seed)
+        assert (grid.times, grid.keys) == (own.times, own.keys) and own.keys == [(0, 2, False), (6, 2, True)]
+        assert midi.inspect(reply).tempos == midi.inspect(seed).tempos
+    plain = client.post(f"{URL}&notes=8&format=json", data=seed, headers=MIDI).get_json()["notes"]
+    notes = midi.read(client.post(f"{URL}&notes=8", data=seed, headers=MIDI).data)
+    np.testing.assert_allclose(notes["start"], [note["start"] for note in plain], atol=0.0005, rtol=0)
+    same(notes[: len(midi.read(seed))], midi.read(seed))
+
+
+def test_from_start_the_tempo_map_begins_where_the_reply_does(client):
+    reply = client.post(f"{URL}&notes=8&include_seed=false&from_start=true", data=waltz_in_d(), headers=MIDI).data
+    assert midi.inspect(reply).tempos == [(0.0, 60.0)]
+    assert midi.grid(reply).times == [(0, 3, 4)] and midi.grid(reply).keys == [(0, 2, True)]
+    same(midi.read(reply), SCRIPT[:8], 0.0005)
+
+
+def test_a_seed_without_a_grid_gets_the_estimated_beats_where_they_are_asked_for():
+    played = nt.stretch(melody(64), 0.83)  # 144.6 quarters a minute, in a file that says 120
+    client = create_app(backend=ScriptedBackend(nt.stretch(melody(32, pitch=80), 0.83))).test_client()
+    plain, estimated = (
+        client.post(f"{URL}&notes=32{query}", data=midi.write(played), headers=MIDI).data
+        for query in ("", "&tempo_map=estimate")
+    )
+    assert midi.inspect(plain).tempos == [(0.0, 120.0)]
+    same(midi.read(estimated), midi.read(plain), 0.001)
+    grid = midi.grid(estimated)
+    beats = np.interp(midi.read(estimated)["start"][:64], grid.seconds, grid.quarters)
+    assert np.mean(np.abs(4 * beats - np.rint(4 * beats)) < 0.2) > 0.9 and len(grid.seconds) > 2
+    exact = client.post(f"{URL}&tempo_map=estimate", data=waltz_in_d(), headers=MIDI).data
+    assert midi.grid(exact).times == [(0, 3, 4)]  # its notes are on the beats of its own file
+    assert midi.inspect(client.post("/generate?tempo_map=estimate").data).tempos != [(0.0, 120.0)]
+
+
+def test_a_score_of_an_exact_seed_is_on_its_own_grid_and_goes_on_in_it(client):
+    def measures(query=""):
+        reply = client.post(f"{URL}&notes=16&format=musicxml{query}", data=waltz_in_d(), headers=MIDI)
+        return ElementTree.fromstring(reply.data).find("part").findall("measure")
+
+    written = measures()
+    assert written[0].findtext(".//beats") == "3" and written[0].findtext(".//fifths") == "2"
+    tempos = [float(sound.get("tempo")) for measure in written for sound in measure.iter("sound") if sound.get("tempo")]
+    assert tempos == [pytest.approx(90, abs=0.01), 60]
+    assert [sign.findtext("pitch/step") for sign in written[0].findall("note")][:3] == ["D", "E", "E"]  # D, E flat, E
+    assert len(written) == 5  # four of the seed; the new notes begin at its last onset and last for four seconds
+    alone = measures("&include_seed=false")
+    assert alone[0].findtext(".//beats") == "3" and len(alone) == 2
 
 
 def test_without_a_body_a_new_piece_begins(client):
@@ -523,6 +600,7 @@ def test_a_format_that_is_not_made_is_406_and_names_those_that_are(client):
         ("seed_end=0", "seed_end: expected a number above 0 to 86400, got '0'"),
         ("seed_notes=0", "seed_notes: expected a whole number from 1 to 30000, got '0'"),
         ("seed_notes=4", "seed_notes: expected a seed as well, to take a part of, got none"),
+        ("tempo_map=mine", "tempo_map: expected seed or estimate, got 'mine'"),
         ("temprature=1", "unknown parameter 'temprature', did you mean 'temperature'?"),
         ("xyzzy=1", "unknown parameter 'xyzzy'. Expected notes, temperature, top_p, min_p, random_seed"),
         ("seed=5", "unknown parameter 'seed'"),

@@ -58,9 +58,10 @@ def _others(data: bytes, notes: nt.Notes, warnings: list[str]) -> None:
     grid = midi.grid(data)
     assert np.isfinite(grid.seconds).all() and (np.diff(grid.quarters) > 0).all() and (np.diff(grid.seconds) >= 0).all()
     assert grid.times[0][0] == 0 and all(0 < top < 256 and bottom in _BOTTOMS for _, top, bottom in grid.times)
-    assert all(-7 <= key <= 7 for _, key in grid.keys)
+    assert all(-7 <= key <= 7 for _, key, _ in grid.keys)
     if len(notes) and nt.length(notes) < 3600:
-        assert len(midi.read(midi.write(notes))) <= len(notes)
+        for each in (None, grid):
+            assert len(midi.read(midi.write(notes, None, each))) <= len(notes)
 
 
 _BOTTOMS = {2**k for k in range(8)}
