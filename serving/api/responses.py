@@ -33,7 +33,7 @@ from serving.api import problems
 from serving.api.rendering import Renderers
 from serving.api.requests import FORMATS, GenerateRequest, Seed
 
-MOST_SECONDS = 1800  # of sound, of a picture or a score; as MP3, the slowest, they take a core for about a minute
+MOST_SECONDS = 1800  # of sound, a picture, a score, estimated beats; as MP3, the slowest, they take a core for a minute
 MOST_SCORED = 8000  # notes of a score: 2.3 ms each
 _BLOCK = 2**16  # bytes of a file sent at once
 _MOST_HEADER = 1000  # characters of a header's text
@@ -70,15 +70,15 @@ def _earlier(chunk: Chunk, seconds: float) -> Chunk:
 
 
 def _midi(request: GenerateRequest, chunks: Iterator[Chunk], renderers: Renderers) -> flask.Response:
-    pieces = list(chunks)
-    seed, continuation = _parts(request, pieces)
     grid = request.seed.grid
-    if request.tempo_map == "estimate" and not beats.is_on_grid(request.seed.keys, request.seed.grid):
+    if request.tempo_map == "estimate" and not beats.is_on_grid(request.seed.keys, grid):
+        pieces, seed, continuation = _rendered_parts(request, chunks)
         notes = nt.sort(np.concatenate([seed, continuation]))
         notes = notes[notes["program"] != nt.DRUMS]
-        if len(notes):
-            _check_length(request, notes)
-            grid = renderers.draw(beats.estimated_grid, notes, grid)
+        grid = renderers.draw(beats.estimated_grid, notes, grid) if len(notes) else grid
+    else:
+        pieces = list(chunks)
+        seed, continuation = _parts(request, pieces)
     return _file(request, pieces, midi.write(continuation, before=seed, grid=grid, pedal=request.pedal))
 
 
@@ -196,9 +196,10 @@ def _rendered_parts(request: GenerateRequest, chunks: Iterator[Chunk]) -> tuple[
 
 def _check_length(request: GenerateRequest, notes: Notes) -> None:
     if nt.length(notes) > MOST_SECONDS:
+        asked = "tempo_map 'estimate'" if request.format == "mid" else f"format {request.format!r}"
         raise EncodingError(
-            f"format {request.format!r}: expected at most {MOST_SECONDS:,} seconds of music, "
-            f"got {math.ceil(10 * nt.length(notes)) / 10:,.1f}; only MIDI and JSON may be longer"
+            f"{asked}: expected at most {MOST_SECONDS:,} seconds of music, got "
+            f"{math.ceil(10 * nt.length(notes)) / 10:,.1f}; only MIDI with the seed's tempo map and JSON may be longer"
         )
 
 

@@ -239,6 +239,15 @@ def test_a_seed_without_a_grid_gets_the_estimated_beats_where_they_are_asked_for
     assert midi.inspect(client.post("/generate?tempo_map=estimate").data).tempos != [(0.0, 120.0)]
 
 
+def test_estimated_beats_are_of_half_an_hour_of_music(backend, client):
+    late = midi.write(nt.shift(SEED, responses.MOST_SECONDS + 0.013))
+    detail = problem(client.post(f"{URL}&tempo_map=estimate", data=late, headers=MIDI), 422)
+    assert detail.startswith("tempo_map 'estimate': expected at most 1,800 seconds of music, got 1,802.1;")
+    assert not backend.calls
+    url = f"{URL}&tempo_map=estimate&include_seed=false&from_start=true"
+    assert client.post(url, data=late, headers=MIDI).status_code == 200
+
+
 def test_a_score_of_an_exact_seed_is_on_its_own_grid_and_goes_on_in_it(client):
     def measures(query=""):
         reply = client.post(f"{URL}&notes=16&format=musicxml{query}", data=waltz_in_d(), headers=MIDI)
