@@ -8,6 +8,7 @@ import pytest
 
 import cadenza
 from music import midi
+from music import notes as nt
 from music.errors import MidiError, SettingError, Unavailable
 from music.examples.nocturne import nocturne
 from music.generation import Generator, Settings
@@ -58,6 +59,19 @@ def test_a_piece_is_saved_as_its_ending_says(model, seed, tmp_path):
     assert (tmp_path / "roll.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(SettingError, match=r"\.mp4"):
         piece.save(tmp_path / "whole.mp4")
+
+
+def test_a_saved_piece_keeps_the_grid_of_its_seed(tmp_path):
+    grid = midi.Grid(np.array([0, midi.FAR]), np.array([0, 1.5 * midi.FAR]), [(0, 3, 4)], [(0, 2, False)])
+    seed = nt.from_tuples([(k / 1.5, k / 1.5 + 0.6, 62 + k % 5) for k in range(12)])  # 90 quarters a minute
+    piece = cadenza.Piece(seed, nt.from_tuples([(8.1, 8.9, 66), (8.9, 9.4, 69)]), "toy/1", "length", grid)
+    piece.save(tmp_path / "a.mid")
+    written = (tmp_path / "a.mid").read_bytes()
+    assert midi.inspect(written).tempos == [(0.0, pytest.approx(90, abs=1e-3))]
+    assert (midi.grid(written).times, midi.grid(written).keys) == (grid.times, grid.keys)
+    piece.save(tmp_path / "a.musicxml")
+    score = (tmp_path / "a.musicxml").read_text()
+    assert "<beats>3</beats>" in score and "<fifths>2</fifths>" in score and "<per-minute>90</per-minute>" in score
 
 
 def test_what_is_left_out_of_a_file_is_a_warning(tmp_path):
