@@ -19,6 +19,7 @@ def play(backend, **settings) -> np.ndarray:
     return np.concatenate([chunk.notes for chunk in chunks])
 
 
+@pytest.mark.slow
 def test_it_is_found_and_small_and_says_how_it_was_made(backend):
     folder = find_model()
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -28,6 +29,7 @@ def test_it_is_found_and_small_and_says_how_it_was_made(backend):
     assert card.facts["made"]["run"] and card.facts["metrics"]["trained"]["notes"] > 0
 
 
+@pytest.mark.slow
 def test_an_index_of_what_it_was_trained_on_ships_with_it_and_it_does_not_recite(backend):
     index = memorization.read(backend.folder / "assets.extra" / memorization.FILE)
     assert len(index.bits) <= 8 * 2**20 and index.facts["pieces"] == 962  # MAESTRO's train split
@@ -36,6 +38,7 @@ def test_an_index_of_what_it_was_trained_on_ships_with_it_and_it_does_not_recite
     assert run.notes < 64, "longer than in any real piece that was compared"
 
 
+@pytest.mark.slow
 def test_it_continues_a_seed_as_asked(backend):
     notes = play(backend, notes=40, random_seed=1)
     assert 0 < len(notes) <= 40
@@ -46,6 +49,7 @@ def test_it_continues_a_seed_as_asked(backend):
     assert not np.array_equal(warm[: len(cold)], cold[: len(warm)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [2, 7, 8, 19, 33])
 def test_a_listener_alone_gets_the_bits_it_gets_among_others(backend, batch):
     """At the model's true width, where CPU kernels of few and of many rows differ."""

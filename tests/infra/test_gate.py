@@ -18,6 +18,7 @@ from tests.support.fakes import ModelServer, front_end, melody
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_the_gate_opens_for_the_front_end_before_the_shipped_model(capsys):
     """With the flags of compose.yaml and the versions and labels of models.config."""
     flags = yaml.safe_load((ROOT / "infra/cloud/compose.yaml").read_text())["services"]["front-end"]["command"]

@@ -45,6 +45,7 @@ def every(program: str) -> list[str]:
     return [line for line in lines if line.startswith(f"{program} ")]
 
 
+@pytest.mark.slow
 def test_gcloud_lines_parse(tmp_path):
     if not shutil.which("gcloud"):
         pytest.skip("gcloud is not installed: its lines in *.md and the Makefile were not checked")

@@ -265,6 +265,7 @@ def test_a_library_that_is_missing_is_named(monkeypatch):
 # --- pages -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_pages(tmp_path, capsys):
     song = tmp_path / "nocturne.mid"
     song.write_bytes(midi.write(nt.sort(np.concatenate([nt.shift(nocturne(), 34.0 * k) for k in range(4)]))))

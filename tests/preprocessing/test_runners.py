@@ -76,6 +76,7 @@ class TestEqualBytes:
         assert actual == {name: sum for name, sum in expected.items() if name != "dataset.json"}
 
 
+@pytest.mark.slow
 def test_a_worker_has_our_code_and_nothing_heavy(music, tmp_path):
     """Of a worker's own process: what it imported to read, group and write."""
 

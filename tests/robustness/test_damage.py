@@ -188,6 +188,7 @@ def test_damaged_weights_are_named_or_are_the_same(run):
     assert noticed > FLIPS // 2
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_or_is_the_same(run):
     from trainer import recipe, run_folder
     from trainer.fit import checkpoints, loop

@@ -184,6 +184,7 @@ def test_what_killed_writers_left_is_swept_away_and_nothing_else(tmp_path, monke
     assert atomic.sweep(tmp_path / "nowhere") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [600, 20_000])
 def test_preprocessing(tmp_path, capsys, size):
     """The first shard does not fit, or one of the last."""

@@ -145,6 +145,7 @@ def test_a_parameter_of_notes_that_is_none_is_422(client):
         assert response.status_code == 422 and "expected a file named 'seed'" in response.get_json()["detail"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [(), pytest.param(("--api-keys-env", "KEYS"), marks=pytest.mark.slow)])
 def test_schemathesis_finds_nothing_on_the_live_server(tmp_path, index, flags):
     """Some 350 requests: the examples, each edge of each schema on both sides, and random ones."""

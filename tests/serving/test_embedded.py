@@ -232,6 +232,7 @@ def test_who_waits_for_longer_than_a_call_may_take_is_504(toy_folder):
     assert runs == [1]
 
 
+@pytest.mark.slow
 def test_the_command_serves_a_model_by_itself(toy_folder, toy):
     with front_end("--model", str(toy_folder)) as address:
         assert requests.get(f"{address}/readyz", timeout=60).json() == {"status": "ready", "model": "toy/3"}

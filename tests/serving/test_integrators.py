@@ -134,6 +134,7 @@ def site(folder: Path):
         thread.join(5)
 
 
+@pytest.mark.slow
 def test_javascript_in_a_browser_on_a_site_that_may_and_on_one_that_may_not(tmp_path, chromium):  # noqa: F811
     (module,) = snippets("js")
     (tmp_path / "continued.mjs").write_text(module)

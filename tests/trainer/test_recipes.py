@@ -57,6 +57,7 @@ def rows_of(card: Card, *seeds: int) -> np.ndarray:
     return rows
 
 
+@pytest.mark.slow
 def test_it_trains_and_says_how(trained):
     _, run, log = trained
     trained_model, card = run_folder.load(run)
@@ -66,6 +67,7 @@ def test_it_trains_and_says_how(trained):
     assert trained_model.count_params() == card["parameters"]
 
 
+@pytest.mark.slow
 def test_window_and_single_rows_agree(trained):
     trained_model, card = run_folder.load(trained[1])
     rows = rows_of(Card.parse(json.dumps(card)), 1, 2)
@@ -76,6 +78,7 @@ def test_window_and_single_rows_agree(trained):
     assert (at_once[first == END][:, 0] > 0).all()
 
 
+@pytest.mark.slow
 def test_steps_are_generate_alone_and_among_others(trained):
     live = signatures.Live(*run_folder.load(trained[1]))
     card = Generator(live).describe()[0]
@@ -120,6 +123,7 @@ def test_exported_it_continues_a_seed_and_begins_a_piece(trained, tmp_path):
     assert described == json.loads(json.dumps(parsed.encoding.config()))
 
 
+@pytest.mark.slow
 def test_its_score_is_the_mean_over_whole_pieces(trained, tiny_dataset):
     trained_model, card = run_folder.load(trained[1])
     parsed = Card.parse(json.dumps(card))
@@ -131,6 +135,7 @@ def test_its_score_is_the_mean_over_whole_pieces(trained, tiny_dataset):
     assert score.nats == pytest.approx(total / score.rows, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["one_hot", "bach"])
 def test_the_other_recipes_train_and_play(name, tiny_dataset, tmp_path):
     loop.fit(small(name), Dataset.open(tiny_dataset), str(tmp_path), log=io.StringIO())

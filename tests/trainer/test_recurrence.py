@@ -82,6 +82,7 @@ def test_outputs_and_all_gradients_are_those_of_keras_own_layer(backend):
     assert results == {name: pytest.approx(0, abs=1e-5) for name in NAMES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_bfloat16_rounds_the_products_and_no_more(backend):
     """Eight bits of a product's operands: some thousandths of the largest value, in everything that follows from z."""

@@ -16,8 +16,7 @@ SEEDS = [  # method and path, query, content type, accept, body
     b"\0\0\n" + _QUERY + b"\naudio/midi\n*/*\n" + _SEED,
     b"\0\0\nnotes=4096&format=ndjson\nmultipart/form-data; boundary=x\naudio/midi;q=0.5\n" + _FORM,
     b"\0\0\n\napplication/x-www-form-urlencoded\n\nnotes=3&format=mid&originality=true",
-    b"\0\0\nseed_start=0.2&seed_end=9&seed_notes=1&from_start=1&pedal=true&tempo_map=estimate\naudio/midi\n\n"
-    + _SEED,
+    b"\0\0\nseed_start=0.2&seed_end=9&seed_notes=1&from_start=1&pedal=true&tempo_map=estimate\naudio/midi\n\n" + _SEED,
     b"\0\1\n\naudio/midi\n\n" + _SEED,
     b"\1\2\nx=%ff%00\n\n\nchorale.mid",
     b"\2\0\n\n\n\n",
