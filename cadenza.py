@@ -106,7 +106,7 @@ class Model:
         return self._generator.describe()[0]
 
     def continue_(self, seed: str | os.PathLike | Notes, **settings) -> Piece:
-        """Continue a MIDI file, or notes as `read` returns them.
+        """Continue a MIDI or MusicXML file, or notes as `read` returns them.
 
         Args:
             settings: notes (at most, 256), temperature (1.0; 0: always the likeliest), top_p (1.0), min_p (0.0),
@@ -114,7 +114,8 @@ class Model:
                 density (notes a second), loudness (mean velocity), seconds (at which the piece ends, about).
 
         Raises:
-            MidiError: the file is no MIDI file.
+            MidiError: the file is neither MIDI nor MusicXML.
+            MissingDependency: it is MusicXML, and music21 is not installed.
             SettingError: a setting is unknown, or outside its range.
             EncodingError: the model cannot express a note of the seed.
             BackendError: the model does not answer.
@@ -167,13 +168,14 @@ def load(place: str | os.PathLike | None = None, *, name: str = "performance") -
 
 
 def read(path: str | os.PathLike) -> Notes:
-    """Read the notes of a MIDI file, local or gs://…, with the pedal folded into their durations.
+    """Read the notes of a MIDI or MusicXML file, local or gs://…, with the pedal folded into their durations.
 
     Warns:
         UserWarning: of each kind of damage in the file, and of what is left out.
 
     Raises:
-        MidiError: it is no MIDI file.
+        MidiError: it is neither.
+        MissingDependency: it is MusicXML, and music21 is not installed.
     """
     notes, damage = midi.read_with_warnings(midi.unpacked(os.fspath(path), storage.read(path)))
     for line in damage:
@@ -195,9 +197,11 @@ def _ending(path: str, *, picture: bool = False) -> str:
 
 
 def _generate(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser("cadenza generate", description="Continue a MIDI file, or begin a new piece.")
+    parser = argparse.ArgumentParser(
+        "cadenza generate", description="Continue a MIDI or MusicXML file, or begin a new piece."
+    )
     parser.add_argument(
-        "seed", nargs="?", metavar="SEED.mid", help="MIDI file to continue (default: begin a new piece)"
+        "seed", nargs="?", metavar="SEED", help="MIDI or MusicXML file to continue (default: begin a new piece)"
     )
     flags.add_drums(parser)
     parser.add_argument(

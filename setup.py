@@ -19,7 +19,11 @@ EXTRAS = {
     "embedded": [f"tensorflow=={TENSORFLOW}"],  # a SavedModel inside the front end's own process
     "audio": ["pyfluidsynth", "soundfile>=0.13"],  # and the system's FluidSynth; 0.13 sets an MP3's quality
     "plots": ["matplotlib"],
-    "score": ["music21", "verovio", "typst"],  # notation, engraving, pages; none needs a system library
+    "score": [
+        "music21",
+        "verovio",
+        "typst",
+    ],  # reads and writes scores; engraves; makes pages; none needs a system library
     "cloud": ["google-cloud-storage"],  # gs:// everywhere
     "dataflow": ["apache-beam[gcp]>=2.77"],  # to launch a job on Dataflow, and inside its workers
     "infra": ["google-cloud-batch", "google-cloud-run", "google-cloud-build", "pyyaml"],

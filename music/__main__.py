@@ -1,4 +1,4 @@
-"""Look into MIDI files, draw them, play them, write them as scores. Knows nothing of models and datasets.
+"""Look into MIDI and MusicXML files, draw them, play them, write them as scores. Knows nothing of models and datasets.
 
 python -m music inspect song.mid                 # instruments, tempo, pedal, length, and the first 30 notes
 python -m music inspect song.mid --csv > song.csv
@@ -58,8 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m music", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
 
-    inspect = verbs.add_parser("inspect", help="say what is in a MIDI file")
-    inspect.add_argument("file", metavar="IN.mid", help="MIDI file to read")
+    inspect = verbs.add_parser("inspect", help="say what is in a MIDI or MusicXML file")
+    inspect.add_argument("file", metavar="IN", help="MIDI or MusicXML file to read")
     form = inspect.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print everything as one JSON object (default: text)")
     form.add_argument("--csv", action="store_true", help="print all notes as CSV (default: text)")
@@ -71,8 +71,8 @@ def _parser() -> argparse.ArgumentParser:
 
     figures.add_to(verbs)
 
-    render = verbs.add_parser("render", help="turn a MIDI file into a sound file")
-    render.add_argument("file", metavar="IN.mid", help="MIDI file to read")
+    render = verbs.add_parser("render", help="turn a MIDI or MusicXML file into a sound file")
+    render.add_argument("file", metavar="IN", help="MIDI or MusicXML file to read")
     render.add_argument("out", metavar="OUT", help=f"sound file to write; its ending: {', '.join(audio.FORMATS)}")
     flags.add_part(render)
     render.add_argument(
@@ -82,8 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--sound-font", metavar="FILE", help="a .sf2 or .sf3 file (default: TimGM6mb)")
     render.set_defaults(command=_render)
 
-    sheet = verbs.add_parser("score", help="write a MIDI file as a piano score")
-    sheet.add_argument("file", metavar="IN.mid", help="MIDI file to read")
+    sheet = verbs.add_parser("score", help="write a MIDI or MusicXML file as a piano score")
+    sheet.add_argument("file", metavar="IN", help="MIDI or MusicXML file to read")
     sheet.add_argument("out", metavar="OUT", help=f"file to write; its ending: {', '.join(engraving.FORMATS)}")
     flags.add_part(sheet)
     sheet.add_argument("--title", metavar="TEXT", help="printed above the first line (default: the file's name)")

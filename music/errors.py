@@ -1,12 +1,12 @@
 """Every error that Cadenza raises on purpose. Imports nothing.
 
 MusicError
-├─ MidiError            bytes that are not MIDI                                 → 400
+├─ MidiError            bytes that are neither MIDI nor MusicXML, or too many   → 400
 ├─ EncodingError        music or a config that an encoding cannot express       → 422
 ├─ SettingError         a setting outside its range                             → 422
 ├─ RecordError          a TFRecord, dataset or card: damaged, missing, too new  → 502
 ├─ SoundFontError       a sound font: missing, damaged, or silent for the notes → 422
-├─ MissingDependency    a library is not installed; says how to install it      → 406
+├─ MissingDependency    a library is not installed; says how to install it      → 406; 415 for a seed
 ├─ StorageError         a bucket refused a request; says what to do
 │  ├─ Conflict          another writer has changed the file that we write
 │  └─ Unreachable       the bucket gave no good answer for some minutes
@@ -22,7 +22,7 @@ class MusicError(Exception):
 
 
 class MidiError(MusicError):
-    """The bytes are not a Standard MIDI File that we can read."""
+    """The bytes are neither a Standard MIDI File nor MusicXML that we can read."""
 
 
 class EncodingError(MusicError):

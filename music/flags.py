@@ -122,14 +122,14 @@ def add_part(parser: argparse.ArgumentParser) -> None:
 
 
 def read_file(path: str) -> bytes:
-    """Read the bytes of a MIDI file, unpacked if its name ends in .gz."""
+    """Read the bytes of a file of music, unpacked if its name ends in .gz."""
     return midi.unpacked(path, storage.read(path))
 
 
 def read_part(
     path: str, start: float = 0.0, seconds: float = math.inf, *, pedal: bool = True, drums: bool = True
 ) -> Notes:
-    """Read the notes of a MIDI file that begin in [start, start + seconds), cut at its end, on the file's own clock.
+    """Read the notes of a MIDI or MusicXML file that begin in [start, start + seconds), cut there, on the file's clock.
 
     What is damaged in the file, or left out, is printed on stderr, a line each.
 
@@ -140,7 +140,8 @@ def read_part(
         drums: whether channel 10 plays drums, as in `midi.read`.
 
     Raises:
-        MidiError: the file is no MIDI, or has no notes; the message says why.
+        MidiError: the file is neither, or has no notes; the message says why.
+        MissingDependency: it is MusicXML, and music21 is not installed.
         MusicError: no note begins there; the message says how many notes there are and where the last one ends.
     """
     notes, warnings = midi.read_with_warnings(read_file(path), pedal=pedal, drums=drums)

@@ -1,4 +1,4 @@
-"""MIDI files → a dataset folder of TFRecord shards, on Apache Beam. Knows nothing of encodings and models.
+"""MIDI and MusicXML files → a dataset folder of TFRecord shards, on Apache Beam. Knows nothing of encodings and models.
 
 On this machine (MAESTRO: 11 s on two cores):
 
@@ -89,7 +89,7 @@ def _nothing(listing: Listing) -> str:
 
 def _options(flags: Sequence[str], args: argparse.Namespace) -> PipelineOptions:
     """Read Beam's flags. A wrong flag raises MusicError here or in `_prepare`, before anything is written."""
-    if stray := [flag for flag in flags if midi.is_midi(flag)]:
+    if stray := [flag for flag in flags if midi.is_music(flag)]:
         raise MusicError(f"--input takes one path, {stray[0]} is another; quote a glob, or the shell expands it")
     options = runners.options(flags)
     if runners.on_dataflow(options):
@@ -136,14 +136,14 @@ def build(
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m preprocessing",
-        description="MIDI files to a dataset folder of TFRecord shards. Other flags go to Beam.",
+        description="MIDI and MusicXML files to a dataset folder of TFRecord shards. Other flags go to Beam.",
         allow_abbrev=False,  # Beam's --run must not be read as one of our flags
     )
     parser.add_argument(
         "--input",
         required=True,
         metavar="PATH",
-        help="a folder, a glob (quoted), a .zip, a .tar.gz or a MIDI file, local or gs://",
+        help="a folder, a glob (quoted), a .zip, a .tar.gz, a MIDI or a MusicXML file, local or gs://",
     )
     parser.add_argument(
         "--output", required=True, metavar="DIR", help="an empty or a new folder for the dataset, local or gs://"

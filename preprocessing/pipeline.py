@@ -18,6 +18,7 @@ from music import midi, pieces, storage, wire
 from music import notes as nt
 from music.analysis import statistics
 from music.encodings import chords
+from music.errors import MidiError, MissingDependency
 from music.pieces import SPLITS, Piece
 from music.storage import checksums
 from preprocessing import maestro
@@ -35,13 +36,12 @@ class Tally:
 
 
 class ReadPieces(beam.PTransform):
-    """Read every MIDI file of a source.
+    """Read every MIDI and MusicXML file of a source.
 
     Args:
         source: the files.
         facts: what the tables say, by id.
         split: put every piece into this split, whatever a table says; "": each into its own.
-
         drums: read channel 10 as drums, as in `midi.read`.
 
     Returns:
@@ -99,7 +99,10 @@ def _parse(file: tuple[str, bytes], folder: str, facts: dict[str, Facts], split:
 
 def _piece(id: str, data: bytes, folder: str, facts: Facts, drums: bool, damage: list[str]) -> Piece:
     """Read a file's piece; append a line to `damage` for each kind of damage in it."""
-    notes, warnings = midi.read_with_warnings(midi.unpacked(id, data), drums=drums)
+    try:
+        notes, warnings = midi.read_with_warnings(midi.unpacked(id, data), drums=drums)
+    except MissingDependency as error:  # MusicXML; the MIDI files of a source are worth going on for
+        raise MidiError(str(error)) from error
     if not len(notes):
         raise midi.no_notes(warnings)
     damage += warnings

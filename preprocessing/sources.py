@@ -1,4 +1,4 @@
-"""--input → (id, bytes) of every MIDI file in it. Knows nothing of music and shards.
+"""--input → (id, bytes) of every MIDI and MusicXML file in it. Knows nothing of music and shards.
 
 A source is a folder with its subfolders and the folders that links lead to, a glob, a single file or an archive, on a
 disk or in a bucket; archives in it are read, too. The launching machine lists its names before anything is written; the
@@ -31,7 +31,7 @@ from music.midi import parser
 from preprocessing import archives
 
 FAILED = "failed"  # the output that holds (id, reason)
-PASSED_OVER = "passed over"  # the output that holds (id, [reason]) of what is no MIDI file
+PASSED_OVER = "passed over"  # the output that holds (id, [reason]) of what is no file of music
 _TABLE = re.compile(r"maestro-v[^/]*\.csv", re.IGNORECASE)
 # Of a file, unpacked; a larger one is no music. A large file in a bucket is fetched nevertheless.
 _MOST_BYTES = parser.MOST_BYTES
@@ -41,7 +41,7 @@ _SPOOL = 2**24  # bytes of one that stays in memory
 _FILES = 16  # files of a group; those in a bucket are read concurrently
 _BYTES = 2**20  # bytes of a zip, about, that make a group
 _OTHERS = {  # what is said of files that people expect to be read
-    **dict.fromkeys((".mxl", ".musicxml", ".xml"), "MusicXML is not read here; export it as MIDI"),
+    ".xml": "an XML file; if it is MusicXML, let its name end in .musicxml",
     **dict.fromkeys((".rar", ".7z", ".gz", ".bz2", ".xz"), "a packed file of this kind is not read; unpack it"),
 }
 
@@ -62,7 +62,7 @@ Group: TypeAlias = list[Entry]  # files that a worker reads together: all of one
 class Listing(NamedTuple):
     """What is in a source, each list sorted by id."""
 
-    files: list[Entry]  # MIDI by their names, and what cannot be read
+    files: list[Entry]  # MIDI and MusicXML by their names, and what cannot be read
     tables: list[Entry]  # maestro-v*.csv
     passed_over: list[tuple[str, str]]  # (id, reason)
 
@@ -79,28 +79,28 @@ class Source:
     top: str = ""  # what all ids would begin with: an archive's name and the one folder in it, each with a slash
 
     def listing(self) -> Listing:
-        """List the MIDI files, the tables, and what is neither."""
+        """List the files of music, the tables, and what is neither."""
         files, tables, passed_over = [], [], []
         for entry in self._entries(self.pattern, lambda id, reason: passed_over.append((id, reason))):
             if not _visible(entry.id):
                 passed_over.append((entry.id, "hidden: its name or its folder's begins with a dot, or is __MACOSX"))
-            elif midi.is_midi(entry.id) or archives.is_archive(entry.id):
+            elif midi.is_music(entry.id) or archives.is_archive(entry.id):
                 files.append(entry)
             elif is_table(entry.id):
                 tables.append(entry)
             else:
                 ending = posixpath.splitext(entry.id)[1].lower()
-                passed_over.append((entry.id, _OTHERS.get(ending, "its name is not that of a MIDI file")))
+                passed_over.append((entry.id, _OTHERS.get(ending, "its name is not that of a MIDI or a MusicXML file")))
         if self.tables_pattern != self.pattern:
             tables = [entry for entry in self._entries(self.tables_pattern) if is_table(entry.id)]
         return Listing(sorted(files), sorted(tables), sorted(passed_over))
 
     def ids(self) -> list[str]:
-        """List the ids of all MIDI files, sorted."""
+        """List the ids of all files of music, sorted."""
         return [entry.id for entry in self.listing().files]
 
     def groups(self) -> Iterator[Group]:
-        """Yield all MIDI files: some of a folder, neighbours in a zip, or all of another archive at a time."""
+        """Yield all files of music: some of a folder, neighbours in a zip, or all of another archive at a time."""
         return _groups(self.listing().files)
 
     @contextmanager
@@ -311,7 +311,7 @@ def attempt(id: str, make: Callable[[], Any]) -> Iterable:
 
 
 class ReadFiles(beam.PTransform):
-    """Read every MIDI file of a source: (id, bytes); (id, reason) under FAILED; (id, [reason]) under PASSED_OVER."""
+    """Read every music file of a source: (id, bytes); (id, reason) under FAILED; (id, [reason]) under PASSED_OVER."""
 
     def __init__(self, source: Source):
         super().__init__()

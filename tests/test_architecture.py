@@ -33,7 +33,7 @@ TABLE = {
     "music/generation.py": "numpy music.analysis music.controls music.encodings music.errors music.notes music.storage",
     "music/model_folder.py": "numpy (tensorflow) music.errors music.generation music.storage",  # to load a SavedModel
     "music/flags.py": "music.errors music.generation music.midi music.notes music.storage",
-    "music/midi/": "numpy pretty_midi music.errors music.midi music.notes",
+    "music/midi/": "numpy pretty_midi (music21) music.errors music.midi music.notes",
     "music/encodings/": "numpy music.encodings music.errors music.notes",
     "music/storage/": "google_crc32c (google) (requests) (urllib3) music.errors music.storage",
     "music/notation/": "numpy (music21) (verovio) (typst) music.errors music.midi music.notation music.notes"

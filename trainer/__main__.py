@@ -161,7 +161,9 @@ def _add_sample(commands) -> None:
 
     sample = commands.add_parser("sample", parents=[_model_flags(), _backend_flags()], help="write a piece as MIDI")
     seed = sample.add_mutually_exclusive_group()
-    seed.add_argument("--seed", metavar="MIDI", help="continue this file; absent: a new piece from its beginning")
+    seed.add_argument(
+        "--seed", metavar="FILE", help="continue this MIDI or MusicXML file; absent: a new piece from its beginning"
+    )
     seed.add_argument(
         "--seed-from", choices=_SPLITS, help="continue an excerpt of this split of --data, chosen at random"
     )

@@ -1,4 +1,4 @@
-"""MIDI files ⇄ Notes: bytes → events → notes with the pedal folded in, and back."""
+"""MIDI files ⇄ Notes: bytes → events → notes with the pedal folded in, and back. MusicXML becomes MIDI first."""
 
 from music.midi.files import (
     Summary,
@@ -7,12 +7,12 @@ from music.midi.files import (
     inspect,
     instrument_name,
     no_notes,
+    parse,
     read,
     read_with_warnings,
 )
 from music.midi.grids import FAR, Grid
-from music.midi.names import ENDINGS, is_midi, unpacked
-from music.midi.parser import read as parse
+from music.midi.names import ENDINGS, is_music, unpacked
 from music.midi.writing import write
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "grid",
     "inspect",
     "instrument_name",
-    "is_midi",
+    "is_music",
     "no_notes",
     "parse",
     "read",

@@ -1,8 +1,12 @@
-"""The first bytes of a file that is no MIDI → what it is, for the error. Knows nothing of MIDI itself."""
+"""The bytes of a file that is no MIDI → what it is: MusicXML, which is read, or another kind, for the error.
+
+Knows nothing of MIDI itself.
+"""
 
 import re
 
 _LOOKED_AT = 4096  # bytes
+_MUSICXML, _MUSESCORE = "a MusicXML file", "a MuseScore file (.mscz)"
 _KINDS = [  # (what it is, a regular expression for its first bytes); the first that matches counts
     ("a WAV file", rb"RIFF....WAVE"),
     ("an AVI file", rb"RIFF....AVI "),
@@ -14,8 +18,7 @@ _KINDS = [  # (what it is, a regular expression for its first bytes); the first 
     ("an AIFF file", rb"FORM....AIF[FC]"),
     ("an XMI file", rb"FORM....XDIR"),
     ("a MUS file", rb"MUS\x1a"),
-    ("a compressed MusicXML file (.mxl)", rb"PK\x03\x04.*META-INF/container\.xml"),
-    ("a MuseScore file (.mscz)", rb"PK\x03\x04.*\.mscx"),
+    (_MUSESCORE, rb"PK\x03\x04.*\.mscx"),
     ("a zip file", rb"PK(\x03\x04|\x05\x06)"),
     ("a gzip file", rb"\x1f\x8b"),
     ("a bzip2 file", rb"BZh[1-9]"),
@@ -31,7 +34,7 @@ _KINDS = [  # (what it is, a regular expression for its first bytes); the first 
     ("a JPEG picture", rb"\xff\xd8\xff"),
     ("a GIF picture", rb"GIF8"),
     ("a pointer to a file in Git LFS", rb"version https://git-lfs"),
-    ("a MusicXML file", rb"[^\x00]*<(!DOCTYPE )?score-(partwise|timewise|part)\b"),
+    (_MUSICXML, rb"[^\x00]*<(!DOCTYPE )?score-(partwise|timewise|part)\b"),
     ("a MuseScore file", rb"[^\x00]*<museScore\b"),
     ("an HTML page", rb"(?i)\s*(<\?xml[^>]*>\s*)?<(!doctype )?html\b"),
     ("an XML file", rb"\s*<\?xml\b"),
@@ -49,3 +52,10 @@ def kind_of(data: bytes) -> str | None:
         if start.startswith(mark):
             start = start[len(mark) :].decode(encoding, errors="ignore").encode()
     return next((what for what, expression in _EXPRESSIONS if expression.match(start)), None)
+
+
+def is_musicxml(data: bytes) -> bool:
+    """Tell whether these bytes are to be read as MusicXML: .musicxml, or a zip with a table of contents as .mxl has."""
+    if data[:4] == b"PK\x03\x04":
+        return b"META-INF/container.xml" in data and kind_of(data) != _MUSESCORE
+    return data[:4] != b"MThd" and kind_of(data) == _MUSICXML

@@ -1,19 +1,20 @@
-"""MIDI bytes → Notes, tempos, bars. Knows nothing of encodings, models or where bytes come from.
+"""MIDI or MusicXML bytes → Notes, tempos, bars. Knows nothing of encodings, models or where bytes come from.
 
 We read with our own code (`parser` reads bytes, `note_pairing` pairs keys), some 50 times as fast as pretty_midi, which
 with symusic is the oracle in the tests. A damaged file is read as far as it makes sense. Tempo changes count in
-whichever track of a song they stand, on one float64 tempo map.
+whichever track of a song they stand, on one float64 tempo map. MusicXML becomes MIDI first, so all that reads a file
+here reads both.
 """
 
 import contextlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from music import notes as nt
 from music.errors import MidiError, SettingError
-from music.midi import parser
+from music.midi import file_kinds, musicxml_reading, parser
 from music.midi.grids import FAR, Grid
 from music.midi.note_pairing import PEDAL_DOWN, PairedNotes, pair_notes
 from music.midi.parser import File
@@ -43,7 +44,10 @@ class Summary:
 
 
 def read(data: bytes | File, *, pedal: bool = True, drums: bool = True) -> Notes:
-    """Read a Standard MIDI File, a damaged one as far as possible; `read_with_warnings` says what was damaged.
+    """Read a Standard MIDI File, a damaged one as far as possible, or MusicXML.
+
+    `read_with_warnings` says what was damaged. A score is read with its tempos and its repeats; `musicxml_reading` says
+    what of it does not sound.
 
     Args:
         data: the whole file, or its events as `parse` returns them.
@@ -55,18 +59,27 @@ def read(data: bytes | File, *, pedal: bool = True, drums: bool = True) -> Notes
         Notes sorted by (start, pitch), in seconds; notes of no length are dropped.
 
     Raises:
-        MidiError: the bytes are not MIDI, do not say how long a tick is, or all their notes are beyond a day.
+        MidiError: the bytes are neither, do not say how long a tick is, or all their notes are beyond a day; or a score
+            is damaged or beyond its limits.
+        MissingDependency: they are MusicXML, and music21 is not installed.
     """
     return read_with_warnings(data, pedal=pedal, drums=drums)[0]
 
 
 def read_with_warnings(data: bytes | File, *, pedal: bool = True, drums: bool = True) -> tuple[Notes, list[str]]:
     """Read a file as `read` does, and say what was repaired or left out: a line for each kind of damage."""
-    return _notes_and_warnings(_parsed(data), pedal, drums)
+    return _notes_and_warnings(parse(data), pedal, drums)
 
 
-def _parsed(data: bytes | File) -> File:
-    return data if isinstance(data, File) else parser.read(data)
+def parse(data: bytes | File) -> File:
+    """Read the events of MIDI bytes, or of the MIDI file that MusicXML is turned into; events stay as they are."""
+    if isinstance(data, File):
+        return data
+    if not file_kinds.is_musicxml(data):
+        return parser.read(data)
+    converted, warnings = musicxml_reading.to_midi(data)
+    file = parser.read(converted)
+    return replace(file, warnings=[*warnings, *file.warnings])
 
 
 def no_notes(warnings: list[str]) -> MidiError:
@@ -76,7 +89,7 @@ def no_notes(warnings: list[str]) -> MidiError:
 
 def inspect(data: bytes, *, drums: bool = True) -> Summary:
     """Read a file and summarise it; of several songs the first one's tempos. Raises MidiError as `read` does."""
-    file = parser.read(data)
+    file = parse(data)
     notes, warnings = _notes_and_warnings(file, pedal=True, drums=drums)
     tempos = {0: DEFAULT_TEMPO} | {tick: tempo for song, tick, tempo in _tempos(file) if song == 0}
     seconds = _tempo_map(file)(np.zeros(len(tempos), "i8"), np.array(list(tempos)))
@@ -106,7 +119,7 @@ def grid(data: bytes | File) -> Grid:
     Raises:
         MidiError: as `read` does.
     """
-    file = _parsed(data)
+    file = parse(data)
     quarter = file.ticks_per_quarter
     ticks = np.unique([0, *(tick for song, tick, _ in _tempos(file) if song == 0), file.end + quarter])
     marks = [mark[1:] for mark in file.marks if mark[0] == 0]

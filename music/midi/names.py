@@ -1,4 +1,4 @@
-"""The name of a file → whether it holds MIDI; and a packed file's bytes. Knows nothing of what the bytes mean."""
+"""The name of a file → whether it holds music; and a packed file's bytes. Knows nothing of what the bytes mean."""
 
 import gzip
 import io
@@ -7,11 +7,12 @@ import zlib
 from music.errors import MidiError
 from music.midi.parser import MOST_BYTES
 
-ENDINGS = (".mid", ".midi", ".kar", ".rmi", ".smf")  # in any case, and each of them with .gz behind it
+# In any case, and each of them with .gz behind it. MusicXML's old ending, .xml, is that of too many other files.
+ENDINGS = (".mid", ".midi", ".kar", ".rmi", ".smf", ".musicxml", ".mxl")
 
 
-def is_midi(name: str) -> bool:
-    """Tell by its ending whether a file is MIDI, perhaps packed by gzip."""
+def is_music(name: str) -> bool:
+    """Tell by its ending whether a file is MIDI or MusicXML, perhaps packed by gzip."""
     return name.lower().removesuffix(".gz").endswith(ENDINGS)
 
 

@@ -52,9 +52,9 @@ def write(notes: Notes, before: Notes | None = None, grid: Grid | None = None, *
         held = np.flatnonzero(every["program"] != DRUMS)
         end[held], presses = release_keys(channel[held], start[held], end[held], restruck[held])
         for press in presses:
-            track, status = tracks[group[np.argmax(channel == press.channel)]], CONTROL << 4 | press.channel
-            track.append((press.down, _PEDAL, bytes((status, SUSTAIN, _DOWN))))
-            track.append((press.up, _PEDAL, bytes((status, SUSTAIN, _UP))))
+            events, status = tracks[group[np.argmax(channel == press.channel)]], CONTROL << 4 | press.channel
+            events.append((press.down, _PEDAL, bytes((status, SUSTAIN, _DOWN))))
+            events.append((press.up, _PEDAL, bytes((status, SUSTAIN, _UP))))
     columns = (group, channel, every["pitch"], every["velocity"], start, end)
     for g, c, pitch, velocity, on, off in zip(*(column.tolist() for column in columns), strict=True):
         tracks[g].append((on, _ON, bytes((NOTE_ON << 4 | c, pitch, velocity))))
@@ -64,10 +64,10 @@ def write(notes: Notes, before: Notes | None = None, grid: Grid | None = None, *
         conductor = _marks(grid, clock, int(end.max(initial=0)))
     owners = {None: conductor, **dict(zip(programs.tolist(), tracks, strict=True))}
     for program, kind, text in grid.names if grid else ():
-        owners.get(program, []).append((0, _META, _meta(kind, text)))
+        owners.get(program, []).append((0, _META, meta(kind, text)))
     quarter = clock.ticks_per_quarter if clock else TICKS_PER_QUARTER
     head = b"".join(number.to_bytes(2) for number in (1, 1 + len(tracks), quarter))
-    return _chunk(b"MThd", head) + b"".join(map(_track, [conductor, *tracks]))
+    return chunk(b"MThd", head) + b"".join(map(track, [conductor, *tracks]))
 
 
 def _marks(grid: Grid, clock: Clock, last: int) -> list[tuple[int, int, bytes]]:
@@ -80,7 +80,7 @@ def _marks(grid: Grid, clock: Clock, last: int) -> list[tuple[int, int, bytes]]:
         marks[_tick(position, clock), TIME] = bytes((numerator, denominator.bit_length() - 1, 24, 8))
     for position, sharps, minor in grid.keys:
         marks[_tick(position, clock), KEY] = bytes((sharps % 256, minor))
-    return [(tick, _META, _meta(kind, data)) for (tick, kind), data in marks.items() if tick <= last]
+    return [(tick, _META, meta(kind, data)) for (tick, kind), data in marks.items() if tick <= last]
 
 
 def _tick(position: float, clock: Clock) -> int:
@@ -135,19 +135,19 @@ def _changes(program: np.ndarray, channel: np.ndarray, start: np.ndarray) -> lis
     return list(zip(order[changed].tolist(), first[changed].tolist(), strict=True))
 
 
-def _track(events: list[tuple[int, int, bytes]]) -> bytes:
+def track(events: list[tuple[int, int, bytes]]) -> bytes:
     body, now = bytearray(), 0
     for tick, _, message in sorted(events):
         body += _length(tick - now) + message
         now = tick
-    return _chunk(b"MTrk", bytes(body) + _END)
+    return chunk(b"MTrk", bytes(body) + _END)
 
 
-def _chunk(kind: bytes, body: bytes) -> bytes:
+def chunk(kind: bytes, body: bytes) -> bytes:
     return kind + len(body).to_bytes(4) + body
 
 
-def _meta(kind: int, data: bytes) -> bytes:
+def meta(kind: int, data: bytes) -> bytes:
     return bytes((0xFF, kind)) + _length(len(data)) + data
 
 

@@ -17,6 +17,7 @@ from music import midi
 from music import notes as nt
 from music.errors import EncodingError, MissingDependency
 from music.midi import Grid
+from music.midi.musicxml_reading import LIBRARY
 from music.notation import beats, hands, shortest_path, spelling, voices
 from music.notation.beats import QUARTER, Bar, Rhythm
 from music.notation.voices import DOWN, ONLY, UP, Chord, Tuplet
@@ -60,7 +61,8 @@ def musicxml(notes: Notes, grid: Grid | None = None, title: str = "", *, exact: 
     check()
     right = hands.of_file(notes, grid.hands) if grid and grid.hands else hands.right_hand(notes)
     rhythm = (beats.on_grid(notes, grid, exact=exact) if grid else None) or beats.estimate(notes, right)
-    return _export(_score(notes, rhythm, np.where(right, 0, 1), title))
+    with LIBRARY:
+        return _export(_score(notes, rhythm, np.where(right, 0, 1), title))
 
 
 def key(notes: Notes) -> tuple[int, bool]:

@@ -9,8 +9,8 @@ python -m music plot composers data/maestro/stats.json composers.png --top 30
 python -m music plot chords data/maestro chords.png
 python -m music plot losses runs/mine/history.csv loss.png --baseline bigram=12.3
 
-IN is a MIDI file, the stats.json of a dataset, or a folder: a dataset, or MIDI files, which count as one set. NAME=IN
-gives an input a name for the legend; inputs of the same name are one set. OUT ends in .png, .svg or .pdf.
+IN is a MIDI or MusicXML file, the stats.json of a dataset, or a folder: a dataset, or such files, which count as one
+set. NAME=IN gives an input a name for the legend; inputs of the same name are one set. OUT ends in .png, .svg or .pdf.
 """
 
 import argparse
@@ -38,9 +38,9 @@ KINDS = {
     "chords": "how often which notes and chords are played",
     "losses": "the learning curves of a run",
 }
-_SETS = "MIDI file, folder of MIDI files, dataset folder or stats.json, as IN or NAME=IN"
+_SETS = "MIDI or MusicXML file, folder of MIDI files, dataset folder or stats.json, as IN or NAME=IN"
 _INPUTS = {
-    "roll": "MIDI file or folder of MIDI files, as IN or NAME=IN",
+    "roll": "MIDI or MusicXML file or folder of them, as IN or NAME=IN",
     "distributions": _SETS,
     "composers": "dataset folder or its stats.json",
     "chords": _SETS,
@@ -199,12 +199,12 @@ def _sets(args: argparse.Namespace) -> dict[str, Statistics]:
 
 
 def _music(path: str, args: argparse.Namespace) -> list[Notes]:
-    """Read the wanted part of a MIDI file, or of each one in a folder."""
+    """Read the wanted part of a file of music, or of each one in a folder."""
     files = [path]
     if storage.is_folder(path):
-        files = [file.path for file in storage.walk(path) if midi.is_midi(file.path)]
+        files = [file.path for file in storage.walk(path) if midi.is_music(file.path)]
         if not files:
-            raise MusicError(f"{path}: neither {_STATISTICS} nor a MIDI file is in it")
+            raise MusicError(f"{path}: neither {_STATISTICS} nor a file of music is in it")
     parts = []
     for file in files:
         with _about(file):

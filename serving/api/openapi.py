@@ -39,6 +39,7 @@ _NOTE_EXAMPLE = {
     **{"pitch": 60, "name": "C4", "start": 0.5, "end": 0.9, "velocity": 70, "step": 0.0, "duration": 0.4},
     "seed": True,
 }
+_FILE = "A MIDI or a MusicXML file."
 _UNHEARD = {
     "type": "integer",
     "minimum": 1,
@@ -116,7 +117,7 @@ def _operations() -> list[tuple[str, str, dict]]:
             "problems": (*_BODY_ERRORS, 406, *_MODEL_ERRORS),
         }),
         ("/notes", "post", {
-            "name": "notes", "summary": "The notes of a MIDI file, as /generate reads them.", "body": True,
+            "name": "notes", "summary": "The notes of a file, as /generate reads them.", "body": True,
             "content": _json(seed_notes, {"notes": [{**_NOTE_EXAMPLE, "seed": False}], "drums": 0}),
             "problems": (*_BODY_ERRORS, 429, 500),
         }),
@@ -179,7 +180,7 @@ def _body(required: bool) -> dict:
     form = {"type": "object", "properties": {"seed": _BINARY}, "required": ["seed"], "additionalProperties": False}
     content = {kind: {"schema": _BINARY} for kind in RAW_TYPES}
     return {
-        "description": "A MIDI file." if required else "The seed, a MIDI file; nothing for a new piece.",
+        "description": _FILE if required else f"The seed. {_FILE} Nothing for a new piece.",
         "required": required,
         "content": content | {"multipart/form-data": {"schema": form}},
     }

@@ -18,13 +18,14 @@ from werkzeug.exceptions import NotAcceptable, RequestEntityTooLarge, Unprocessa
 
 from music import midi
 from music import notes as nt
-from music.errors import EncodingError, MidiError
+from music.errors import EncodingError, MidiError, MissingDependency
 from music.generation import MOST_NEW_NOTES, NEW_NOTES, Settings
 from music.midi import Grid
 from music.notes import Notes
 from serving.middleware.concurrency import ConcurrencyLimit
 
 MIDI_TYPES = ("audio/midi", "audio/mid", "audio/x-midi", "audio/x-mid", "audio/sp-midi", "application/x-midi")
+SCORE_TYPES = ("application/vnd.recordare.musicxml+xml", "application/vnd.recordare.musicxml")  # .musicxml, .mxl
 FORMATS = {  # name: the media types that ask for it; the first one is the reply's
     "mid": MIDI_TYPES,
     "json": ("application/json",),
@@ -32,12 +33,12 @@ FORMATS = {  # name: the media types that ask for it; the first one is the reply
     "wav": ("audio/wav", "audio/x-wav", "audio/wave"),
     "mp3": ("audio/mpeg", "audio/mp3"),
     "png": ("image/png",),
-    "musicxml": ("application/vnd.recordare.musicxml+xml",),
+    "musicxml": SCORE_TYPES[:1],
 }
 MOST_NOTES = 30_000  # of a seed; MAESTRO's longest piece has 25,076, a 5 MB file may hold 800,000
-READERS = 2  # MIDI files read at once: each may take a core for seconds, and up to 500 MB
+READERS = 2  # files read at once: each may take a core for seconds, and up to 500 MB
 WAITING = 32  # requests whose file waits: all that may generate a piece at once may send their seed in one instant
-RAW_TYPES = (*MIDI_TYPES, "application/octet-stream")
+RAW_TYPES = (*MIDI_TYPES, *SCORE_TYPES, "application/octet-stream")  # which one it is, its bytes say
 _FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
@@ -118,17 +119,17 @@ PARAMETERS = (*NUMBERS, *FLAGS, "style", "tempo_map", "format")
 
 
 def reading_limit() -> ConcurrencyLimit:
-    """Make the limit of how many MIDI files one app reads at once."""
-    return ConcurrencyLimit("reading MIDI files", READERS, waiting=WAITING)
+    """Make the limit of how many files of music one app reads at once."""
+    return ConcurrencyLimit("reading files", READERS, waiting=WAITING)
 
 
 def parse(request: flask.Request, reading: ConcurrencyLimit) -> GenerateRequest:
-    """Read a request to /generate; `reading` limits how many MIDI files are read at once.
+    """Read a request to /generate; `reading` limits how many files are read at once.
 
     Raises:
         HTTPException: 400, 406, 413, 415 or 422, its description for a person to read.
-        MidiError, EncodingError: the seed is not MIDI, has no notes, or too many.
-        Overloaded: too many MIDI files are being read.
+        MidiError, EncodingError: the seed is neither MIDI nor MusicXML, has no notes, or too many.
+        Overloaded: too many files are being read.
     """
     data = _seed(request)
     texts = _parameters(request)
@@ -163,8 +164,8 @@ def _seed(request: flask.Request) -> bytes | None:
     """Return the seed's bytes, or None where the request has none."""
     kind = request.mimetype
     if not request.content_length and not request.headers.get("Transfer-Encoding"):
-        if kind in MIDI_TYPES:
-            raise MidiError("the body is said to be MIDI but is empty; for a new piece send no Content-Type")
+        if kind in MIDI_TYPES or kind in SCORE_TYPES:
+            raise MidiError("the body is said to be music but is empty; for a new piece send no Content-Type")
         return None
     if kind in _FORM_TYPES:
         if not (request.form or request.files) or any(name and name.startswith("MThd") for name in request.form):
@@ -174,7 +175,7 @@ def _seed(request: flask.Request) -> bytes | None:
         return _part(request)
     if kind and kind not in RAW_TYPES:
         raise UnsupportedMediaType(
-            f"a body of type {kind}: expected a MIDI file as one of {', '.join(RAW_TYPES)}, or a form"
+            f"a body of type {kind}: expected a MIDI or a MusicXML file as one of {', '.join(RAW_TYPES)}, or a form"
         )
     data = request.get_data(cache=False)  # also without a type
     if request.content_length is None and len(data) == request.max_content_length:
@@ -261,14 +262,17 @@ def _read(
     if seed_end <= seed_start:
         raise UnprocessableEntity(f"seed_end: expected more than seed_start, {seed_start:g}, got {seed_end:g}")
     if not data:
-        raise MidiError("the seed is empty, expected a MIDI file")
+        raise MidiError("the seed is empty, expected a MIDI or a MusicXML file")
     with reading.take():
-        file = midi.parse(data)
+        try:
+            file = midi.parse(data)
+        except MissingDependency as error:
+            raise UnsupportedMediaType(f"this server reads no MusicXML, export it as MIDI; {error}") from error
         notes, warnings = midi.read_with_warnings(file)
         keys, grid = midi.read(file, pedal=False), midi.grid(file)
     if not len(notes):
         reasons = "".join(f"; {warning}" for warning in warnings)
-        raise EncodingError(f"the seed is a MIDI file without notes, so there is nothing to continue{reasons}")
+        raise EncodingError(f"the seed is a file without notes, so there is nothing to continue{reasons}")
     part, keys = (
         nt.shift(nt.excerpt(each, seed_start, seed_end - seed_start), seed_start)[-(seed_notes or MOST_NOTES + 1) :]
         for each in (notes, keys)

@@ -1,4 +1,4 @@
-"""The page for people, and what it needs: examples to begin with, the notes of a MIDI file, the sound of a piano.
+"""The page for people, and what it needs: examples to begin with, the notes of a file, the sound of a piano.
 
 All of it comes from this server, so that a browser never asks another host. Knows nothing of how music is generated.
 """
@@ -50,7 +50,7 @@ def example(services: Services, name: str) -> flask.Response:
 
 
 def notes(services: Services) -> dict:
-    """Show the notes of a MIDI file as `/generate` reads them; the errors are the same."""
+    """Show the notes of a MIDI or a MusicXML file as `/generate` reads them; the errors are the same."""
     seed = requests.read_seed(flask.request, services.reading)
     played = pitched(seed.notes)
     unread = _unread(services.generator, played)

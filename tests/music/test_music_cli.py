@@ -8,13 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from music import __main__ as cli
 from music import midi
 from music import notes as nt
 from music.examples.nocturne import nocturne
-from tests.support import hostile
+from tests.support import hostile, scores
 from tests.support.hostile import note, number
 
 ROOT = Path(__file__).parents[2]
@@ -222,6 +223,19 @@ def mistake(capsys, *argv):
     assert status == 2
     assert out == "" and err.count("\n") == 1 and err.endswith("\n")
     return err
+
+
+def test_every_command_reads_a_score_like_a_midi_file(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "a.mxl"
+    path.write_bytes(scores.packed(scores.STUDY))
+    assert cli.run(["inspect", str(path)]) == 0
+    assert "Harpsichord (13 notes)" in (out := capsys.readouterr().out) and "90 quarters a minute" in out
+    for command, name in (("plot", "a.png"), ("score", "a.musicxml")):
+        assert cli.run([command, str(path), str(tmp_path / name)]) == 0
+    assert np.array_equal(midi.read((tmp_path / "a.musicxml").read_bytes())["pitch"], midi.read(scores.STUDY)["pitch"])
+    capsys.readouterr()
+    monkeypatch.setitem(sys.modules, "music21", None)
+    assert "a.mxl: reading MusicXML needs music21: `pip install '.[score]'`" in mistake(capsys, "inspect", path)
 
 
 def test_a_mistake_is_one_line_and_status_2(tmp_path, duet, capsys):

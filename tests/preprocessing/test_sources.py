@@ -5,6 +5,7 @@ import io
 import json
 import os
 import struct
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from preprocessing import archives, sources
 from tests.preprocessing.test_preprocessing import fill, lines, pack, process, run, tune
-from tests.support import hostile
+from tests.support import hostile, scores
 from tests.support.strategies import law
 
 
@@ -78,19 +79,45 @@ def test_all_names_of_midi_are_read(tmp_path):
     }
 
 
+SCORES = {
+    "a.mid": tune(1), "bach/b.musicxml": scores.STUDY, "c.mxl": scores.packed(scores.STUDY[:-20]),
+    "bach.zip": packed({"d.MXL": scores.packed(scores.score(scores.bars("", "")))}),
+    "e.musicxml.gz": gzip.compress(scores.score(scores.bars("", "", ""))),
+}  # fmt: skip
+
+
+def test_scores_are_pieces_like_midi_files(tmp_path):
+    pieces = process(fill(tmp_path / "in", SCORES), tmp_path / "out")
+    assert {id: len(piece.notes) for id, piece in pieces.items()} == {
+        "a.mid": 3, "bach/b.musicxml": 13, "bach.zip/d.MXL": 2, "e.musicxml.gz": 3
+    }  # fmt: skip
+    assert {pieces[id].composer for id in ("bach/b.musicxml", "bach.zip/d.MXL")} == {"bach"}
+    assert list(errors(tmp_path / "out")) == ["c.mxl"] and "damaged MusicXML" in errors(tmp_path / "out")["c.mxl"]
+
+
+def test_without_music21_scores_are_errors_and_midi_files_are_read(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "music21", None)
+    assert list(process(fill(tmp_path / "in", SCORES), tmp_path / "out")) == ["a.mid"]
+    reason = "reading MusicXML needs music21: `pip install '.[score]'` in a clone of Cadenza brings it"
+    assert errors(tmp_path / "out") == dict.fromkeys(
+        ("bach/b.musicxml", "c.mxl", "bach.zip/d.MXL", "e.musicxml.gz"), reason
+    )
+    assert "4 files without music (errors.jsonl)" in capsys.readouterr().out
+
+
 def test_what_is_passed_over_is_named_and_counted(tmp_path, capsys):
     files = {
         "a.mid": tune(1),
         "README": b"",
-        "x/song.mxl": b"",
+        "x/song.xml": b"",
         "x/.y/b.mid": tune(2),
         "more.rar": b"",
         "cut.mid": tune(3)[:-9],
     }
     process(fill(tmp_path / "in", files), tmp_path / "out")
     assert warnings(tmp_path / "out") == {
-        "README": "passed over: its name is not that of a MIDI file",
-        "x/song.mxl": "passed over: MusicXML is not read here; export it as MIDI",
+        "README": "passed over: its name is not that of a MIDI or a MusicXML file",
+        "x/song.xml": "passed over: an XML file; if it is MusicXML, let its name end in .musicxml",
         "x/.y/b.mid": "passed over: hidden: its name or its folder's begins with a dot, or is __MACOSX",
         "more.rar": "passed over: a packed file of this kind is not read; unpack it",
         "cut.mid": warnings(tmp_path / "out")["cut.mid"],
@@ -104,10 +131,12 @@ def test_what_is_passed_over_is_named_and_counted(tmp_path, capsys):
 
 
 def test_a_source_without_music_says_what_is_there_instead(tmp_path, capsys):
-    fill(tmp_path / "in", {"song.musicxml": b"", "b.txt": b""})
+    fill(tmp_path / "in", {"song.xml": b"", "b.txt": b""})
     assert run(tmp_path / "in", tmp_path / "out") == 2
-    assert "no .mid or .midi file in it, nor one of .kar, .rmi, .smf" in (output := capsys.readouterr().err)
-    assert output.endswith("; 2 other files, the first b.txt (its name is not that of a MIDI file)\n")
+    assert "no .mid or .midi file in it, nor one of .kar, .rmi, .smf, .musicxml, .mxl, packed" in (
+        output := capsys.readouterr().err
+    )
+    assert output.endswith("; 2 other files, the first b.txt (its name is not that of a MIDI or a MusicXML file)\n")
 
 
 def test_drums_are_what_the_flag_says(tmp_path):

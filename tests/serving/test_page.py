@@ -566,8 +566,8 @@ def test_a_format_that_the_server_cannot_make_says_what_is_missing(visit, monkey
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"this is no music", re.compile("^This is not a MIDI file, or it is damaged.$")),
-        (midi.write(nt.empty()), "The server cannot do that. The seed is a MIDI file without notes"),
+        (b"this is no music", re.compile("^This is neither a MIDI nor a MusicXML file, or it is damaged.$")),
+        (midi.write(nt.empty()), "The server cannot do that. The seed is a file without notes"),
         (midi.write(nt.from_tuples([(0, 1, 5, 60)])), "The server cannot do that."),  # below the model's lowest
         (bytes(6 * 2**20), "song.mid is too large: 6.0 MB, and the server takes 5."),
     ],
@@ -698,7 +698,7 @@ def test_axe_finds_nothing_to_object_to(visit, scheme):
     generate(page, notes=20)
     page.get_by_text("The notes as a table").click()
     page.set_input_files("#seed", {"name": "no.mid", "mimeType": "audio/midi", "buffer": b"no"})
-    shows(page, "#message", "This is not a MIDI file")
+    shows(page, "#message", "This is neither a MIDI nor a MusicXML file")
     assert violations(Axe().run(page)) == []
     page.click("#own")
     page.wait_for_selector("#piano .key")

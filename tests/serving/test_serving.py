@@ -32,6 +32,7 @@ from serving.middleware import api_keys
 from serving.middleware.concurrency import ConcurrencyLimit
 from serving.middleware.metrics import Metrics
 from serving.middleware.rate_limit import Rate
+from tests.support import scores
 from tests.support.fakes import ENCODING, ScriptedBackend, front_end, melody
 
 SEED = nt.from_tuples([(0.5, 0.9, 60, 70), (0.75, 1.0, 64, 71), (1.0, 2.0, 67, 72)])
@@ -639,6 +640,35 @@ def test_a_seed_that_is_not_midi_is_400(client):
     assert "without notes" in problem(client.post("/generate", data=midi.write(SEED)[:40], headers=MIDI), 422)
 
 
+@pytest.mark.parametrize("kind", [*front.SCORE_TYPES, "application/octet-stream", "audio/midi"])
+@pytest.mark.parametrize("data", [scores.STUDY, scores.packed(scores.STUDY)], ids=["musicxml", "mxl"])
+def test_a_score_is_a_seed_like_a_midi_file(client, data, kind):
+    listed = client.post("/notes", data=data, headers={"Content-Type": kind}).get_json()
+    assert len(listed["notes"]) == 13 and listed["notes"][0]["end"] == pytest.approx(60 / 90, abs=1e-4)
+    reply = client.post(f"{URL}&notes=4&format=json", data=data, headers={"Content-Type": kind}).get_json()
+    assert [note["pitch"] for note in reply["notes"] if note.get("seed")] == midi.read(data)["pitch"].tolist()
+    assert sum(not note.get("seed") for note in reply["notes"]) == 4
+    form = client.post(f"{URL}&notes=4&format=json", data={"seed": (io.BytesIO(data), "a.musicxml")}).get_json()
+    assert form == reply
+
+
+def test_a_score_that_is_damaged_or_hostile_is_a_problem(client):
+    assert "damaged MusicXML" in problem(client.post("/generate", data=scores.STUDY[:-9], headers=MIDI), 400)
+    assert "at most 20,000 measures" in problem(
+        client.post("/notes", data=scores.score(scores.bars(*[scores.closes("9999")] * 9)), headers=MIDI), 400
+    )
+
+
+def test_a_server_without_music21_says_that_it_reads_no_score(client, monkeypatch):
+    monkeypatch.setitem(sys.modules, "music21", None)
+    for path in ("/generate", "/notes"):
+        detail = problem(client.post(path, data=scores.STUDY, headers=MIDI), 415)
+        assert detail.startswith(
+            "this server reads no MusicXML, export it as MIDI; reading MusicXML needs music21: `pip"
+        )
+    assert client.post(f"{URL}&notes=4", data=midi.write(SEED), headers=MIDI).status_code == 200
+
+
 def test_an_empty_seed_is_400(client):
     assert "empty" in problem(client.post("/generate", data={"seed": (io.BytesIO(), "music.mid")}), 400)
     assert "empty" in problem(client.post("/generate", headers=MIDI), 400)
@@ -735,7 +765,7 @@ def test_a_file_without_notes_says_why(client):
     for url in ("/generate", "/notes"):
         detail = problem(client.post(url, data=recorded(held=8), headers=MIDI), 422)
         assert detail == (
-            "the seed is a MIDI file without notes, so there is nothing to continue; "
+            "the seed is a file without notes, so there is nothing to continue; "
             "8 notes are never released; they are left out"
         )
 

@@ -22,11 +22,11 @@ const MIDI = "audio/midi";
 const HIDDEN_DETAILS = [400, 401, 415]; // statuses whose details are for programmers: bytes of a file, names of headers
 let apiKey = ""; // as the person typed it
 const MESSAGES = {
-  400: "This is not a MIDI file, or it is damaged.",
+  400: "This is neither a MIDI nor a MusicXML file, or it is damaged.",
   401: "This server needs a valid key.",
   406: "This server cannot make that format.",
   413: "This file is too large.",
-  415: "This is not a MIDI file.",
+  415: "This server does not read such files.",
   422: "The server cannot do that.",
   429: "The server is busy.",
   500: "There was an error on the server.",
@@ -59,7 +59,7 @@ export class Problem extends Error {
 }
 
 /**
- * Read the notes of a MIDI file. The model does not read drums, which are left out, nor `unheard_notes` of the notes.
+ * Read the notes of a MIDI or MusicXML file. The model does not read drums, which are left out, nor `unheard_notes` of the notes.
  * @param {Uint8Array} bytes
  * @returns {Promise<{notes: Note[], drums: number, unheard_notes?: number, warnings?: string[]}>}
  */

@@ -30,7 +30,7 @@ export function setSeed(seed, choice) {
 }
 
 /**
- * Read a MIDI file and make it the seed.
+ * Read a MIDI or MusicXML file and make it the seed.
  * @param {Uint8Array|Promise<Uint8Array>} file @param {Omit<Seed, "bytes"|"notes">} description @param {string} choice
  * @returns {Promise<boolean>} whether it is the seed now
  */
@@ -81,7 +81,7 @@ export async function chooseFile(file) {
     return;
   }
   const bytes = new Uint8Array(await file.arrayBuffer());
-  await readSeed(bytes, { kind: "midi", name: file.name, title: file.name.replace(/\.midi?$/i, "") }, "file");
+  await readSeed(bytes, { kind: "midi", name: file.name, title: file.name.replace(/\.(midi?|musicxml|mxl)$/i, "") }, "file");
 }
 
 export function chooseNothing() {

@@ -5,4 +5,4 @@
     make fuzz MINUTES=15                 # each target for so long, two at a time; TARGET=midi for one
 """
 
-TARGETS = ("midi", "archives", "records", "tensors", "cards", "http")
+TARGETS = ("midi", "scores", "archives", "records", "tensors", "cards", "http")
