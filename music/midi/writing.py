@@ -136,6 +136,7 @@ def _changes(program: np.ndarray, channel: np.ndarray, start: np.ndarray) -> lis
 
 
 def track(events: list[tuple[int, int, bytes]]) -> bytes:
+    """Write a track's events, each (tick, order at one tick, message), and its end."""
     body, now = bytearray(), 0
     for tick, _, message in sorted(events):
         body += _length(tick - now) + message
@@ -144,10 +145,12 @@ def track(events: list[tuple[int, int, bytes]]) -> bytes:
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
+    """Write a chunk of a file: its kind in four letters, its length and its body."""
     return kind + len(body).to_bytes(4) + body
 
 
 def meta(kind: int, data: bytes) -> bytes:
+    """Write a meta event of a kind, such as parser.TEMPO, without its time."""
     return bytes((0xFF, kind)) + _length(len(data)) + data
 
 
