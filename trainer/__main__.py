@@ -171,7 +171,7 @@ def _add_sample(commands) -> None:
     sample.add_argument("--data", metavar="DIR", help="the dataset of --seed-from")
     sample.add_argument(
         "--seed-notes", type=_positive, metavar="N",
-        help=f"use N notes of the seed (default: all of --seed; {_SEED_NOTES} with --seed-from)",
+        help=f"use the first N notes of the seed (default: all of --seed; {_SEED_NOTES} with --seed-from)",
     )  # fmt: skip
     flags.add_settings(sample)
     sample.add_argument(
