@@ -7,32 +7,12 @@ import pytest
 
 from music import midi
 from serving import create_app
-from tests.support.fakes import CARD, ScriptedBackend, melody
-
-STYLES = ["Claude Debussy", "Frédéric Chopin"]
-CONTROLS = {"use": True, "styles": STYLES, "density": [1.0, 5.0, 10.0], "loudness": [40.0, 60.0, 80.0]}
-
-
-class Asked(ScriptedBackend):
-    """A scripted model with controls, which keeps what each piece asked for when its first note was drawn."""
-
-    def __init__(self):
-        super().__init__(melody(300))
-        state = CARD["state"] | {"controls": {"shape": [4], "dtype": "float32"}}
-        self.card = CARD | {"controls": CONTROLS, "state": state}
-        self.asked = []
-
-    def _prime(self, inputs):
-        return super()._prime(inputs) | {"state_controls": inputs["state_controls"]}
-
-    def _generate(self, inputs):
-        self.asked.append(inputs["state_controls"][0].tolist())
-        return super()._generate(inputs) | {"state_controls": inputs["state_controls"]}
+from tests.support.fakes import CARD, CONTROLS, AskedBackend, ScriptedBackend, melody
 
 
 @pytest.fixture
 def backend():
-    return Asked()
+    return AskedBackend(melody(300))
 
 
 @pytest.fixture

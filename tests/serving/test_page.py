@@ -23,7 +23,7 @@ from serving.api import responses
 from serving.backends.embedded import Embedded
 from serving.middleware import api_keys
 from tests.serving.test_serving import recorded
-from tests.support.fakes import ScriptedBackend, melody
+from tests.support.fakes import AskedBackend, ScriptedBackend, melody
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 STATIC = Path(__file__).parents[2] / "serving" / "web" / "static"
@@ -683,6 +683,46 @@ def test_a_setting_that_is_wrong_is_reported_where_it_stands(visit):
         assert page.evaluate("document.activeElement.id") == field[1:]
         page.fill(field, before)
     assert not page.posted
+
+
+def test_what_a_model_has_no_controls_for_is_not_offered(visit):
+    page = visit()
+    ready(page)
+    shows(page, "#model", "the model toy/1")
+    assert not page.is_visible("#controls")
+
+
+class TestControls:
+    @pytest.fixture
+    def backend(self):
+        return AskedBackend(SCRIPT)
+
+    def test_style_density_loudness_and_length_are_asked_for_and_in_the_link(self, visit, backend):
+        page = visit()
+        ready(page)
+        shows(page, "#model", "the model toy/1")
+        names = page.locator("#style option").all_inner_texts()
+        assert names == ["as it comes", "Claude Debussy", "Frédéric Chopin"]
+        assert (page.get_attribute("#density", "min"), page.get_attribute("#density", "max")) == ("1", "10")
+        page.select_option("#style", "Frédéric Chopin")
+        generate(page, density=9, loudness=45, seconds=60, random_seed=5)
+        shows(page, ".facts", "Frédéric Chopin · 9 notes a second · velocity 45 · to end at 1:00")
+        assert backend.asked[0][:3] == [2, 3, 1] and backend.asked[0][3] > 2000
+        query = "density=9&loudness=45&seconds=60"
+        assert query in page.posted[0].url and "notes=" not in page.posted[0].url
+        eventually(lambda: query in link_of(page), "the take in the page's address")
+        other = visit(link_of(page))
+        shows(other, "#status", "Take 1 is ready")
+        assert other.input_value("#style") == "Frédéric Chopin" and backend.asked[-1][:3] == [2, 3, 1]
+
+    def test_a_length_that_the_seed_has_already_is_a_sentence(self, visit):
+        visit.refused = ("Failed to load resource: the server responded with a status of 422",)
+        page = visit()
+        ready(page)
+        page.wait_for_selector("#controls", state="visible")
+        page.fill("#seconds", "1")
+        page.click("#generate")
+        shows(page, "#message", "Seconds: expected more than")
 
 
 # For everybody

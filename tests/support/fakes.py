@@ -52,6 +52,14 @@ def card(encoding: NoteRows) -> dict:
 CARD = card(ENCODING)
 
 
+CONTROLS = {
+    "use": True,
+    "styles": ["Claude Debussy", "Frédéric Chopin"],
+    "density": [1.0, 5.0, 10.0],
+    "loudness": [40.0, 60.0, 80.0],
+}
+
+
 class ScriptedBackend:
     """Plays `notes`, whatever the seed is, and then ends the piece. Keeps the arguments of its calls.
 
@@ -105,6 +113,23 @@ class ScriptedBackend:
         played = self.rows[at : at + count]
         rows[0, : len(played)] = played
         return {"rows": rows, "state_row": rows[:, count - 1], "state_at": inputs["state_at"] + np.float32(count)}
+
+
+class AskedBackend(ScriptedBackend):
+    """A scripted model with controls; `asked` is what the state carried in each call that draws."""
+
+    def __init__(self, notes: Notes):
+        super().__init__(notes)
+        state = CARD["state"] | {"controls": {"shape": [4], "dtype": "float32"}}
+        self.card = CARD | {"controls": CONTROLS, "state": state}
+        self.asked: list[list[float]] = []
+
+    def _prime(self, inputs):
+        return super()._prime(inputs) | {"state_controls": inputs["state_controls"]}
+
+    def _generate(self, inputs):
+        self.asked.append(inputs["state_controls"][0].tolist())
+        return super()._generate(inputs) | {"state_controls": inputs["state_controls"]}
 
 
 def melody(count: int, pitch: int = 60) -> Notes:
