@@ -59,7 +59,7 @@ def test_a_scores_tempo_time_key_and_staves_are_its_files():
     grid, summary = midi.grid(STUDY), midi.inspect(STUDY)
     assert summary.tempos == [(0.0, pytest.approx(90))] and summary.instruments == [("Harpsichord", 13)]
     assert grid.times == [(0, 3, 4), (1, 3, 4)]  # the upbeat is a measure of one quarter
-    assert grid.keys == [(0, -3)]
+    assert grid.keys == [(0, -3, True)]
     assert grid.hands and set(grid.hands[1]["pitch"].tolist()) == {48, 51, 43}
 
 
@@ -101,7 +101,7 @@ def test_transposing_instruments_sound_where_they_sound():
     clarinet = [attributes(more="<key><fifths>2</fifths></key>").replace("</attributes>", f"{lower}</attributes>")]
     data = score([clarinet[0] + note("D5", 16)], [attributes(more="<key><fifths>0</fifths></key>") + note("C3", 16)])
     assert pitches(data) == [48, 72]
-    assert midi.grid(data).keys == [(0, 0)]
+    assert midi.grid(data).keys == [(0, 0, False)]
 
 
 def test_drums_are_what_the_score_says_and_unnamed_ones_are_told():

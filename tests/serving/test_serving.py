@@ -953,7 +953,8 @@ def test_the_page_is_a_form_that_generate_understands(client):
     page = client.get("/").text
     names = {part.split('"')[0] for part in page.split('name="')[1:]} - {"viewport"}
     names -= {"description", "theme-color"}
-    assert names == {"seed", "notes", "temperature", "top_p", "min_p", "random_seed", "program", "format"}
+    asked = {"style", "density", "loudness", "seconds"}
+    assert names == {"seed", "notes", "temperature", "top_p", "min_p", "random_seed", "program", "format"} | asked
     assert names - {"seed"} <= set(front.PARAMETERS)
     assert 'action="/generate" method="post" enctype="multipart/form-data"' in page
     assert all(f'for="{name.replace("_", "-")}"' in page for name in names)

@@ -33,7 +33,10 @@ def filter_query(context, query) -> bool:
 
 @schemathesis.hook
 def before_call(context, case, kwargs) -> None:
-    """Leave a valid part of the seed out of a valid request: none of a random seed's notes may be in it."""
+    """Leave out of a valid request what depends on the seed or the model.
+
+    None of a random seed's notes may be in the part that is chosen. A model without controls refuses them.
+    """
     if case.meta and case.meta.generation.mode.is_positive:
-        for name in ("seed_start", "seed_end", "seed_notes"):
+        for name in ("seed_start", "seed_end", "seed_notes", "style", "density", "loudness", "seconds"):
             (case.query or {}).pop(name, None)

@@ -14,7 +14,7 @@ SEEDS = [
         [note("C4", 2, '<tie type="start"/>') + "<forward><duration>2</duration></forward>" + note("", 1)],
     ),
 ]
-FOUND: list[bytes] = []
+REGRESSIONS: list[bytes] = []
 
 
 def one(data: bytes) -> None:
