@@ -715,6 +715,15 @@ class TestControls:
         shows(other, "#status", "Take 1 is ready")
         assert other.input_value("#style") == "Frédéric Chopin" and backend.asked[-1][:3] == [2, 3, 1]
 
+    def test_what_is_shown_is_brought_to_an_end(self, visit, backend):
+        page = visit()
+        ready(page)
+        page.wait_for_selector("#end", state="visible")
+        page.click("#end")
+        shows(page, "#status", "Take 1 is ready")
+        assert 1900 < backend.asked[0][3] < 2400  # the cells from the last onset to 20 s behind the last end
+        assert page.posted[0].url.endswith(f"seconds={page.input_value('#seconds')}")
+
     def test_a_length_that_the_seed_has_already_is_a_sentence(self, visit):
         visit.refused = ("Failed to load resource: the server responded with a status of 422",)
         page = visit()

@@ -4,7 +4,7 @@
  */
 
 import * as api from "./api.js";
-import { choose, continueHere, generate, remove } from "./generating.js";
+import { bringToAnEnd, choose, continueHere, generate, remove } from "./generating.js";
 import * as link from "./link.js";
 import * as recording from "./recording.js";
 import { MIN_OVERVIEW } from "./roll.js";
@@ -32,6 +32,7 @@ function addListeners() {
     generate(state.seed, values, { aloud: true });
   });
   byId("continue").addEventListener("click", continueHere);
+  byId("end").addEventListener("click", bringToAnEnd);
   byId("play").addEventListener("click", () => (player.playing ? player.pause() : player.play()));
   byId("to-start").addEventListener("click", () => seek(0));
   byId("zoom-in").addEventListener("click", () => roll.zoom(1 / 1.5));
@@ -116,6 +117,7 @@ async function openLink() {
   else if (linked.kind === "example" && !(await chooseExample(linked.name, exampleTitle(linked.name)))) return true;
   const values = settings.read();
   if (!values || values.random_seed === null) return true;
+  if (linked.settings.notes) values.notes = linked.settings.notes; // also beside a length in seconds: the take was stopped
   await generate(state.seed, values, { aloud: false });
   const { take } = state;
   if (take && linked.model && take.model && take.model !== linked.model) {

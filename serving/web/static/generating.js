@@ -13,6 +13,7 @@ import { byId, player, reportError, roll, show, showError, showStatus, shownNote
 /** @typedef {import("./takes.js").Seed} Seed */
 /** @typedef {import("./takes.js").Take} Take */
 
+const ENDING = 20; // seconds
 const LEAD_IN = 3; // seconds of the seed that are played before a take
 
 /**
@@ -97,6 +98,14 @@ export function continueHere() {
   const name = `cadenza-to-${clock(position).replace(":", "-")}.mid`;
   const seed = wholeSeed ? state.seed : { kind: "midi", name, title, bytes: midi.write(notes), notes };
   generate(seed, values, { aloud: true });
+}
+
+/** Generate an ending for all that is shown, some seconds long. */
+export function bringToAnEnd() {
+  const end = lengthOf(shownNotes());
+  settings.fill({ seconds: Math.ceil(end + ENDING) });
+  player.seek(end);
+  continueHere();
 }
 
 /** Show another take. The position stays the same, so that takes can be compared. @param {Take} take */

@@ -40,7 +40,7 @@ export function showControls({ styles, density, loudness }) {
   for (const [id, values] of Object.entries({ density, loudness })) {
     Object.assign(document.getElementById(id), { min: values[0], max: values.at(-1) });
   }
-  document.getElementById("controls").hidden = false;
+  for (const id of ["controls", "end"]) document.getElementById(id).hidden = false;
 }
 
 /** @returns {Settings|null} null where a field is invalid; the browser shows which */
