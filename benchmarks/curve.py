@@ -43,8 +43,15 @@ def main() -> int:
 
 
 def curve(runs: list[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Read each epoch of runs that follow each other: notes seen and nats, float64 [epochs] each, and its run."""
+    """Read each epoch of runs that follow each other: notes seen and nats, float64 [epochs] each, and its run.
+
+    The notes count from the beginning of the weights that the first run was started from.
+    """
     notes, nats, owners, before = [], [], [], 0.0
+    card_path = storage.join(runs[0], "card.json")
+    start = Card.parse(storage.read(card_path), card_path).facts.get("from", {})
+    while start:
+        before, start = before + start.get("notes", 0), start.get("from", {})
     for run in runs:
         history = read_history(storage.join(run, "history.csv"))
         notes += [before + count for count in history["notes"]]
