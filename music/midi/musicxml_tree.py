@@ -6,7 +6,6 @@ time grow with the size of the file, never with a number that it states.
 """
 
 import io
-import lzma
 import math
 import re
 import struct
@@ -31,8 +30,9 @@ _MEMBERS = 1_000  # files in an .mxl; it has three, and a picture or two
 _TEXT = 100  # characters of an element or an attribute that is stored
 _CONTAINER = "META-INF/container.xml"
 _PATH = "full-path"
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of an .mxl; the library unpacks others without any limit
 _ZIP_FAULTS = (
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
     *(EOFError, KeyError, OSError, ValueError, RuntimeError),
 )  # what the library raises for a damaged zip
 _TEMPOS = (5.0, 2_000.0)  # quarters a minute
@@ -246,6 +246,8 @@ def _named_score(container: bytes) -> str:
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
     """Unpack a file of a zip, within MOST_BYTES."""
+    if archive.getinfo(name).compress_type not in _METHODS:
+        raise MidiError(f"not an .mxl file: {name!r:.50} is packed by another method than Deflate")
     with archive.open(name) as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:

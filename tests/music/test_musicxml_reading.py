@@ -186,6 +186,13 @@ def bomb():
     return packed(b"<score-partwise>" + b" " * 200_000_000 + b"</score-partwise>")
 
 
+def bzip2_bomb():
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("META-INF/container.xml", b" " * 100_000_000)
+    return out.getvalue()
+
+
 def many_members():
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
@@ -197,6 +204,7 @@ def many_members():
 
 REFUSED = {
     "a zip bomb": (bomb, "at most 20,000,000 bytes, unpacked"),
+    "a zip bomb that the library would unpack at once": (bzip2_bomb, "packed by another method than Deflate"),
     "a billion laughs": (lambda: score(bars(""), doctype=LAUGHS), "declares an entity, 'l1'"),
     "a file of the server": (
         lambda: score(bars("&x;"), doctype='<!DOCTYPE score-partwise [<!ENTITY x SYSTEM "file:///etc/passwd">]>'),
