@@ -22,6 +22,7 @@ from serving import create_app
 from serving.api import responses
 from serving.backends.embedded import Embedded
 from serving.middleware import api_keys
+from tests.serving.test_asked_pieces import STYLES, Asked
 from tests.serving.test_serving import recorded
 from tests.support.fakes import AskedBackend, ScriptedBackend, melody
 
@@ -93,8 +94,8 @@ def chromium():
 
 
 @pytest.fixture
-def backend():
-    return ScriptedBackend(SCRIPT)
+def backend(request):
+    return getattr(request, "param", lambda: ScriptedBackend(SCRIPT))()
 
 
 @pytest.fixture
@@ -545,6 +546,35 @@ def test_a_take_is_downloaded_as_midi(visit):
     expected = np.concatenate([SEED, nt.shift(SCRIPT[:20], 1.0)])
     assert notes["pitch"].tolist() == expected["pitch"].tolist()
     np.testing.assert_allclose(notes["start"], expected["start"], atol=0.006)
+
+
+@pytest.mark.parametrize("backend", [Asked], indirect=True)
+def test_a_take_that_ends_at_a_second_has_all_its_notes_in_a_file_and_in_a_link(visit):
+    page = visit()
+    ready(page)
+    choose(page)
+    page.select_option("#style", STYLES[1])
+    generate(page, seconds=60, random_seed=9)
+    shows(page, "#status", "Take 1 is ready: 300 notes")
+    with page.expect_download() as download:
+        page.get_by_label("MIDI: download take 1").click()
+    assert len(midi.read(Path(download.value.path()).read_bytes())) == len(SEED) + 300
+    eventually(lambda: "#midi=" in link_of(page), "the take in the page's address")
+    page.get_by_label("Same settings as for take 1").click()
+    assert page.input_value("#notes") == "256"
+    other = visit(link_of(page))
+    shows(other, "#status", "Take 1 is ready: 300 notes")
+    assert other.posted[0].url == page.posted[0].url and "notes" not in other.posted[0].url
+    assert other.input_value("#style") == STYLES[1]
+    shows(visit("/?seconds=60&notes=20&random_seed=9"), "#status", "Take 1 is ready: 20 notes")
+
+
+def test_a_link_asks_for_nothing_that_this_model_does_not_have(visit):
+    page = visit("/?notes=5&seconds=60&density=8&style=chopin&random_seed=9&seed=nocturne&model=other%2F1")
+    shows(page, "#status", "Take 1 is ready: 5 notes")
+    shows(page, "#message", "The link's take was made by other/1, and this server plays toy/1: it may differ.")
+    generate(page, notes=6, number=2)
+    assert not any(name in sent.url for sent in page.posted for name in ("seconds", "density", "style"))
 
 
 def test_a_format_that_the_server_cannot_make_says_what_is_missing(visit, monkeypatch):

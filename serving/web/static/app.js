@@ -95,8 +95,12 @@ function addDropListeners() {
   });
 }
 
-/** Show the take that the page's address describes. @returns {Promise<boolean>} false: the address describes none */
-async function openLink() {
+/**
+ * Show the take that the page's address describes.
+ * @param {Promise<unknown>} modelShown settled when the page knows what can be asked of the model
+ * @returns {Promise<boolean>} false: the address describes none
+ */
+async function openLink(modelShown) {
   let linked;
   try {
     linked = await link.read(location.href);
@@ -115,9 +119,10 @@ async function openLink() {
   if (linked.kind === "nothing") chooseNothing();
   else if (linked.kind === "midi" && !(await readSeed(linked.bytes, { kind: "midi", name: "beginning.mid", title: linked.name }, "file"))) return true;
   else if (linked.kind === "example" && !(await chooseExample(linked.name, exampleTitle(linked.name)))) return true;
+  await modelShown;
   const values = settings.read();
   if (!values || values.random_seed === null) return true;
-  if (linked.settings.notes) values.notes = linked.settings.notes; // also beside a length in seconds: the take was stopped
+  if (linked.settings.notes) values.notes = linked.settings.notes; // of a take that was stopped, whatever its `seconds`
   await generate(state.seed, values, { aloud: false });
   const { take } = state;
   if (take && linked.model && take.model && take.model !== linked.model) {
@@ -135,10 +140,11 @@ async function start() {
     ({ name, controls }) => {
       byId("model").textContent = `the model ${name}`;
       if (controls) settings.showControls(controls);
+      else settings.clearControls();
     },
     (error) => error,
   );
-  if (!(await openLink())) await chooseExample("nocturne", exampleTitle("nocturne"));
+  if (!(await openLink(modelShown))) await chooseExample("nocturne", exampleTitle("nocturne"));
   const error = await modelShown;
   if (error instanceof Error && byId("message").hidden) showError(error.message); // last: choosing a seed clears the message
 }

@@ -36,11 +36,17 @@ export function showControls({ styles, density, loudness }) {
   const style = document.getElementById("style");
   const { value } = style;
   style.replaceChildren(new Option("as it comes", ""), ...styles.map((name) => new Option(name, name)));
-  style.value = styles.includes(value) ? value : "";
+  if (value) addStyle(style, value);
+  style.value = value;
   for (const [id, values] of Object.entries({ density, loudness })) {
     Object.assign(document.getElementById(id), { min: values[0], max: values.at(-1) });
   }
   for (const id of ["controls", "end"]) document.getElementById(id).hidden = false;
+}
+
+/** Ask for nothing of a model that has no controls: a link may have filled their fields, which are hidden. */
+export function clearControls() {
+  fill({ style: null, density: null, loudness: null, seconds: null });
 }
 
 /** @returns {Settings|null} null where a field is invalid; the browser shows which */
@@ -66,8 +72,14 @@ export function fill(settings) {
   for (const [name, id] of Object.entries(FIELDS)) {
     if (!(name in settings)) continue;
     const field = document.getElementById(id);
-    if (name === "style" && settings[name]) field.append(new Option(settings[name], settings[name]));
+    if (name === "notes" && settings[name] === null) continue; // `seconds` says how long the piece is
+    if (name === "style" && settings[name]) addStyle(field, settings[name]);
     field.value = settings[name] === null ? "" : String(settings[name]);
     field.dispatchEvent(new Event("change"));
   }
+}
+
+/** A link may name a part of a style's name, or come before the styles are known. */
+function addStyle(field, style) {
+  if (![...field.options].some(({ value }) => value === style)) field.append(new Option(style, style));
 }

@@ -27,9 +27,12 @@ export async function download(take, format) {
   }
 }
 
-/** How many notes to request for the same take: one that ended by itself ends there again. @param {Take} take */
-function noteCount(take) {
-  return Math.max(1, take.settings.notes);
+/**
+ * How many notes to request for the same take: one that ended by itself ends there again.
+ * @param {Take} take @returns {number|null}
+ */
+function noteCount({ settings }) {
+  return settings.notes === null ? null : Math.max(1, settings.notes);
 }
 
 /** @param {Take} take */
