@@ -120,6 +120,8 @@ def test_controls_row_by_row_are_those_that_the_state_counts_down(steered, windo
     whole = np.asarray(model(np.concatenate([rows, columns.astype("i4")], axis=-1)))
     at_once, after = model.likelihood(rows, state | {"controls": asked})
     np.testing.assert_allclose(at_once, whole, atol=1e-5)
+    step = model.encoding.columns[0].decode(rows[:, -1, :1]) * 100  # what remains counts from the pending row, the last
+    columns[:, -1, 3:] -= np.where(columns[:, -1, 3:] > 1, np.round(step), 0)
     np.testing.assert_array_equal(after["controls"], columns[:, -1])
 
     class Asked:  # the same model, whose empty state asks
@@ -127,6 +129,23 @@ def test_controls_row_by_row_are_those_that_the_state_counts_down(steered, windo
         likelihood = model.likelihood
 
     np.testing.assert_allclose(stepwise(Asked, rows), whole, atol=1e-5)
+
+
+def test_what_remains_counts_from_the_last_onset_of_the_seed_as_in_training(steered):
+    """In a training window the number at a row is what remains at the onset before it. A seed ends anywhere."""
+    model, _ = steered
+    notes = nt.from_tuples([(k * 0.8, k * 0.8 + 0.5, 60 + k % 7, 64) for k in range(30)])
+    rows = model.encoding.encode(notes, begin=True, end=False)[None]
+    left = controls.to_cells(27 - np.concatenate([[0, 0], notes["start"][:-1]]))  # at the onset before each row
+    seed = np.array([1, 9, 20])  # rows of it
+    trained = np.zeros((3, rows.shape[1], 4), "i4")
+    trained[:, :, 3] = np.where(np.arange(rows.shape[1]) >= seed[:, None], left, 0)
+    expected = np.asarray(model(np.concatenate([np.repeat(rows, 3, axis=0), trained], axis=-1)))
+    for size, numbers, nats in zip(seed.tolist(), trained, expected, strict=True):
+        state = model.prime(rows[:, :size], np.array([size]), model.initial_state(1))
+        state = model.prime(rows[:, :4], np.array([0]), state | {"controls": numbers[None, size].astype("f4")})
+        served, _ = model.likelihood(rows[:, size:], state)
+        np.testing.assert_allclose(served[0], nats[size:], atol=1e-4)
 
 
 def test_what_is_asked_holds_from_the_seeds_end_on_and_a_restart_changes_nothing(steered):

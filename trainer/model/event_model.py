@@ -67,7 +67,7 @@ class EventModel(keras.Model):
 
         Args:
             rows: int32 (B, T, F).
-            state: the pending row in it is not used.
+            state: before the first row; its pending row is that row.
             length: int32 (B,), rows beyond it change nothing; None: all count.
             asked: the controls at each row, float32 (B, T, 4); None: those of the state, counted down.
 
@@ -76,10 +76,11 @@ class EventModel(keras.Model):
             last row, without the pending row.
         """
         held = held_notes.follow(self.tables, rows, state) if self.tables else {}
-        cells = held_notes.steps(self.tables, rows) if self.tables else ops.zeros_like(rows[:, :, 0], "float32")
+        cells = self._cells(rows)
         x = self.inputs_(rows, held)
         if self.controls:
-            asked = follow(state[STATE], cells) if asked is None else asked
+            if asked is None:  # what remains in the state counts from the onset of its pending row, the first one here
+                asked = follow(state[STATE], ops.concatenate([ops.zeros_like(cells[:, :1]), cells[:, 1:]], axis=1))
             x = x + self.controls(asked)
         counts = None if length is None else _counts(rows, length)
         hidden, after = self.core(x, cells, state, counts=counts, training=training)
@@ -90,6 +91,10 @@ class EventModel(keras.Model):
             repeated, past = repetition.follow(self.tables, rows, state["past"], length)
             held, after = held | repeated, after | past
         return hidden, held, after
+
+    def _cells(self, rows):
+        """Return the cells from the row before to each row: int32 (B, T, F) → float32 (B, T)."""
+        return held_notes.steps(self.tables, rows) if self.tables else ops.zeros_like(rows[:, :, 0], "float32")
 
     def likelihood(self, rows, state: dict, length=None, training=False):
         """Compute the nats of rows on the evaluation's grid: int32 (B, T, F), state → float32 (B, T, F), state.
@@ -110,7 +115,15 @@ class EventModel(keras.Model):
         """Call `advance` with the pending row and all rows but the last one, which becomes the pending row."""
         consumed = ops.concatenate([state["row"][:, None], rows[:, :-1]], axis=1)
         hidden, held, after = self.advance(consumed, state, length, training, asked)
-        return hidden, held, after | {"row": _last(rows, length, state["row"])}
+        return hidden, held, self._with_pending(after, _last(rows, length, state["row"]), length)
+
+    def _with_pending(self, after: dict, row, length=None) -> dict:
+        """Make a row the pending row, int32 (B, F), unless `length` is 0: what remains counts from its onset."""
+        if self.controls:
+            cells = self._cells(row[:, None])
+            cells = cells if length is None else ops.where(length[:, None] > 0, cells, 0.0)
+            after = after | {STATE: follow(after[STATE], cells)[:, 0]}
+        return after | {"row": row}
 
     def step(self, state: dict, noise, temperature, top_p, min_p):
         """Draw the next row: state, float32 (B, F), (B,) each → int32 (B, F), state.
@@ -122,6 +135,7 @@ class EventModel(keras.Model):
         row = self.heads.draw(hidden[:, 0], noise, now, temperature, top_p, min_p)
         ended = state["row"][:, 0] == END
         row = ops.where(ended[:, None], END, row)
+        after = self._with_pending(after, row)
         after = {name: xla.where_rows(ended, state[name], value) for name, value in after.items()}
         return row, after | {"row": row}
 
