@@ -201,7 +201,7 @@ class _PieceState:
     clock: float  # seconds; the next row counts its time from here
     rows_so_far: Rows  # int32 [n, F], the seed's included
     seed_rows: int  # of them, the seed's; what is asked holds for the others
-    asked: np.ndarray | None  # when the seed ends, as `ask` returns it
+    seed_clock: float  # seconds; when what is asked begins to hold
     unread: int  # notes that the model cannot express
 
     @property
@@ -283,8 +283,11 @@ def draw(
     return rows, _state(reply, state)
 
 
-def ask(card: Card, settings: Settings, clock: float) -> np.ndarray | None:
+def ask(card: Card, settings: Settings, clock: float, *, begun: bool = False) -> np.ndarray | None:
     """Write what is asked of a piece as its state carries it, from `clock` seconds on: float32 (4,).
+
+    Args:
+        begun: new notes have been drawn, so that the piece may last longer already.
 
     Returns None where nothing is asked.
 
@@ -301,7 +304,7 @@ def ask(card: Card, settings: Settings, clock: float) -> np.ndarray | None:
         if value is None:
             continue
         if name == "seconds":
-            if value <= clock:
+            if value <= clock and not begun:
                 raise SettingError(f"seconds: expected more than {clock:.1f}, which the seed lasts; got {value:g}")
             asked[k] = controls.to_cells(value - clock)
         else:
@@ -421,20 +424,21 @@ class Generator:
                 card, version = self.describe(until)
                 if before and before.card.encoding.config() == card.encoding.config():
                     rows, clock, unread = before.rows_so_far, before.clock, before.unread
-                    seed_rows, asked = before.seed_rows, before.asked
+                    seed_rows, seed_clock = before.seed_rows, before.seed_clock
                 else:
                     supported = card.encoding.supported_notes(nt.sort(notes))
                     rows = card.encoding.encode(supported, begin=True, end=False, after=began)
                     # time goes on during the notes that are left out
                     clock = max(card.encoding.clock(supported, 0.0), notes["start"].max(initial=-math.inf))
                     unread = len(notes) - len(supported)
-                    seed_rows, asked = len(rows), ask(card, settings, clock)
+                    seed_rows, seed_clock = len(rows), clock
+                asked = ask(card, settings, seed_clock, begun=before is not None)  # the controls may be others now
                 call = partial(self._call, until, version)
                 state = prime(call, [rows if asked is None else rows[:seed_rows]], card.empty_state())
                 if asked is not None:  # it holds for the other rows only
                     state = {**state, f"state_{controls.STATE}": asked[None]}
                     state = prime(call, [rows[seed_rows:]], state) if seed_rows < len(rows) else state
-                return _PieceState(card, version, state, clock, rows, seed_rows, asked, unread)
+                return _PieceState(card, version, state, clock, rows, seed_rows, seed_clock, unread)
             except Unavailable as error:
                 budget.spend(version, error)
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from music import midi
+from music.errors import SettingError
+from music.generation import Generator, Settings
 from serving import create_app
 from tests.support.fakes import CARD, CONTROLS, AskedBackend, ScriptedBackend, melody
 
@@ -42,6 +44,22 @@ def test_what_is_asked_is_in_the_models_state(client, backend, query, asked):
 def test_a_length_in_seconds_is_not_cut_at_the_usual_number_of_notes(client):
     notes = [client.post(f"/generate?format=json{query}").json["notes"] for query in ("", "&seconds=60", "&notes=5")]
     assert [len(each) for each in notes] == [256, 300, 5]
+
+
+def test_a_version_that_comes_in_the_middle_is_asked_by_its_own_classes(backend):
+    stream = Generator(backend).stream(melody(8), Settings(40, style="chopin", seconds=60))
+    next(stream)
+    backend.version, backend.card = 2, backend.card | {"controls": CONTROLS | {"styles": ["Bach", *STYLES]}}
+    assert sum(len(chunk.notes) for chunk in stream) == 39
+    assert [asked[0] for asked in backend.asked] == [2, 3, 3, 3] and backend.asked[0][3] == 1 + 5825
+
+
+def test_a_version_without_controls_that_comes_in_the_middle_says_so(backend):
+    stream = Generator(backend).stream(melody(8), Settings(40, style="chopin"))
+    next(stream)
+    backend.version, backend.card = 2, CARD
+    with pytest.raises(SettingError, match="style: the model toy was trained without controls"):
+        list(stream)
 
 
 @pytest.mark.parametrize(

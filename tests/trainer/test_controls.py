@@ -204,6 +204,11 @@ def test_what_cannot_be_asked_is_named(steered, setting, message):
         ask(Card.parse(json.dumps(steered[1])), Settings(**setting), 10.0)
 
 
+def test_a_piece_that_has_begun_may_last_longer_than_was_asked(steered):
+    asked = ask(Card.parse(json.dumps(steered[1])), Settings(seconds=9), 10.0, begun=True)
+    assert asked is not None and asked.tolist() == [0, 0, 0, 1]
+
+
 @pytest.mark.parametrize("seconds", [0, -1, 3601, float("nan"), float("inf")])
 def test_a_length_that_no_piece_has_is_refused(seconds):
     with pytest.raises(SettingError, match="seconds: expected more than 0, at most 3600"):
