@@ -238,7 +238,7 @@ def _generate(argv: Sequence[str]) -> int:
         parser.error(f"--server: expected HOST:PORT, got {args.server!r}")
     place = next((place for place in (args.model, args.run, args.server) if place is not None), None)
     if not args.seed and (args.seed_start or args.seed_end != math.inf or args.seed_notes):
-        parser.error("--seed-start, --seed-end, --seed-notes: expected SEED.mid as well, to take a part of")
+        parser.error("--seed-start, --seed-end, --seed-notes: expected SEED as well, to take a part of")
     if args.seed_end <= args.seed_start:
         parser.error(f"--seed-end: expected more than --seed-start, {args.seed_start:g}, got {args.seed_end:g}")
     if place == "":
@@ -247,7 +247,7 @@ def _generate(argv: Sequence[str]) -> int:
     model = load(place, name=args.model_name)
     seed = nt.empty()
     if args.seed:
-        seed = flags.read_part(args.seed, args.seed_start, args.seed_end - args.seed_start, drums=args.drums)
+        seed = flags.read_part(args.seed, args.seed_start, args.seed_end, drums=args.drums)
         seed = seed if args.seed_notes is None else seed[-args.seed_notes :]
     piece = model.continue_(seed, **asdict(flags.settings(args)))
     piece = replace(piece, grid=_grid(args.seed) if args.seed else None)

@@ -107,7 +107,7 @@ def _inspect(args: argparse.Namespace) -> None:
 
 def _render(args: argparse.Namespace) -> None:
     format = audio.format_of(args.out)
-    notes = nt.shift(flags.read_part(args.file, args.start, args.seconds, drums=args.drums), -args.start)
+    notes = nt.shift(flags.read_part(args.file, args.start, args.start + args.seconds, drums=args.drums), -args.start)
     if args.program is not None:
         notes = nt.with_program(notes, args.program)
     with storage.writing(args.out) as file:
@@ -117,7 +117,7 @@ def _render(args: argparse.Namespace) -> None:
 
 def _score(args: argparse.Namespace) -> None:
     engraving.format_of(args.out)  # before the work
-    notes = flags.read_part(args.file, args.start, args.seconds, pedal=False, drums=args.drums)
+    notes = flags.read_part(args.file, args.start, args.start + args.seconds, pedal=False, drums=args.drums)
     grid = midi.grid(flags.read_file(args.file))
     title = Path(args.file).stem if args.title is None else args.title
     for path in engraving.write(musicxml(notes, grid, title), args.out):

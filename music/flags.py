@@ -126,16 +126,14 @@ def read_file(path: str) -> bytes:
     return midi.unpacked(path, storage.read(path))
 
 
-def read_part(
-    path: str, start: float = 0.0, seconds: float = math.inf, *, pedal: bool = True, drums: bool = True
-) -> Notes:
-    """Read the notes of a MIDI or MusicXML file that begin in [start, start + seconds), cut there, on the file's clock.
+def read_part(path: str, begin: float = 0.0, end: float = math.inf, *, pedal: bool = True, drums: bool = True) -> Notes:
+    """Read the notes of a MIDI or MusicXML file that begin in [begin, end), cut at the end, on the file's clock.
 
     What is damaged in the file, or left out, is printed on stderr, a line each.
 
     Args:
         path: a file's path or URL.
-        start, seconds: the part; by default all of the file.
+        begin, end: the part, in seconds; by default all of the file.
         pedal: let notes sound as long as the pedal is down, as in `midi.read`.
         drums: whether channel 10 plays drums, as in `midi.read`.
 
@@ -149,7 +147,7 @@ def read_part(
         raise midi.no_notes(warnings)
     for line in warnings:
         print(f"{path}: {line}", file=sys.stderr)
-    part = nt.shift(nt.excerpt(notes, start, seconds), start)
+    part = nt.between(notes, begin, end)
     if not len(part):
         raise MusicError(f"no note begins in that part; it has {len(notes)} and ends at {nt.length(notes):.1f} s")
     return part

@@ -88,6 +88,13 @@ def shift(notes: Notes, seconds: float) -> Notes:
     return moved
 
 
+def between(notes: Notes, begin: float, end: float) -> Notes:
+    """Keep the notes that begin in [begin, end) seconds, cut at the end, on the same clock."""
+    inside = notes[(notes["start"] >= begin) & (notes["start"] < end)]
+    inside["end"] = np.minimum(inside["end"], end)
+    return inside
+
+
 def excerpt(notes: Notes, start: float = 0.0, seconds: float = float("inf")) -> Notes:
     """Keep the notes that begin in [start, start + seconds), cut at its end, on a clock that begins at `start`."""
     inside = (notes["start"] >= start) & (notes["start"] < start + seconds)

@@ -129,7 +129,7 @@ def test_a_part_of_a_file_is_continued(version, seed, tmp_path, capsys):
     for flag in ("--seed-start", "--seed-notes"):
         with pytest.raises(SystemExit):
             cadenza.main(["generate", flag, "2", *settings])
-        assert "expected SEED.mid as well" in capsys.readouterr().err
+        assert "expected SEED as well" in capsys.readouterr().err
 
 
 def test_what_cannot_be_written_or_reached_is_reported_before_the_work(version, seed, tmp_path, capsys):

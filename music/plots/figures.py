@@ -186,7 +186,7 @@ def _sets(args: argparse.Namespace) -> dict[str, Statistics]:
         if storage.is_folder(path) and storage.exists(storage.join(path, _STATISTICS)):
             path = storage.join(path, _STATISTICS)
         if path.lower().endswith(".json"):
-            if name in sets or (args.start, args.seconds, args.notes) != (0.0, math.inf, None):
+            if name in sets or (args.start, args.start + args.seconds, args.notes) != (0.0, math.inf, None):
                 raise MusicError(f"{path}: what was counted of a whole dataset is neither cut nor added to others")
             with _about(path):
                 sets[name] = statistics.read(path)
@@ -208,7 +208,7 @@ def _music(path: str, args: argparse.Namespace) -> list[Notes]:
     parts = []
     for file in files:
         with _about(file):
-            parts.append(flags.read_part(file, args.start, args.seconds, drums=args.drums)[: args.notes])
+            parts.append(flags.read_part(file, args.start, args.start + args.seconds, drums=args.drums)[: args.notes])
     return parts
 
 

@@ -273,10 +273,8 @@ def _read(
     if not len(notes):
         reasons = "".join(f"; {warning}" for warning in warnings)
         raise EncodingError(f"the seed is a file without notes, so there is nothing to continue{reasons}")
-    part, keys = (
-        nt.shift(nt.excerpt(each, seed_start, seed_end - seed_start), seed_start)[-(seed_notes or MOST_NOTES + 1) :]
-        for each in (notes, keys)
-    )
+    last = slice(None if seed_notes is None else -seed_notes, None)
+    part, keys = (nt.between(each, seed_start, seed_end)[last] for each in (notes, keys))
     if not len(part):
         raise EncodingError(
             f"seed_start, seed_end: expected a part in which a note begins; the seed has {len(notes):,}, from "

@@ -61,6 +61,12 @@ def test_an_excerpt_is_what_begins_in_it_cut_at_its_end_on_its_own_clock():
     assert nt.excerpt(TRIAD, 0.25)[["start", "end", "pitch"]].tolist() == [(0.25, 1.75, 64), (1.25, 1.5, 67)]
 
 
+def test_a_part_is_what_begins_in_it_cut_at_its_end_on_the_same_clock():
+    assert nt.between(TRIAD, 0.5, 1.5)[["start", "end", "pitch"]].tolist() == [(0.5, 1.5, 64)]
+    at_the_end = nt.from_tuples([(0.3, 1.0, 60), (0.9, 1.5, 62)])  # 0.3 + (0.9 - 0.3) is more than 0.9
+    assert nt.between(at_the_end, 0.3, 0.9)[["start", "end"]].tolist() == [(0.3, 0.9)]
+
+
 def test_steps_are_the_times_between_onsets():
     assert nt.steps(nt.shift(TRIAD, 3)).tolist() == [0, 0.5, 1.0]
 
@@ -82,6 +88,7 @@ def test_functions_undo_themselves_and_leave_their_argument_alone(music, semiton
     assert nt.stretch(nt.stretch(music, factor), 1 / factor)["end"] == pytest.approx(music["end"])
     assert nt.shift(nt.shift(music, factor), -factor)["start"] == pytest.approx(music["start"])
     nt.excerpt(music, factor, 1.0)
+    nt.between(music, factor, factor + 1.0)
     nt.sort(music)
     assert music.tolist() == before.tolist()
 

@@ -163,6 +163,12 @@ def test_a_part_of_a_file_is_continued_on_the_files_clock(client, query, part):
     same(midi.read(new), nt.shift(SCRIPT[:4], part["start"][-1]))
 
 
+def test_a_note_at_the_very_end_of_a_part_is_not_in_it(client):
+    data = midi.write(nt.from_tuples([(0.3, 0.8, 60), (0.9, 1.5, 62)]))
+    reply = client.post(f"{URL}&notes=1&seed_start=0.3&seed_end=0.9&format=json", data=data, headers=MIDI).get_json()
+    assert [note["start"] for note in reply["notes"]] == [0.3, 0.3]  # the first new one begins with the seed's last
+
+
 def test_the_model_reads_only_the_part(backend, client):
     for query, blocks in (("", 2), ("&seed_notes=60", 1), ("&seed_end=10", 1)):
         backend.calls.clear()
@@ -686,10 +692,10 @@ def test_a_midi_without_notes_is_422(client):
 
 def test_a_seed_of_too_many_notes_is_422_and_never_reaches_the_model(backend, client):
     count = 30_000
-    start = np.arange(count + 1) / 100
+    start = np.arange(count + 5) / 100
     notes = nt.from_columns(start, start + 0.005, 60, 64)
     detail = problem(client.post("/generate?notes=1", data=midi.write(notes), headers=MIDI), 422)
-    assert "has 30,001 notes, expected at most 30,000" in detail
+    assert "has 30,005 notes, expected at most 30,000" in detail
     assert not backend.calls
     assert client.post("/generate?notes=1", data=midi.write(notes[:count]), headers=MIDI).status_code == 200
     part = client.post("/generate?notes=1&seed_notes=9", data=midi.write(notes), headers=MIDI)
