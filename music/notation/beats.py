@@ -131,6 +131,7 @@ def on_grid(notes: Notes, grid: Grid, *, exact: bool = False) -> Rhythm | None:
     onset, end = place(ticks), place(end)
     cuts = np.flatnonzero(starts[1:] > starts[:-1] + lengths[:-1]) + 1
     silent = seconds(starts[cuts]) - seconds(starts[cuts - 1] + lengths[cuts - 1])
+    keys = place(np.rint(np.array([at for at, _, _ in grid.keys]) * QUARTER).astype("i8"))
     return Rhythm(
         onset=onset,
         end=np.maximum(end, onset + QUARTER // 16),
@@ -138,7 +139,7 @@ def on_grid(notes: Notes, grid: Grid, *, exact: bool = False) -> Rhythm | None:
         beat=beat_of(bars[0]),
         tempos=_tempos(grid, place),
         exact=True,
-        keys=[(int(place(np.array(round(at * QUARTER)))), fifths) for at, fifths, _ in grid.keys],
+        keys=list(zip(keys.tolist(), [fifths for _, fifths, _ in grid.keys], strict=True)),
         omitted=list(zip(written[cuts].tolist(), silent.tolist(), strict=True)),
     )
 
