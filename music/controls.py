@@ -3,7 +3,7 @@
     style      a composer among those that the model knows
     density    notes a second
     loudness   mean velocity, 1 to 127
-    remaining  seconds until the last note of the piece ends
+    remaining  seconds until the last note of the piece begins
 
 The state holds one number for each; 0 stands for "not asked". A style, a density and a loudness are the number of a
 class, from 1 on. `remaining` is 1 + the cells of 10 ms that are left; the model counts it down.

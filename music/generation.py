@@ -81,7 +81,7 @@ class Settings:
         style: a part of the name of a composer that the model knows; None: not asked, as for the next three.
         density: notes a second, about.
         loudness: mean velocity, about.
-        seconds: when the last note of the whole piece ends, about, on the seed's clock.
+        seconds: when the last note of the whole piece begins, about, on the seed's clock.
 
     Raises:
         SettingError: one of them is outside its range.

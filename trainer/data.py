@@ -260,7 +260,7 @@ class Windows(keras.utils.PyDataset):
         rows = music.encode(self._encoding, training.window)
         if self._controls:
             styles = [self._corpus.composers[piece] for piece in chosen["piece"].tolist()]
-            ends = np.array([n["end"].max() for n in notes]) * factor
+            ends = np.array([n["start"].max() for n in notes]) * factor
             rows = np.concatenate([rows, asked(music, ends, styles, self._controls, training.window, rng)], axis=-1)
         return (rows,)
 
@@ -298,7 +298,7 @@ def asked(
     come after, where these are at least _MEASURED.
 
     Args:
-        ends: seconds at which the last note of each cut's piece ends.
+        ends: seconds at which the last note of each cut's piece begins.
         composers: of each cut's piece.
     """
     total = np.zeros((len(music.counts), window, len(controls.NAMES)), "i4")

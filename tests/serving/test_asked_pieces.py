@@ -49,7 +49,7 @@ def test_a_length_in_seconds_is_not_cut_at_the_usual_number_of_notes(client):
 def test_a_version_that_comes_in_the_middle_is_asked_by_its_own_classes(backend):
     stream = Generator(backend).stream(melody(8), Settings(40, style="chopin", seconds=60))
     next(stream)
-    backend.version, backend.card = 2, backend.card | {"controls": CONTROLS | {"styles": ["Bach", *STYLES]}}
+    backend.version, backend.card = 2, backend.card | {"controls": CONTROLS | {"styles": ["Bach", *CONTROLS["styles"]]}}
     assert sum(len(chunk.notes) for chunk in stream) == 39
     assert [asked[0] for asked in backend.asked] == [2, 3, 3, 3] and backend.asked[0][3] == 1 + 5825
 

@@ -244,3 +244,27 @@ def test_controls_are_added_to_a_trained_model_and_learned(tiny_dataset, tiny_re
     assert card["from"]["fresh"] == [f"controls/{name}/embeddings" for name in sorted(controls.NAMES)]
     model = warm_start.load(str(tmp_path / "next")).model()
     assert all(np.any(np.asarray(w)) for w in model.weights if w.path.startswith("controls") and "style" not in w.path)
+
+
+def test_a_piece_is_over_when_its_time_is(steered):
+    """An untrained model plays until the time is over; only what belongs to a chord comes later."""
+    live, seed = signatures.Live(*steered), waltz(2, bars=6)
+    clock = Card.parse(json.dumps(steered[1])).encoding.clock(seed, 0.0)
+    ends = []
+    for number in range(4):
+        chunks = list(Generator(live).stream(seed, Settings(seconds=clock + 4, random_seed=number)))
+        notes = np.concatenate([chunk.notes for chunk in chunks])
+        assert chunks[-1].ended == "final" and len(notes)
+        onsets = notes["start"][notes["start"] > clock + 4]  # the first one may be late, its chord comes with it
+        assert len(onsets) == 0 or np.ptp(onsets) <= 0.031 * len(onsets)
+        ends.append(notes["start"].max())
+    assert max(ends) > clock + 3
+
+
+def test_the_end_of_a_training_piece_has_the_least_number(windows):
+    rows = np.concatenate([windows[0][i][0] for i in range(12)])
+    music, left = rows[:, :, :4], rows[:, :, 7]
+    end = (music[:, :, 0] == 2) & (left > 0)
+    assert end.any() and (left[end] == 1).all()
+    after = np.flatnonzero(end.any(axis=1))
+    assert all((left[k][: end[k].argmax()] >= 1).all() or not left[k][0] for k in after)

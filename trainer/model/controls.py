@@ -48,6 +48,11 @@ class ControlEmbeddings(keras.layers.Layer):
         return total
 
 
+def is_over(asked):
+    """Say whether a length was asked for and nothing of it remains: float32 (B, 4) → bool (B,)."""
+    return asked[:, _REMAINING] == 1
+
+
 def follow(asked, cells):
     """Count `remaining` down, row by row, to no less than 1: (B, 4), cells from row to row (B, T) → (B, T, 4)."""
     left = asked[:, None, _REMAINING] - ops.cumsum(cells, axis=1)

@@ -15,7 +15,9 @@ from music.encodings import Encoding
 from music.encodings.columns import END, FIRST
 from trainer import devices
 from trainer.model import cores, heads, held_notes, inputs, repetition, xla
-from trainer.model.controls import ControlEmbeddings, follow
+from trainer.model.controls import ControlEmbeddings, follow, is_over
+
+_CHORD = 3  # cells between the onsets of two notes that are struck together, at most
 
 
 class EventModel(keras.Model):
@@ -128,11 +130,14 @@ class EventModel(keras.Model):
     def step(self, state: dict, noise, temperature, top_p, min_p):
         """Draw the next row: state, float32 (B, F), (B,) each → int32 (B, F), state.
 
-        After END the row is END again, and the state does not change.
+        After END the row is END again, and the state does not change. A piece whose length was asked for ends then.
         """
         hidden, held, after = self.advance(state["row"][:, None], state)
         now = {name: value[:, 0] for name, value in held.items()}
         row = self.heads.draw(hidden[:, 0], noise, now, temperature, top_p, min_p)
+        if self.controls:  # nothing begins after the last onset that was asked for, but the rest of its chord
+            later = held_notes.steps(self.tables, row[:, None])[:, 0] > _CHORD
+            row = ops.where((is_over(state[STATE]) & later)[:, None], END, row)
         ended = state["row"][:, 0] == END
         row = ops.where(ended[:, None], END, row)
         after = self._with_pending(after, row)
