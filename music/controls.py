@@ -19,6 +19,7 @@ from music.encodings.columns import CELL
 from music.errors import SettingError
 
 NAMES = ("style", "density", "loudness", "remaining")
+RING = 2.4  # seconds from the last onset to the end of its sound, the median of MAESTRO's training pieces
 STATE = "controls"  # the name of their tensor in the state, float32 [B, 4]
 
 

@@ -81,7 +81,7 @@ class Settings:
         style: a part of the name of a composer that the model knows; None: not asked, as for the next three.
         density: notes a second, about.
         loudness: mean velocity, about.
-        seconds: when the last note of the whole piece begins, about, on the seed's clock.
+        seconds: when the last note of the whole piece ends, about, on the seed's clock.
 
     Raises:
         SettingError: one of them is outside its range.
@@ -306,7 +306,8 @@ def ask(card: Card, settings: Settings, clock: float, *, begun: bool = False) ->
         if name == "seconds":
             if value <= clock and not begun:
                 raise SettingError(f"seconds: expected more than {clock:.1f}, which the seed lasts; got {value:g}")
-            asked[k] = controls.to_cells(value - clock)
+            left = value - clock
+            asked[k] = controls.to_cells(max(left - controls.RING, left / 2))
         else:
             asked[k] = known.style_class(value) if name == "style" else known.number_class(name, value)
     return asked

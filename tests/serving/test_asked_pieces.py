@@ -31,7 +31,7 @@ SEED = midi.write(melody(8))  # its last note begins at 1.75 s
         ("", [0, 0, 0, 0]),
         ("&style=chopin", [2, 0, 0, 0]),
         ("&density=9&loudness=45.5", [0, 3, 1, 0]),
-        ("&seconds=60", [0, 0, 0, 1 + 5825]),
+        ("&seconds=60", [0, 0, 0, 1 + 5585]),
         ("&style=&density=&loudness=&seconds=", [0, 0, 0, 0]),
     ],
 )
@@ -51,7 +51,7 @@ def test_a_version_that_comes_in_the_middle_is_asked_by_its_own_classes(backend)
     next(stream)
     backend.version, backend.card = 2, backend.card | {"controls": CONTROLS | {"styles": ["Bach", *CONTROLS["styles"]]}}
     assert sum(len(chunk.notes) for chunk in stream) == 39
-    assert [asked[0] for asked in backend.asked] == [2, 3, 3, 3] and backend.asked[0][3] == 1 + 5825
+    assert [asked[0] for asked in backend.asked] == [2, 3, 3, 3] and backend.asked[0][3] == 1 + 5585
 
 
 def test_a_version_without_controls_that_comes_in_the_middle_says_so(backend):

@@ -171,7 +171,7 @@ def test_what_is_asked_holds_from_the_seeds_end_on_and_a_restart_changes_nothing
     primed = [asked for signature, asked in Recorded.calls if signature == "prime"]
     drawn = [asked for signature, asked in Recorded.calls if signature in ("step", "generate")]
     assert not np.any(primed)
-    left = 1 + round((120 - Card.parse(json.dumps(card)).encoding.clock(seed, 0.0)) * 100)
+    left = 1 + round((120 - controls.RING - Card.parse(json.dumps(card)).encoding.clock(seed, 0.0)) * 100)
     np.testing.assert_allclose(drawn[0], [[2, 9, 9, left]], atol=1)
     assert drawn[-1][0, 3] < drawn[0][0, 3]
     Recorded.calls, Recorded.fails = [], (len(Recorded.calls) - 1,)
@@ -252,7 +252,7 @@ def test_a_piece_is_over_when_its_time_is(steered):
     clock = Card.parse(json.dumps(steered[1])).encoding.clock(seed, 0.0)
     ends = []
     for number in range(4):
-        chunks = list(Generator(live).stream(seed, Settings(seconds=clock + 4, random_seed=number)))
+        chunks = list(Generator(live).stream(seed, Settings(seconds=clock + 4 + controls.RING, random_seed=number)))
         notes = np.concatenate([chunk.notes for chunk in chunks])
         assert chunks[-1].ended == "final" and len(notes)
         onsets = notes["start"][notes["start"] > clock + 4]  # the first one may be late, its chord comes with it
