@@ -35,7 +35,7 @@ _TRIES = 2  # of one version, one after the other: the second one after describi
 _FAILURES = 8  # of all versions together, with no note in between; a roll forward and back is two
 _NEVER = float("inf")
 _ASKED = ("style", "density", "loudness", "seconds")  # settings, in the order of controls.NAMES
-_MOST_SECONDS = 3600  # of a piece whose length is asked for
+MOST_SECONDS = 3600  # of a piece whose length is asked for
 _DRAWING = ("temperature", "top_p", "min_p")  # the settings that a call takes
 
 
@@ -106,8 +106,8 @@ class Settings:
             ("random_seed", "0 to 2**32 - 1", self.random_seed is None or 0 <= self.random_seed < 2**32),
             (
                 "seconds",
-                f"more than 0, at most {_MOST_SECONDS}",
-                self.seconds is None or 0 < self.seconds <= _MOST_SECONDS,
+                f"more than 0, at most {MOST_SECONDS}",
+                self.seconds is None or 0 < self.seconds <= MOST_SECONDS,
             ),
         ):
             if not fits:

@@ -16,7 +16,8 @@ _MEANS = {
     "density": "About how many notes a second. The four of density, loudness, seconds and style are only for models "
     "with controls, whose card lists the values; others reply 422.",
     "loudness": "About how loud, as the mean velocity.",
-    "seconds": "The piece, the seed included, ends by itself at about this second.",
+    "seconds": "The piece, the seed included, ends by itself at about this second. It counts from the beginning of the "
+    "seed's file, also with from_start.",
     "style": "A composer whose style the model has learned, or a part of that name.",
     "program": "The General MIDI instrument of all notes but drums. Without it, as the notes say.",
     "seed_start": "The seed is the notes of its file that begin at this second or later. Times stay those of the file.",

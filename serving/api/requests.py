@@ -19,7 +19,7 @@ from werkzeug.exceptions import NotAcceptable, RequestEntityTooLarge, Unprocessa
 from music import midi
 from music import notes as nt
 from music.errors import EncodingError, MidiError, MissingDependency
-from music.generation import MOST_NEW_NOTES, NEW_NOTES, Settings
+from music.generation import MOST_NEW_NOTES, MOST_SECONDS, NEW_NOTES, Settings
 from music.midi import Grid
 from music.notes import Notes
 from serving.middleware.concurrency import ConcurrencyLimit
@@ -104,7 +104,7 @@ NUMBERS = {
     "random_seed": Number(int, 0, 2**32 - 1),
     "density": Number(float, 0, 100, above=True),
     "loudness": Number(float, 1, 127),
-    "seconds": Number(float, 0, 600, above=True),
+    "seconds": Number(float, 0, MOST_SECONDS, above=True),
     "program": Number(int, 0, 127),
     "seed_start": Number(float, 0, 86_400),
     "seed_end": Number(float, 0, 86_400, above=True),

@@ -62,6 +62,14 @@ def test_a_version_without_controls_that_comes_in_the_middle_says_so(backend):
         list(stream)
 
 
+@pytest.mark.parametrize("query", ["", "&seed_start=1250", "&seed_start=1250&from_start=true"])
+def test_the_end_of_a_long_seeds_continuation_counts_from_the_beginning_of_its_file(client, backend, query):
+    seed = midi.write(melody(5001))  # its last note begins at 1,250 s
+    reply = client.post(f"/generate?notes=4&seconds=1260{query}", data=seed, headers={"Content-Type": "audio/midi"})
+    assert reply.status_code == 200
+    np.testing.assert_array_equal(backend.asked[0], [0, 0, 0, 1001])
+
+
 @pytest.mark.parametrize(
     "query, detail",
     [
@@ -70,8 +78,8 @@ def test_a_version_without_controls_that_comes_in_the_middle_says_so(backend):
         ("density=many", "density: expected a number above 0 to 100, got 'many'"),
         ("loudness=127", "loudness: expected 40 to 80, got 127"),
         ("seconds=1.5", "seconds: expected more than 1.8, which the seed lasts; got 1.5"),
-        ("seconds=601", "seconds: expected a number above 0 to 600, got '601'"),
-        ("seconds=0", "seconds: expected a number above 0 to 600, got '0'"),
+        ("seconds=3601", "seconds: expected a number above 0 to 3600, got '3601'"),
+        ("seconds=0", "seconds: expected a number above 0 to 3600, got '0'"),
     ],
 )
 @pytest.mark.parametrize("format", ["mid", "ndjson"])
