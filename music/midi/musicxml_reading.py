@@ -5,7 +5,7 @@ where in a measure: voices, chords, tuplets, staves, transposing instruments. He
 staff has a track, and a channel of its own as long as there are some.
 
 - Grace notes begin before the beat, 1/8 of a quarter each; at the very beginning of a score they begin with it.
-- A staff's velocities follow its dynamics, pppp to ffff; without any they are 80.
+- A part's velocities follow its dynamics, pppp to ffff; before any they are 80.
 - Pedal marks, hairpins, articulations, ornaments and arpeggios are not played.
 """
 
