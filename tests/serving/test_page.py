@@ -564,7 +564,7 @@ def test_a_take_that_ends_at_a_second_has_all_its_notes_in_a_file_and_in_a_link(
     other = visit(link_of(page))
     shows(other, "#status", "Take 1 is ready: 300 notes")
     assert other.posted[0].url == page.posted[0].url and "notes" not in other.posted[0].url
-    assert other.input_value("#style") == STYLES[1]
+    assert other.input_value("#style") == "Frédéric Chopin"
     shows(visit("/?seconds=60&notes=20&random_seed=9"), "#status", "Take 1 is ready: 20 notes")
 
 
