@@ -247,18 +247,16 @@ def test_controls_are_added_to_a_trained_model_and_learned(tiny_dataset, tiny_re
 
 
 def test_a_piece_is_over_when_its_time_is(steered):
-    """An untrained model plays until the time is over; only what belongs to a chord comes later."""
+    """An untrained model ends anywhere, or never; only what belongs to a chord may come later."""
     live, seed = signatures.Live(*steered), waltz(2, bars=6)
-    clock = Card.parse(json.dumps(steered[1])).encoding.clock(seed, 0.0)
-    ends = []
+    over = Card.parse(json.dumps(steered[1])).encoding.clock(seed, 0.0) + 9
     for number in range(4):
-        chunks = list(Generator(live).stream(seed, Settings(seconds=clock + 4 + controls.RING, random_seed=number)))
+        settings = Settings(seconds=over + controls.RING, random_seed=number)
+        chunks = list(Generator(live).stream(seed, settings))
         notes = np.concatenate([chunk.notes for chunk in chunks])
-        assert chunks[-1].ended == "final" and len(notes)
-        onsets = notes["start"][notes["start"] > clock + 4]  # the first one may be late, its chord comes with it
-        assert len(onsets) == 0 or np.ptp(onsets) <= 0.031 * len(onsets)
-        ends.append(notes["start"].max())
-    assert max(ends) > clock + 3
+        assert chunks[-1].ended == "final" and notes["start"].max() > over - 5.02
+        late = notes["start"][notes["start"] > over + 0.02]  # the first one that is late, and its chord
+        assert len(late) == 0 or np.ptp(late) <= 0.031 * len(late)
 
 
 def test_the_end_of_a_training_piece_has_the_least_number(windows):

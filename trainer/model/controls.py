@@ -11,6 +11,7 @@ from keras import ops
 
 from music.controls import NAMES, STATE, Controls
 
+_EARLY = 500  # cells before the last onset that was asked for, in which a piece may end
 _REMAINING = NAMES.index("remaining")
 # Cells at which a class of `remaining` begins: 0.1 s apart at the end of a piece, a tenth apart long before it.
 _EDGES = np.unique(np.geomspace(10, 100_000, 90).round()).astype("f4")
@@ -46,6 +47,11 @@ class ControlEmbeddings(keras.layers.Layer):
         for k, table in enumerate(self.tables[:_REMAINING]):
             total = total + table(ids[:, :, k])
         return total
+
+
+def is_early(asked):
+    """Say whether a length was asked for and _EARLY cells of it or more remain: float32 (B, 4) → bool (B,)."""
+    return asked[:, _REMAINING] > _EARLY
 
 
 def is_over(asked):

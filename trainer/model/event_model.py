@@ -15,7 +15,7 @@ from music.encodings import Encoding
 from music.encodings.columns import END, FIRST
 from trainer import devices
 from trainer.model import cores, heads, held_notes, inputs, repetition, xla
-from trainer.model.controls import ControlEmbeddings, follow, is_over
+from trainer.model.controls import ControlEmbeddings, follow, is_early, is_over
 
 _CHORD = 3  # cells between the onsets of two notes that are struck together, at most
 
@@ -134,6 +134,8 @@ class EventModel(keras.Model):
         """
         hidden, held, after = self.advance(state["row"][:, None], state)
         now = {name: value[:, 0] for name, value in held.items()}
+        if self.controls:
+            now["too_early"] = is_early(state[STATE])
         row = self.heads.draw(hidden[:, 0], noise, now, temperature, top_p, min_p)
         if self.controls:  # nothing begins after the last onset that was asked for, but the rest of its chord
             later = held_notes.steps(self.tables, row[:, None])[:, 0] > _CHORD

@@ -86,7 +86,10 @@ class ChainHeads(keras.layers.Layer):
         return ops.stack(nats, axis=-1)
 
     def draw(self, h, noise, held, temperature, top_p, min_p):
-        """Draw one row: (B, D), float32 (B, F) in [0, 1), held notes, (B,) each → int32 (B, F)."""
+        """Draw one row: (B, D), float32 (B, F) in [0, 1), held notes, (B,) each → int32 (B, F).
+
+        `too_early`, bool (B,) beside the held notes: the piece may not end with this row.
+        """
         drawn: list = []
         features = self._features(held)
         for k, size in enumerate(self.sizes):
@@ -98,6 +101,9 @@ class ChainHeads(keras.layers.Layer):
                 share = ops.one_hot(ids, size) * ops.exp(gate[..., 1:])[..., None]  # (B, P, C)
                 log_p = ops.log(ops.exp(gate[..., :1] + log_p) + ops.sum(share, axis=-2) + 1e-30)
                 log_p = ops.where(self.masks[k] < 0, _OUT, log_p)
+            if not k and "too_early" in held:
+                is_end = np.arange(size) == END
+                log_p = ops.where(held["too_early"][:, None] & is_end, _OUT, log_p)
             column = choose(log_p, noise[:, k], temperature, top_p, min_p)
             drawn.append(ops.where(drawn[0] == END, END, column) if k else column)
         return ops.stack(drawn, axis=-1)
