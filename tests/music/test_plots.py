@@ -514,7 +514,7 @@ def test_mistakes_are_one_line(tmp_path, song, corpus, capsys):
     assert f"{tmp_path / 'odd.json'}: symbol 'H4': expected a note" in mistake(
         capsys, "chords", tmp_path / "odd.json", out
     )
-    assert f"{empty}: neither stats.json nor a MIDI file" in mistake(capsys, "distributions", empty, out)
+    assert f"{empty}: neither stats.json nor a file of music" in mistake(capsys, "distributions", empty, out)
     assert f"{empty}/stats.json: No such file" in mistake(capsys, "composers", empty, out)
     assert "neither cut nor added" in mistake(capsys, "distributions", corpus, out, "--notes", "5")
     assert "neither cut nor added" in mistake(capsys, "distributions", f"a={corpus}", f"a={song}", out)

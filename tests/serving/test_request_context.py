@@ -254,12 +254,12 @@ def test_several_processes_tell_their_sum_and_lose_nothing_when_one_dies(tmp_pat
             answered = values["cadenza_requests_total{method=POST,route=/generate,status=200}"]
             return notes, answered, values["cadenza_pieces_limit"], values["cadenza_pieces_in_flight"]
 
+        expected = (10 * len(replies), len(replies), 64, 0)
+        until(lambda: counted() == expected, "a request is not counted")  # one is counted just after its last byte
         for _ in range(6):  # whichever process answers
-            assert counted() == (10 * len(replies), len(replies), 64, 0)
+            assert counted() == expected
         os.kill(int(models.pop().split("/")[1]), signal.SIGKILL)
-        until(
-            lambda: counted() == (10 * len(replies), len(replies), 64, 0), "what the dead process had counted is lost"
-        )
+        until(lambda: counted() == expected, "what the dead process had counted is lost")
 
 
 @pytest.mark.parametrize("format", ["ndjson", "mid"])
