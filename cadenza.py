@@ -52,7 +52,7 @@ class Piece:
 
     @property
     def notes(self) -> Notes:
-        """The seed and the new notes, in the order of their onsets."""
+        """Give the seed and the new notes, in the order of their onsets."""
         return nt.sort(np.concatenate([self.seed, self.new]))
 
     def save(self, path: str | os.PathLike, *, include_seed: bool = True, pedal: bool = False) -> None:
@@ -102,7 +102,7 @@ class Model:
 
     @property
     def card(self) -> Card:
-        """What the model is: encoding, sizes, training, measured likelihood."""
+        """Describe the model: encoding, sizes, training, measured likelihood."""
         return self._generator.describe()[0]
 
     def continue_(self, seed: str | os.PathLike | Notes, **settings) -> Piece:
