@@ -215,6 +215,28 @@ def test_the_architecture_page_names_every_module():
     assert missing_from((ROOT / "docs/architecture.md").read_text(), paths) == []
 
 
+def where_tested(path: str, page: str) -> str:
+    """The tests of a module: the file with its name, else what the longest row of docs/tests.md says; "" if nothing."""
+    rows = re.findall(r"^\| (`.*`) \| (.*) \|$", page, re.MULTILINE)
+    listed = {name: tests.strip("`") for names, tests in rows for name in re.findall("`(.*?)`", names)}
+    own = [test for test in (ROOT / "tests").rglob(f"test_{Path(path).stem}.py") if path.split("/")[0] in test.parts]
+    fitting = [name for name in listed if path == name or (name.endswith("/") and path.startswith(name))]
+    return str(own[0].relative_to(ROOT)) if own else listed[max(fitting, key=len)] if fitting else ""
+
+
+def test_the_tests_of_every_module_are_named_and_exist():
+    page = (ROOT / "docs/tests.md").read_text()
+    packages = ("cadenza.py", "music/", "preprocessing/", "trainer/", "serving/", "infra/")
+    paths = [path for path in modules() if path.startswith(packages) and "__" not in path]
+    named = {path: where_tested(path, page) for path in paths}
+    assert [path for path, tests in named.items() if not tests] == []
+    assert all((ROOT / tests).is_file() for tests in named.values() if not tests.startswith("none")), named
+    assert [path for path, tests in named.items() if tests.startswith("none")] == ["infra/demo/examples.py"]
+    assert where_tested("music/nowhere.py", page) == "" and where_tested("music/midi/new.py", page).endswith(
+        "test_midi.py"
+    )
+
+
 def test_a_module_that_the_page_does_not_name_is_found():
     page = "  api/\n    routes.py   the paths\n    static/   app.js connects"
     paths = ["serving/api/routes.py", "serving/api/__init__.py", "serving/web/static/app.js", "serving/api/outes.py"]
