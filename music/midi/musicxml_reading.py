@@ -15,11 +15,11 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from music.errors import MidiError, MissingDependency
-from music.midi import musicxml_tree, parser, repeats
+from music.midi import musicxml_tree, repeats
 from music.midi.musicxml_tree import Part
 from music.midi.note_pairing import DRUM_CHANNEL
 from music.midi.parser import NOTE_OFF, NOTE_ON, PROGRAM
-from music.midi.writing import chunk, meta, track
+from music.midi.writing import chunk, key_event, tempo_event, time_event, track
 
 LIBRARY = threading.Lock()  # music21 has state of the whole process; who calls it in a server holds this
 MOST_SOUNDING = 200_000  # notes, with all repeats
@@ -245,13 +245,13 @@ def _conductor(measures: list[_Measure], order: list[int]) -> list[tuple[int, in
             marks = [(0, tempo), *marks]
         for at, pace in marks:
             if pace != last_tempo:
-                events.append((max(now + at, 0), 0, meta(parser.TEMPO, round(6e7 / pace).to_bytes(3))))
+                events.append((max(now + at, 0), 0, tempo_event(round(6e7 / pace))))
                 last_tempo = pace
         if time != last_time or not full:
-            events.append((now, 0, meta(parser.TIME, bytes((time[0], time[1].bit_length() - 1, 24, 8)))))
+            events.append((now, 0, time_event(*time)))
             last_time = time
         if key is not None and key != last_key:
-            events.append((now, 0, meta(parser.KEY, bytes((key[0] % 256, key[1])))))
+            events.append((now, 0, key_event(*key)))
             last_key = key
         full = measures[k].ticks * time[1] == 4 * _QUARTER * time[0]
         now += measures[k].ticks

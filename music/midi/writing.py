@@ -16,8 +16,6 @@ from music.notes import DRUMS, Notes
 
 TICKS_PER_QUARTER = 500
 _TICK = 0.001  # seconds, at 120 quarters a minute
-_TEMPO = b"\xff\x51\3\7\xa1\x20"  # 500,000 microseconds a quarter
-_TIME = b"\xff\x58\4\4\2\x18\x08"  # 4/4
 _END = b"\0\xff\x2f\0"
 _RELEASE = 64  # the velocity of a release
 _CHANNELS = [channel for channel in range(16) if channel != DRUM_CHANNEL]
@@ -59,12 +57,12 @@ def write(notes: Notes, before: Notes | None = None, grid: Grid | None = None, *
     for g, c, pitch, velocity, on, off in zip(*(column.tolist() for column in columns), strict=True):
         tracks[g].append((on, _ON, bytes((NOTE_ON << 4 | c, pitch, velocity))))
         tracks[g].append((off, _OFF, bytes((NOTE_OFF << 4 | c, pitch, _RELEASE))))
-    conductor = [(0, _META, _TEMPO), (0, _META, _TIME)]
+    conductor = [(0, _META, tempo_event(500_000)), (0, _META, time_event(4, 4))]
     if grid and clock:
         conductor = _marks(grid, clock, int(end.max(initial=0)))
     owners = {None: conductor, **dict(zip(programs.tolist(), tracks, strict=True))}
     for program, kind, text in grid.names if grid else ():
-        owners.get(program, []).append((0, _META, meta(kind, text)))
+        owners.get(program, []).append((0, _META, _meta(kind, text)))
     quarter = clock.ticks_per_quarter if clock else TICKS_PER_QUARTER
     head = b"".join(number.to_bytes(2) for number in (1, 1 + len(tracks), quarter))
     return chunk(b"MThd", head) + b"".join(map(track, [conductor, *tracks]))
@@ -75,12 +73,12 @@ def _marks(grid: Grid, clock: Clock, last: int) -> list[tuple[int, int, bytes]]:
     marks = {}
     new = np.diff(clock.tempos, prepend=0) != 0
     for tick, tempo in zip(clock.ticks[new].tolist(), clock.tempos[new].tolist(), strict=True):
-        marks[tick, TEMPO] = tempo.to_bytes(3)
+        marks[tick, TEMPO] = tempo_event(tempo)
     for position, numerator, denominator in grid.times:
-        marks[_tick(position, clock), TIME] = bytes((numerator, denominator.bit_length() - 1, 24, 8))
+        marks[_tick(position, clock), TIME] = time_event(numerator, denominator)
     for position, sharps, minor in grid.keys:
-        marks[_tick(position, clock), KEY] = bytes((sharps % 256, minor))
-    return [(tick, _META, meta(kind, data)) for (tick, kind), data in marks.items() if tick <= last]
+        marks[_tick(position, clock), KEY] = key_event(sharps, minor)
+    return [(tick, _META, message) for (tick, _), message in marks.items() if tick <= last]
 
 
 def _tick(position: float, clock: Clock) -> int:
@@ -149,8 +147,22 @@ def chunk(kind: bytes, body: bytes) -> bytes:
     return kind + len(body).to_bytes(4) + body
 
 
-def meta(kind: int, data: bytes) -> bytes:
-    """Write a meta event of a kind, such as parser.TEMPO, without its time."""
+def tempo_event(microseconds: int) -> bytes:
+    """Write a tempo, in microseconds a quarter, as a message of a track."""
+    return _meta(TEMPO, microseconds.to_bytes(3))
+
+
+def time_event(numerator: int, denominator: int) -> bytes:
+    """Write a time signature as a message of a track; the denominator is a power of 2."""
+    return _meta(TIME, bytes((numerator, denominator.bit_length() - 1, 24, 8)))
+
+
+def key_event(sharps: int, minor: bool) -> bytes:
+    """Write a key signature as a message of a track; flats are sharps below 0."""
+    return _meta(KEY, bytes((sharps % 256, minor)))
+
+
+def _meta(kind: int, data: bytes) -> bytes:
     return bytes((0xFF, kind)) + _length(len(data)) + data
 
 
