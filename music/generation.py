@@ -313,6 +313,14 @@ def ask(card: Card, settings: Settings, clock: float, *, begun: bool = False) ->
     return asked
 
 
+def asking(state: State, asked: Sequence[np.ndarray | None]) -> State:
+    """Write what `ask` gives for each piece into their state; where nothing is asked of any, it stays as it is."""
+    if all(numbers is None for numbers in asked):
+        return state
+    nothing = np.zeros(len(controls.NAMES), "f4")
+    return {**state, f"state_{controls.STATE}": np.stack([nothing if row is None else row for row in asked])}
+
+
 def with_longest_run(chunks: Iterable[Chunk], index: Index) -> Iterator[Chunk]:
     """Pass the chunks on, and add to the last one the longest run of all their notes that the training set has, too."""
     parts = []
@@ -437,7 +445,7 @@ class Generator:
                 call = partial(self._call, until, version)
                 state = prime(call, [rows if asked is None else rows[:seed_rows]], card.empty_state())
                 if asked is not None:  # it holds for the other rows only
-                    state = {**state, f"state_{controls.STATE}": asked[None]}
+                    state = asking(state, [asked])
                     state = prime(call, [rows[seed_rows:]], state) if seed_rows < len(rows) else state
                 return _PieceState(card, version, state, clock, rows, seed_rows, seed_clock, unread)
             except Unavailable as error:

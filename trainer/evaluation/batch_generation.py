@@ -13,10 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from music import controls
 from music import notes as nt
 from music.encodings.columns import END, Rows
-from music.generation import CHUNK, Backend, Card, Settings, ask, draw, prime
+from music.generation import CHUNK, Backend, Card, Settings, ask, asking, draw, prime
 from music.notes import Notes
 
 LANES = 192  # pieces in one call; measured on two cores: 5.1 k notes/s with 48, 8.8 k with 192, 8.0 k with 384
@@ -66,10 +65,7 @@ def _together(backend: Backend, card: Card, parts: Sequence[Part]) -> list[Playe
     playing = everyone = [_lane(card, part) for part in parts]
     asked = [ask(card, lane.part.settings, lane.clock) for lane in everyone]
     state = prime(backend.call, [lane.seed for lane in everyone], card.empty_state(len(everyone)))
-    if any(row is not None for row in asked):
-        nothing = np.zeros(len(controls.NAMES), "f4")
-        rows = np.stack([nothing if row is None else row for row in asked])
-        state = {**state, f"state_{controls.STATE}": rows}
+    state = asking(state, asked)
     while active := sum(not lane.over for lane in playing):
         if (size := -(-active // _STEP) * _STEP) < len(playing):
             rest = sorted(range(len(playing)), key=lambda k: playing[k].over)[:size]

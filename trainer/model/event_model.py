@@ -138,7 +138,7 @@ class EventModel(keras.Model):
             now["too_early"] = is_early(state[STATE])
         row = self.heads.draw(hidden[:, 0], noise, now, temperature, top_p, min_p)
         if self.controls:  # nothing begins after the last onset that was asked for, but the rest of its chord
-            later = held_notes.steps(self.tables, row[:, None])[:, 0] > _CHORD
+            later = self._cells(row[:, None])[:, 0] > _CHORD
             row = ops.where((is_over(state[STATE]) & later)[:, None], END, row)
         ended = state["row"][:, 0] == END
         row = ops.where(ended[:, None], END, row)
