@@ -30,6 +30,7 @@ from music.command_line import fail
 from music.errors import MusicError, SettingError
 from music.generation import Backend, Card, Chunk, Generator, Settings
 from music.midi import Grid
+from music.midi.parser import File
 from music.notes import Notes
 
 _SERVER = re.compile(r"[^/\s]+:\d+")
@@ -120,10 +121,12 @@ class Model:
             EncodingError: the model cannot express a note of the seed.
             BackendError: the model does not answer.
         """
-        notes, grid = (seed, None) if isinstance(seed, np.ndarray) else (read(seed), _grid(os.fspath(seed)))
+        file = None if isinstance(seed, np.ndarray) else flags.read_file(os.fspath(seed))
+        notes = seed if isinstance(seed, np.ndarray) else _notes(os.fspath(seed), file)
         chunks = list(self.stream(notes, **settings))
         ended = chunks[-1].ended or ""
-        return Piece(notes, np.concatenate([chunk.notes for chunk in chunks]), chunks[-1].model, ended, grid)
+        new = np.concatenate([chunk.notes for chunk in chunks])
+        return Piece(notes, new, chunks[-1].model, ended, midi.grid(file) if file else None)
 
     def new(self, **settings) -> Piece:
         """Generate a piece from its beginning; settings and errors as for `continue_`."""
@@ -177,14 +180,16 @@ def read(path: str | os.PathLike) -> Notes:
         MidiError: it is neither.
         MissingDependency: it is MusicXML, and music21 is not installed.
     """
-    notes, damage = midi.read_with_warnings(midi.unpacked(os.fspath(path), storage.read(path)))
+    path = os.fspath(path)
+    return _notes(path, flags.read_file(path))
+
+
+def _notes(path: str, file: File) -> Notes:
+    """Take the notes out of a file that was read, and warn the caller's caller of its damage."""
+    notes, damage = midi.read_with_warnings(file)
     for line in damage:
-        warnings.warn(f"{path}: {line}", stacklevel=2)
+        warnings.warn(f"{path}: {line}", stacklevel=3)
     return notes
-
-
-def _grid(path: str) -> Grid:
-    return midi.grid(flags.read_file(path))
 
 
 def _ending(path: str, *, picture: bool = False) -> str:
@@ -245,12 +250,13 @@ def _generate(argv: Sequence[str]) -> int:
         parser.error("--model, --run, --server: expected a name, got an empty one")
     endings = {path: _ending(path, picture=True) for path in args.output}  # before the work
     model = load(place, name=args.model_name)
-    seed = nt.empty()
+    seed, grid = nt.empty(), None
     if args.seed:
-        seed = flags.read_part(args.seed, args.seed_start, args.seed_end, drums=args.drums)
+        file = flags.read_file(args.seed)
+        grid = midi.grid(file)
+        seed = flags.read_part(args.seed, args.seed_start, args.seed_end, file=file, drums=args.drums)
         seed = seed if args.seed_notes is None else seed[-args.seed_notes :]
-    piece = model.continue_(seed, **asdict(flags.settings(args)))
-    piece = replace(piece, grid=_grid(args.seed) if args.seed else None)
+    piece = replace(model.continue_(seed, **asdict(flags.settings(args))), grid=grid)
     for path, ending in endings.items():
         if ending == ".png":
             piece.plot(path)

@@ -117,10 +117,10 @@ def _render(args: argparse.Namespace) -> None:
 
 def _score(args: argparse.Namespace) -> None:
     engraving.format_of(args.out)  # before the work
-    notes = flags.read_part(args.file, args.start, args.start + args.seconds, pedal=False, drums=args.drums)
-    grid = midi.grid(flags.read_file(args.file))
+    file, end = flags.read_file(args.file), args.start + args.seconds
+    notes = flags.read_part(args.file, args.start, end, file=file, pedal=False, drums=args.drums)
     title = Path(args.file).stem if args.title is None else args.title
-    for path in engraving.write(musicxml(notes, grid, title), args.out):
+    for path in engraving.write(musicxml(notes, midi.grid(file), title), args.out):
         print(path)
 
 

@@ -12,6 +12,7 @@ from music import midi, storage
 from music import notes as nt
 from music.errors import MusicError
 from music.generation import MOST_NEW_NOTES, NEW_NOTES, Settings
+from music.midi.parser import File
 from music.notes import Notes
 
 
@@ -121,12 +122,20 @@ def add_part(parser: argparse.ArgumentParser) -> None:
     add_drums(parser)
 
 
-def read_file(path: str) -> bytes:
-    """Read the bytes of a file of music, unpacked if its name ends in .gz."""
-    return midi.unpacked(path, storage.read(path))
+def read_file(path: str) -> File:
+    """Read the events of a MIDI or MusicXML file, unpacked if its name ends in .gz. Raises what `read_part` raises."""
+    return midi.parse(midi.unpacked(path, storage.read(path)))
 
 
-def read_part(path: str, begin: float = 0.0, end: float = math.inf, *, pedal: bool = True, drums: bool = True) -> Notes:
+def read_part(
+    path: str,
+    begin: float = 0.0,
+    end: float = math.inf,
+    *,
+    file: File | None = None,
+    pedal: bool = True,
+    drums: bool = True,
+) -> Notes:
     """Read the notes of a MIDI or MusicXML file that begin in [begin, end), cut at the end, on the file's clock.
 
     What is damaged in the file, or left out, is printed on stderr, a line each.
@@ -134,6 +143,7 @@ def read_part(path: str, begin: float = 0.0, end: float = math.inf, *, pedal: bo
     Args:
         path: a file's path or URL.
         begin, end: the part, in seconds; by default all of the file.
+        file: its events, where `read_file` has read them already.
         pedal: let notes sound as long as the pedal is down, as in `midi.read`.
         drums: whether channel 10 plays drums, as in `midi.read`.
 
@@ -142,7 +152,8 @@ def read_part(path: str, begin: float = 0.0, end: float = math.inf, *, pedal: bo
         MissingDependency: it is MusicXML, and music21 is not installed.
         MusicError: no note begins there; the message says how many notes there are and where the last one ends.
     """
-    notes, warnings = midi.read_with_warnings(read_file(path), pedal=pedal, drums=drums)
+    file = read_file(path) if file is None else file
+    notes, warnings = midi.read_with_warnings(file, pedal=pedal, drums=drums)
     if not len(notes):
         raise midi.no_notes(warnings)
     for line in warnings:

@@ -362,14 +362,15 @@ def _sample(args) -> None:
         raise SettingError("--data: expected --seed-from as well, the split to take a seed from")
     backend, card = _model(args)
     settings = flags.settings(args)
-    grid = midi.grid(flags.read_file(args.seed)) if args.seed else None
+    file = flags.read_file(args.seed) if args.seed else None
     if args.seed_from:
         seed = _excerpt(args, card)
     else:
-        seed = flags.read_part(args.seed, drums=args.drums) if args.seed else nt.empty()
+        seed = flags.read_part(args.seed, file=file, drums=args.drums) if args.seed else nt.empty()
         seed = nt.pitched(seed)[: args.seed_notes] if args.seed_notes else seed
     chunks = list(Generator(backend).stream(seed, settings))
     new = np.concatenate([chunk.notes for chunk in chunks])
+    grid = midi.grid(file) if file else None
     storage.write(args.output, midi.write(new, before=seed, grid=grid, pedal=args.pedal))
     unread = f" ({chunks[0].unread} of them unread: the model cannot express them)" if chunks[0].unread else ""
     print(f"{args.output}: {len(seed)} notes of the seed{unread} and {len(new)} new ones, {nt.length(new):.0f} s")

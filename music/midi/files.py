@@ -87,7 +87,7 @@ def no_notes(warnings: list[str]) -> MidiError:
     return MidiError("; ".join(["no notes", *warnings]))
 
 
-def inspect(data: bytes, *, drums: bool = True) -> Summary:
+def inspect(data: bytes | File, *, drums: bool = True) -> Summary:
     """Read a file and summarise it; of several songs the first one's tempos. Raises MidiError as `read` does."""
     file = parse(data)
     notes, warnings = _notes_and_warnings(file, pedal=True, drums=drums)
