@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.serving.processes import ROOT, FrontEnd, front_end
-from benchmarks.visitors import KINDS, Counts, Visitors, crowd
+from benchmarks.visitors import BUSY, KINDS, Counts, Visitors, crowd
 
 MODEL = ROOT / "models" / "performance" / "1"
 _WEIGHTS = {  # how often each kind of client comes
@@ -97,6 +97,13 @@ def stuck(looks: Sequence[Look]) -> list[str]:
     if last.pieces <= before.pieces:
         faults.append(f"no piece came through in the last third: {last.pieces} before and after")
     return faults[-1:]
+
+
+def request_piece(visitors: Visitors, counts: Counts, seconds: float) -> None:
+    """Request a piece until the server is not busy, for so many seconds: one in trouble needs some time."""
+    until = time.monotonic() + seconds
+    while counts.visit(visitors, "whole", random.Random(0)) in BUSY and time.monotonic() < until:
+        time.sleep(1)
 
 
 class Load:
@@ -216,6 +223,8 @@ def _looks(fronts: dict[str, FrontEnd], server: Unsteady, args, counts: Counts) 
         disturbing.start()
         load.run(max(1.0, args.every - _SETTLED))
         disturbing.join()
+        for visitors in everybody:  # a look may follow on a few seconds of load, in which nobody asked for a piece
+            request_piece(visitors, counts, _CALL)
         time.sleep(max(_SETTLED, began + args.every - time.monotonic()))
         for name, front in fronts.items():
             looks[name].append(look(front, _CALL + 30))

@@ -220,8 +220,8 @@ class Counts:
         self.statuses: dict[int, int] = {}
         self.wrong: list[str] = []
 
-    def visit(self, visitors: Visitors, kind: str, rng: random.Random) -> None:
-        """Send a request and count it. For a good client a broken connection counts as wrong."""
+    def visit(self, visitors: Visitors, kind: str, rng: random.Random) -> int:
+        """Send a request and count it; return its status, or 0. For a good client a broken connection is wrong."""
         status, fault = 0, None
         try:
             status = visitors.visit(kind, rng)
@@ -233,6 +233,7 @@ class Counts:
             self.statuses[status] = self.statuses.get(status, 0) + 1
             if fault:
                 self.wrong.append(fault)
+        return status
 
     def __str__(self) -> str:
         out = io.StringIO()
