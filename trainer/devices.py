@@ -123,8 +123,8 @@ def feed(batches: keras.utils.PyDataset, count: int):
 
 def total(value):
     """Sum a number over the devices, each of which has it for its own part of a batch."""
-    replica = _replica()
-    return value if replica is None else replica.all_reduce("SUM", value)
+    here = replica()
+    return value if here is None else here.all_reduce("SUM", value)
 
 
 def vary_dropout_seeds(model: keras.Model, states: list[keras.Variable]) -> None:
@@ -148,33 +148,7 @@ def vary_dropout_seeds(model: keras.Model, states: list[keras.Variable]) -> None
     tf.function(lambda: strategy.run(move))()
 
 
-class AdamW(keras.optimizers.AdamW):
-    """Keras' AdamW, which on TensorFlow first sums up the gradients.
-
-    There an embedding's gradient is a list of rows. An entry that was looked up several times has several rows, and
-    Keras would take the norm and the squares of these rows instead of their sum. With several devices each one has a
-    part of the gradient, and Keras would clip the parts before it sums them.
-    """
-
-    def __init__(self, devices: int, clip: float, **settings):
-        super().__init__(**settings, global_clipnorm=clip / (devices if keras.backend.backend() == "tensorflow" else 1))
-
-    def finalize_variable_values(self, var_list):
-        """Leave the weights as they are when `fit` ends; Keras would overwrite them with their moving average."""
-
-    def apply_gradients(self, grads_and_vars):
-        """Apply dense gradients, summed over the replicas."""
-        import tensorflow as tf  # on JAX Keras goes another way
-
-        grads, variables = zip(*grads_and_vars, strict=True)
-        dense = [tf.convert_to_tensor(grad) for grad in grads]
-        replica = _replica()
-        if replica is not None:  # Keras sums once more
-            dense = [grad / replica.num_replicas_in_sync for grad in replica.all_reduce("SUM", dense)]
-        return super().apply_gradients(zip(dense, variables, strict=True))
-
-
-def _replica():
+def replica():
     """Return TensorFlow's context inside one of several replicas; None elsewhere."""
     if keras.backend.backend() != "tensorflow":
         return None

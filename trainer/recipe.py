@@ -130,8 +130,9 @@ class Training:
     rate: float = 1e-3  # the highest learning rate; rises for `warmup` steps, then falls as a cosine to `floor` of it
     warmup: int = 300
     floor: float = 0.02
+    optimizer: str = "adamw"  # or "muon", whose rate is that of the matrices
     average: float = 0.0  # momentum of the weights' moving average, which is validated and stored; 0: no average
-    decay: float = 0.01  # AdamW's weight decay
+    decay: float = 0.01  # weight decay
     clip: float = 1.0  # the largest norm of the gradient
     transpose: tuple[int, int] = (-6, 5)  # semitones, both included; only what stays in the pitch range is drawn
     stretch: float = 0.05  # times are multiplied by a factor between 1 / (1 + this) and 1 + this
@@ -144,6 +145,8 @@ class Training:
     def __post_init__(self):
         _check(self, window=2, batch=1, steps=1, epochs=1, warmup=0, decay=0, stretch=0, louder=0)
         _check(self, patience=1, keep=0, validation=1, seed=0, average=0)
+        if self.optimizer not in ("adamw", "muon"):
+            raise RecipeError(f"training.optimizer: expected adamw or muon, got {self.optimizer!r}")
         if not self.average < 1:
             raise RecipeError(f"training.average: expected less than 1, got {self.average}")
         low, high = self.transpose if len(self.transpose) == 2 else (1, 0)

@@ -191,10 +191,10 @@ def test_damaged_weights_are_named_or_are_the_same(run):
 @pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_or_is_the_same(run):
     from trainer import recipe, run_folder
-    from trainer.fit import checkpoints, loop
+    from trainer.fit import checkpoints, optimizers
 
     network, card = run_folder.load(str(run), "last")
-    network.compile(optimizer=loop.optimizer(recipe.from_card(card), 1))
+    network.compile(optimizer=optimizers.build(recipe.from_card(card).training, 1))
     network.optimizer.build(network.trainable_variables)
     place, _ = checkpoints.load(str(run), network)
     whole = run_folder.unpack(f"{run}/checkpoint.npz")

@@ -30,7 +30,7 @@ import keras
 from dataclasses import replace
 from music.pieces import Dataset
 from tests.trainer.test_devices import small
-from trainer.fit import checkpoints, loop
+from trainer.fit import checkpoints, loop, optimizers
 from trainer import data, devices, model, recipe
 
 chosen, dataset = small(name, float(dropout)), Dataset.open(dataset)
@@ -45,7 +45,7 @@ for count in ("1", "all"):
     names = devices.choose(count, chosen.training.batch)
     with devices.spread(names)():
         built = model.build({"schema": 1, **recipe.to_card(chosen)})
-        built.compile(optimizer=loop.optimizer(chosen, len(names)))
+        built.compile(optimizer=optimizers.build(chosen.training, len(names)))
         before = [keras.ops.convert_to_numpy(weight) for weight in built.trainable_variables]
         devices.vary_dropout_seeds(built, checkpoints.dropout_states(built))
         batches = devices.feed(data.Windows(corpus, chosen.encoding, chosen.training), len(names))

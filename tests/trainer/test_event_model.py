@@ -16,7 +16,7 @@ from tests.conftest import stepwise, waltz
 from trainer import data, recipe, run_folder
 from trainer import model as models
 from trainer.export import signatures
-from trainer.fit import loop
+from trainer.fit import optimizers
 from trainer.model import held_notes, inputs
 
 
@@ -215,7 +215,9 @@ def losses(network, card: dict, batches: np.ndarray) -> np.ndarray:
     """Train on batches; return loss and each column's nats after each step, as means of all steps so far."""
     import keras
 
-    network.compile(optimizer=loop.optimizer(recipe.from_card(card), 1), jit_compile=keras.backend.backend() == "jax")
+    network.compile(
+        optimizer=optimizers.build(recipe.from_card(card).training, 1), jit_compile=keras.backend.backend() == "jax"
+    )
     return np.array([[float(value) for value in network.train_on_batch(batch)] for batch in batches])
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from music.pieces import Dataset
 from trainer import data, devices
-from trainer.fit import checkpoints, report
+from trainer.fit import checkpoints, optimizers, report
 from trainer.fit.checkpoints import Progress
 from trainer.fit.progress_log import ProgressLog
 from trainer.fit.resuming import resume
@@ -124,7 +124,9 @@ def build_model(prepared: TrainingData, hardware: Hardware, start: Start | None)
     with hardware.spread():
         model = build(card)
         jit = keras.backend.backend() == "jax"
-        model.compile(optimizer=optimizer(recipe, len(hardware.names)), jit_compile=jit)
+        model.compile(
+            optimizer=optimizers.build(recipe.training, len(hardware.names), hardware.precision), jit_compile=jit
+        )
         model.optimizer.build(model.trainable_variables)
     model.precision = hardware.precision
     if start is not None:
@@ -137,24 +139,6 @@ def build_model(prepared: TrainingData, hardware: Hardware, start: Start | None)
         "dataset": prepared.facts,
     }
     return model, card
-
-
-def optimizer(recipe: Recipe, count: int) -> keras.optimizers.Optimizer:
-    """Build the recipe's optimiser for so many devices."""
-    training = recipe.training
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0,
-        max(training.epochs * training.steps - training.warmup, 1),
-        alpha=training.floor,
-        warmup_target=training.rate,
-        warmup_steps=training.warmup,
-    )
-    adam = devices.AdamW(
-        devices=count, clip=training.clip, learning_rate=rate, weight_decay=training.decay, name="optimizer",
-        use_ema=training.average > 0, ema_momentum=training.average,
-    )  # fmt: skip
-    adam.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return adam
 
 
 def run_epochs(model: EventModel, prepared: TrainingData, hardware: Hardware, callback: TrainingCallback) -> None:

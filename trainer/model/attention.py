@@ -17,7 +17,7 @@ from trainer.model import xla
 from trainer.model.xla import Dense, multiplier
 
 HEADS, SIZE = 4, 64  # four queries, each as long as the key
-_WIDER = 4  # the inner layer behind the attention, as a multiple of D
+_WIDER = 2  # the inner layer behind the attention, as a multiple of D
 _NOTES = (4.0, 4096.0)  # the shortest and the longest period of positions by number, in notes
 _CELLS = (10.0, 12_000.0)  # the same by time, in cells of 10 ms
 _OUT = -1e9  # the score of a note that is not seen
