@@ -68,6 +68,9 @@ PIANIST_2 = --from $(FROM) --set core.units=512 --set training.window=256 --set 
 PIANIST_3 = --from $(FROM) --set controls.use=True --set core.dropout=0.1 --set training.window=256 --set training.batch=16 \
   --set training.steps=125 --set training.epochs=28 --set training.rate=0.002 --set training.warmup=100 \
   --set training.floor=0.05 --set training.average=0.995 --set training.patience=60 --set training.keep=10
+PIANIST_4 = --from $(FROM) --set core.attention=256 --set training.optimizer=muon --set training.window=256 \
+  --set training.batch=16 --set training.steps=125 --set training.epochs=26 --set training.rate=0.003 --set training.warmup=100 \
+  --set training.floor=0.03 --set training.average=0.995 --set training.patience=60 --set training.keep=10
 
 pianist: .venv/ready
 	nice -n 5 $(BIN)/python -m trainer train $(PIANIST_$(PHASE)) --backend $(BACKEND) --data $(DATA) --run $(PIANIST)/$(PHASE)

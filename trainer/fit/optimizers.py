@@ -52,7 +52,7 @@ class _SumsFirst:
         replica = devices.replica()
         if replica is not None:  # Keras sums once more
             dense = [grad / replica.num_replicas_in_sync for grad in replica.all_reduce("SUM", dense)]
-        return super().apply_gradients(zip(dense, variables, strict=True))
+        return super().apply_gradients(zip(dense, variables, strict=True))  # type: ignore[misc]
 
 
 class AdamW(_SumsFirst, keras.optimizers.AdamW):
