@@ -55,7 +55,7 @@ TABLE = {
     "trainer/model/recurrence.py": "trainer.model keras (tensorflow)",  # which compiles with XLA
     "trainer/fit/": "trainer.data trainer.devices trainer.evaluation trainer.export trainer.fit trainer.model"
     " trainer.recipe trainer.run_folder music numpy keras (matplotlib)",
-    "trainer/fit/optimizers.py": "trainer.devices trainer.model trainer.recipe keras (tensorflow)",
+    "trainer/fit/optimizers.py": "trainer.devices trainer.recipe keras (tensorflow)",
     "trainer/fit/warm_start.py": "trainer music numpy keras (tensorflow)",  # which reads what an export holds
     "trainer/evaluation/": "trainer.data trainer.evaluation trainer.model music numpy keras",
     "trainer/export/": "trainer.export trainer.model music numpy keras",

@@ -241,12 +241,14 @@ def to_card(recipe: Recipe) -> dict:
     }
 
 
+_NEWER = {"recall": 0, "ordered": False, "average": 0, "attention": 0, "optimizer": "adamw"}  # and their defaults
+
+
 def _without_defaults(values: dict) -> dict:
-    """Leave out the newer settings where they are off, so that the cards of older runs stay the same."""
-    newer = ("recall", "ordered", "average", "attention")
+    """Leave out the newer settings that have their defaults, so that the cards of older runs stay the same."""
     if not values.get("attention"):
         values = {name: value for name, value in values.items() if name != "blocks"}
-    return {name: value for name, value in values.items() if value or name not in newer}
+    return {name: value for name, value in values.items() if name not in _NEWER or value != _NEWER[name]}
 
 
 def from_card(card: dict) -> Recipe:

@@ -20,7 +20,7 @@ from trainer.model import recurrence
 # Prints the losses of twenty steps on one device and on several; or, with a run's folder, trains its first epoch.
 PROGRAM = """
 import io, json, os, sys
-backend, dataset, run, dropout, name, several = sys.argv[1:]
+backend, dataset, run, dropout, name, several, optimizer = sys.argv[1:]
 os.environ.update(KERAS_BACKEND=backend, XLA_FLAGS=f"--xla_force_host_platform_device_count={several}")
 if backend == "tensorflow":
     import tensorflow as tf
@@ -33,7 +33,7 @@ from tests.trainer.test_devices import small
 from trainer.fit import checkpoints, loop, optimizers
 from trainer import data, devices, model, recipe
 
-chosen, dataset = small(name, float(dropout)), Dataset.open(dataset)
+chosen, dataset = small(name, float(dropout), optimizer), Dataset.open(dataset)
 if run:
     loop.fit(chosen, dataset, run, log=io.StringIO(), on="all")
     sys.exit()
@@ -57,7 +57,7 @@ print(json.dumps(losses))
 """
 
 
-def small(name: str, dropout: float):
+def small(name: str, dropout: float, optimizer: str = "adamw"):
     """Make a recipe small enough for this; there is no warm-up, and gradients are clipped from the first step on."""
     from trainer import recipe
     from trainer.recipe import LSTM, Chain, Stack
@@ -66,12 +66,13 @@ def small(name: str, dropout: float):
     core = LSTM(units=16, layers=1, dropout=dropout) if isinstance(full.core, LSTM) else Stack((16,), dropout=dropout)
     heads = Chain(hidden=16, slots=4, dropout=dropout) if isinstance(full.heads, Chain) else full.heads
     numbers = {"window": 32, "batch": 8, "steps": 20, "epochs": 1, "warmup": 1, "validation": 7, "clip": 0.1}
-    return replace(full, core=core, heads=heads, training=replace(full.training, **numbers))
+    training = replace(full.training, **numbers, optimizer=optimizer)
+    return replace(full, core=core, heads=heads, training=training)
 
 
-def start(backend: str, several: int, dataset: str, run="", dropout=0.0, name="performance") -> str:
+def start(backend: str, several: int, dataset: str, run="", dropout=0.0, name="performance", optimizer="adamw") -> str:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, backend, dataset, str(run), str(dropout), name, str(several)],
+        [sys.executable, "-c", PROGRAM, backend, dataset, str(run), str(dropout), name, str(several), optimizer],
         capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -89,9 +90,12 @@ def equal(output: str, several: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("backend", "several"), [("tensorflow", 2), ("jax", 4)])
-def test_several_devices_make_the_losses_of_one(backend, several, tiny_dataset):
-    equal(start(backend, several, tiny_dataset), several)
+@pytest.mark.parametrize(
+    ("backend", "several", "optimizer"),
+    [("tensorflow", 2, "adamw"), ("jax", 4, "adamw"), ("tensorflow", 2, "muon"), ("jax", 4, "muon")],
+)
+def test_several_devices_make_the_losses_of_one(backend, several, optimizer, tiny_dataset):
+    equal(start(backend, several, tiny_dataset, optimizer=optimizer), several)
 
 
 @pytest.mark.slow

@@ -69,8 +69,8 @@ def test_matrices_and_the_rest_decay_alike_at_their_rates():
 
 
 def test_a_run_with_muon_learns_and_goes_on(tiny_dataset, tmp_path):
-    chosen = small("performance", 0.0)
-    chosen = replace(chosen, training=replace(chosen.training, optimizer="muon", epochs=2, rate=0.01))
+    chosen = small("performance", 0.0, "muon")
+    chosen = replace(chosen, training=replace(chosen.training, epochs=2, rate=0.01))
     loop.fit(chosen, Dataset.open(tiny_dataset), str(tmp_path), log=io.StringIO())
     longer = replace(chosen, training=replace(chosen.training, epochs=3))
     log = io.StringIO()

@@ -50,6 +50,18 @@ def test_a_wrong_set_says_what_was_expected(setting, message):
         recipe.override(recipe.load("performance"), setting)
 
 
+def test_a_card_holds_a_newer_setting_only_where_it_is_set():
+    """So a run that began before there was the setting goes on."""
+    plain = recipe.load("performance")
+    card = recipe.to_card(plain)
+    assert not {"optimizer", "average"} & card["training"].keys() and "attention" not in card["core"]
+    assert recipe.from_card(card) == plain
+    chosen = recipe.override(recipe.override(plain, "training.optimizer=muon"), "core.attention=64")
+    card = recipe.to_card(chosen)
+    assert card["training"]["optimizer"] == "muon" and card["core"]["attention"] == 64
+    assert recipe.from_card(card) == chosen
+
+
 def test_an_unknown_recipe_names_the_known_ones():
     with pytest.raises(recipe.RecipeError, match="performance"):
         recipe.load("perfomance")

@@ -11,7 +11,6 @@ import keras
 from keras import ops
 
 from trainer import devices
-from trainer.model import xla
 from trainer.recipe import Training
 
 _ADAMS_SHARE = 0.5  # of Muon's learning rate, for what AdamW learns beside it
@@ -19,7 +18,7 @@ _OUTPUTS = ("_score", "_point", "_repeat")  # layers whose outputs are scores of
 
 
 def build(training: Training, count: int, precision: str = "float32") -> keras.optimizers.Optimizer:
-    """Build the optimiser for `count` devices; `precision` is that of Muon's matrix products."""
+    """Build the optimiser for `count` devices; `precision` is that of Muon's iterations."""
     rate = keras.optimizers.schedules.CosineDecay(
         0.0,
         max(training.epochs * training.steps - training.warmup, 1),
@@ -60,7 +59,7 @@ class AdamW(_SumsFirst, keras.optimizers.AdamW):
 
 
 class Muon(_SumsFirst, keras.optimizers.Muon):
-    """Keras' Muon, with summed gradients, and products in the precision of the training.
+    """Keras' Muon, with summed gradients, and its iterations in the precision of the training's products.
 
     The steps of a matrix are scaled to those of AdamW. Embeddings, biases, norms and the layers of `_OUTPUTS` are
     learned by AdamW, at a share of the rate.
@@ -74,13 +73,5 @@ class Muon(_SumsFirst, keras.optimizers.Muon):
         self._precision = precision
 
     def zeropower_via_newtonschulz5(self, x, steps: int):
-        """Compute U Vᵀ of x = U S Vᵀ, roughly, by `steps` Newton-Schulz iterations: (M, N) → (M, N)."""
-        turn = x.shape[0] > x.shape[1]  # the smaller side first: fewer products
-        x = x / (ops.norm(x) + 1e-7)
-        x = ops.transpose(x) if turn else x
-        with xla.precision(self._precision):
-            multiply = xla.multiplier()
-        for _ in range(steps):
-            square = multiply(x, ops.transpose(x))
-            x = self.muon_a * x + multiply(self.muon_b * square + self.muon_c * multiply(square, square), x)
-        return ops.transpose(x) if turn else x
+        """Compute U Vᵀ of x = U S Vᵀ, roughly, by `steps` Newton-Schulz iterations: float32 (M, N) → (M, N)."""
+        return ops.cast(super().zeropower_via_newtonschulz5(ops.cast(x, self._precision), steps), x.dtype)
