@@ -98,7 +98,7 @@ def train(name: str, settings: list[str], args: argparse.Namespace) -> None:
     from trainer import data, model, recipe, run_folder
     from trainer.evaluation import likelihood
     from trainer.export import signatures
-    from trainer.fit import checkpoints, loop
+    from trainer.fit import checkpoints, optimizers
 
     spec, extra = chosen(args.recipe, settings), outside(settings)
     dataset = Dataset.open(args.data)
@@ -113,7 +113,7 @@ def train(name: str, settings: list[str], args: argparse.Namespace) -> None:
     steps = round(args.notes / (np.sum(corpus.sizes + 2) / windows_of_all * spec.training.batch))
     spec = replace(spec, training=replace(spec.training, steps=steps, epochs=1))
     network = model.build(recipe.to_card(spec))
-    network.compile(optimizer=loop.optimizer(spec, 1))
+    network.compile(optimizer=optimizers.build(spec.training, 1))
     network.optimizer.build(network.trainable_variables)
     untrained = [keras.ops.convert_to_numpy(variable) for variable in network.optimizer.variables]
     card = {"schema": 1, **recipe.to_card(spec), "state": network.state_spec}

@@ -18,7 +18,7 @@ import numpy as np
 from music.encodings.columns import FIRST
 from music.pieces import Dataset
 from trainer import data, devices, model, recipe
-from trainer.fit import loop
+from trainer.fit import optimizers
 from trainer.model import recurrence
 from trainer.recipe import Recipe
 
@@ -123,7 +123,7 @@ def fit(chosen: Recipe, folder: str, precision: str, seconds: float) -> tuple[di
     corpus = data.Corpus(Dataset.open(folder), "train", chosen.encoding)
     chosen = replace(chosen, training=replace(chosen.training, epochs=1, steps=1_000_000))
     network = model.build(recipe.to_card(chosen))
-    network.compile(optimizer=loop.optimizer(chosen, 1), jit_compile=keras.backend.backend() == "jax")
+    network.compile(optimizer=optimizers.build(chosen.training, 1, precision), jit_compile=keras.backend.backend() == "jax")
     network.precision = precision
     windows = Watched(corpus, chosen.encoding, chosen.training)
     clock = Clock(windows, seconds)

@@ -1,5 +1,6 @@
 """The page in a real browser: Chromium, without a window, before a scripted backend; once before the shipped model."""
 
+import io
 import os
 import re
 import shutil
@@ -56,8 +57,25 @@ class Handler(WSGIRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
+    def setup(self) -> None:
+        super().setup()
+        self.rfile = Uploaded(self.rfile.detach())
+
     def log(self, type: str, message: str, *args) -> None:
         pass
+
+
+class Uploaded(io.BufferedReader):
+    """What a browser sends; its end where the browser resets the connection.
+
+    werkzeug's server reads once more behind a reply. A reset would then keep it from closing the reply's file.
+    """
+
+    def read(self, *size) -> bytes:
+        try:
+            return super().read(*size)
+        except ConnectionError:
+            return b""
 
 
 @contextmanager
