@@ -123,7 +123,9 @@ def fit(chosen: Recipe, folder: str, precision: str, seconds: float) -> tuple[di
     corpus = data.Corpus(Dataset.open(folder), "train", chosen.encoding)
     chosen = replace(chosen, training=replace(chosen.training, epochs=1, steps=1_000_000))
     network = model.build(recipe.to_card(chosen))
-    network.compile(optimizer=optimizers.build(chosen.training, 1, precision), jit_compile=keras.backend.backend() == "jax")
+    network.compile(
+        optimizer=optimizers.build(chosen.training, 1, precision), jit_compile=keras.backend.backend() == "jax"
+    )
     network.precision = precision
     windows = Watched(corpus, chosen.encoding, chosen.training)
     clock = Clock(windows, seconds)
